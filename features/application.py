@@ -5,8 +5,8 @@ token in one place only (R20, R21).
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,22 +112,6 @@ class Reason:
     legal_source: str = ""
 
 
-@dataclass(frozen=True)
-class RawApplication:
-    """An application as it came, identifiers in clear; lives only until `build` made tokens of them."""
-
-    application_id: str
-    tenant: str
-    product: str
-    amount_minor: int
-    applicant_id: str
-    term_months: int = 0
-    entities: Iterable[tuple[str, str]] = ()
-    consents: frozenset[str] = frozenset()
-    features: Mapping[str, float | str] = field(default_factory=dict)
-    application_features: Mapping[str, float | str] = field(default_factory=dict)
-
-
 def check_text(name: str, text: str, longest: int) -> str:
     """`text` if it is 1 to `longest` bytes of UTF-8 without control characters; InvalidFieldError otherwise."""
     if not text:
@@ -153,3 +137,45 @@ def feature_number(schema: Schema, name: str, value: float | str, key: str) -> f
     if feature.range is not None and not feature.range[0] <= value <= feature.range[1]:
         raise InvalidFieldError(key, f"must be from {feature.range[0]:g} to {feature.range[1]:g}, is {value:g}")
     return float(value)
+
+
+def entity_tokens(
+    schema: Schema,
+    tokenizer: Tokenizer,
+    applicant_id: str,
+    entities: Iterable[tuple[str, str]],
+    consents: Collection[str],
+) -> NDArray[np.uint64]:
+    """uint64 [16] tokens by slot, 0 where absent; the first entity of the schema is the applicant.
+
+    An entity whose consent is not on record is left out (R20). Raises InvalidFieldError.
+    """
+    tokens = np.zeros(SLOTS_MAX, dtype=np.uint64)
+    applicant = next(iter(schema.entities.values()))
+    given: dict[str, list[int]] = {applicant.name: [_token(tokenizer, applicant.name, applicant_id, "applicant_id")]}
+    for i, (kind, identifier) in enumerate(entities):
+        entity = schema.entities.get(kind)
+        if entity is None or entity.of or entity is applicant:
+            raise InvalidFieldError(f"entities[{i}].type", f"{kind[:64]!r} is no entity type of {schema.name}")
+        token = _token(tokenizer, kind, identifier, f"entities[{i}].id")
+        if entity.consent and entity.consent not in consents:
+            continue
+        known = given.setdefault(kind, [])
+        if token not in known:
+            known.append(token)
+        if len(known) > entity.slots:
+            raise InvalidFieldError(f"entities[{i}]", f"at most {entity.slots} of type {kind}")
+    for entity in schema.entities.values():
+        if entity.of and all(part in given for part in entity.of):
+            given[entity.name] = [tokenizer.compound(entity.name, tuple(given[part][0] for part in entity.of))]
+        for offset, token in enumerate(given.get(entity.name, ())):
+            tokens[entity.first_slot + offset] = token
+    return tokens
+
+
+def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str) -> int:
+    check_text(key, identifier, 256)
+    try:
+        return tokenizer.token(kind, identifier)
+    except ValueError:
+        raise InvalidFieldError(key, f"is no {kind}") from None

@@ -155,12 +155,13 @@ class Schema:
         self.document = dict(document)
         self._path = path
         known = {"name", "version", "products", "currency", "amount_minor", "term_months", "entities", "record",
-                 "sources", "features", "velocity", "graph", "labels", "table"}  # fmt: skip
+                 "minor_units", "sources", "features", "velocity", "graph", "labels", "table"}  # fmt: skip
         self._refuse_unknown(document, known, "top level")
         self.name: str = self._need(document, "name", str)
         self.version: int = self._need(document, "version", int)
         self.products: tuple[str, ...] = tuple(self._need(document, "products", list))
         self.currency: str = self._need(document, "currency", str)
+        self.minor_per_major = 10 ** int(document.get("minor_units", 2))
         self.amount_minor: tuple[int, int] = self._pair(document, "amount_minor")
         self.term_months: tuple[int, int] = self._pair(document, "term_months")
         self.entities = self._entities(self._need(document, "entities", dict))

@@ -31,7 +31,7 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
 
 
 class Tokenizer:
-    """Makes tokens under one tenant's secret, at least 16 bytes.."""
+    """Makes tokens under one tenant's secret, at least 16 bytes."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < SECRET_MIN_BYTES:

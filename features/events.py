@@ -1,0 +1,94 @@
+"""The events of a tenant's log and their packed encoding: fixed size, so a page of the log decodes in one call.
+
+An event is an application (its tokens, amount and record) or a report (which labels of which application it sets).
+The store appends the last two fields, which only it knows. EVENT_VERSION changes with the layout: a reader refuses
+another version instead of guessing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import Application, Report
+from features.schema import RECORD_MAX, SLOTS_MAX, Schema
+
+EVENT_VERSION = 1
+APPLICATION, REPORT = 1, 2
+LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD = -2, -1, 0, 1
+
+EVENT = np.dtype(
+    [
+        ("version", "u1"), ("kind", "u1"), ("fraud", "i1"), ("default", "i1"),
+        ("schema", "<u8"), ("amount", "<f8"), ("tokens", "<u8", SLOTS_MAX), ("record", "<f4", RECORD_MAX),
+        ("subject", "<i8"), ("sequence", "<i8"),
+    ]
+)  # fmt: skip
+_STORE_FIELDS = 16  # bytes of subject and sequence
+
+
+class EventFormatError(ValueError):
+    """Bytes in the log that are no event of this version."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """A stretch of the log in order. fields: EVENT [n]; time_ms: int64 [n], from the stream ids."""
+
+    fields: NDArray[np.void]
+    time_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+
+def pack_application(application: Application) -> bytes:
+    """An application's event without the fields that the store appends."""
+    schema = application.schema
+    event = np.zeros((), dtype=EVENT)
+    event["version"], event["kind"] = EVENT_VERSION, APPLICATION
+    event["fraud"] = event["default"] = LABEL_UNCHANGED
+    event["schema"] = int.from_bytes(schema.fingerprint, "little")
+    event["amount"] = application.amount_minor / schema.minor_per_major
+    event["tokens"] = application.tokens
+    event["record"] = np.nan
+    for i, name in enumerate(schema.record):
+        event["record"][i] = application.numbers.get(name, np.nan)
+    return event.tobytes()[:-_STORE_FIELDS]
+
+
+def pack_report(report: Report, schema: Schema) -> bytes:
+    """A report's event without the fields that the store appends. A label that the kind does not set is unchanged."""
+    event = np.zeros((), dtype=EVENT)
+    event["version"], event["kind"] = EVENT_VERSION, REPORT
+    for name in ("fraud", "default"):
+        event[name] = label_value(schema, name, report.kind)
+    return event.tobytes()[:-_STORE_FIELDS]
+
+
+def label_value(schema: Schema, label: str, kind: str) -> int:
+    """What an outcome kind makes of a label: LABEL_BAD, LABEL_GOOD, LABEL_UNKNOWN or LABEL_UNCHANGED."""
+    if kind == "retracted":
+        return LABEL_UNKNOWN
+    if label not in schema.labels:
+        return LABEL_UNCHANGED
+    if kind in schema.labels[label].bad:
+        return LABEL_BAD
+    return LABEL_GOOD if kind in schema.labels[label].good else LABEL_UNCHANGED
+
+
+def finish(packed: bytes, subject: int, sequence: int) -> bytes:
+    """What the store makes of a packed event; replay without a store uses this."""
+    return packed + subject.to_bytes(8, "little") + sequence.to_bytes(8, "little")
+
+
+def unpack(blobs: Sequence[bytes], time_ms: Sequence[int]) -> Events:
+    """Events of finished blobs and their times. Raises EventFormatError on a wrong size or version."""
+    joined = b"".join(blobs)
+    if len(joined) != len(blobs) * EVENT.itemsize:
+        raise EventFormatError(f"{len(blobs)} events of {EVENT.itemsize} bytes expected, {len(joined)} bytes found")
+    fields = np.frombuffer(joined, dtype=EVENT)
+    if len(fields) and not np.all(fields["version"] == EVENT_VERSION):
+        raise EventFormatError(f"event version {EVENT_VERSION} expected, {set(fields['version'].tolist())} found")
+    return Events(fields, np.array(time_ms, dtype=np.int64))

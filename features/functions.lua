@@ -1,0 +1,124 @@
+#!lua name=miaopi_VERSION
+-- The store's verbs, one call per batch each. VERSION is replaced by a hash of this text, so that a new server never
+-- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
+-- An application key is a hash: h body hash, i stream id, s sequence, d decision, e evidence.
+
+local function pack_number(n) return struct.pack('<i8', n) end
+
+-- Append one event. Returns its stream id, or false when `time_ms` (replay only) lies before the end of the log.
+local function append(log, event, subject, sequence, time_ms)
+  local id = time_ms == '' and '*' or (time_ms .. '-*')
+  local reply = redis.pcall('XADD', log, id, 'e', event .. pack_number(subject) .. pack_number(sequence))
+  if type(reply) == 'table' then
+    if string.find(reply.err, 'equal or smaller', 1, true) then return false end
+    error(reply.err)
+  end
+  return reply
+end
+
+local function position(meta, epoch)
+  local known = redis.call('HMGET', meta, 'epoch', 'sequence')
+  if known[1] ~= epoch then return nil end
+  return tonumber(known[2])
+end
+
+-- KEYS meta; ARGV candidate epoch. Returns {epoch, sequence}; the first to come names the log.
+local function open(keys, args)
+  if redis.call('HSETNX', keys[1], 'epoch', args[1]) == 1 then redis.call('HSET', keys[1], 'sequence', 0) end
+  local known = redis.call('HMGET', keys[1], 'epoch', 'sequence')
+  return {known[1], tonumber(known[2])}
+end
+
+-- KEYS log, meta, application keys; ARGV epoch, then for each: body hash, event, time_ms ('' for now).
+-- Returns for each {status, stream id, sequence, decision}.
+local function begin(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  local replies = {}
+  for n = 3, #keys do
+    local at = 2 + (n - 3) * 3
+    local known = redis.call('HMGET', keys[n], 'h', 'i', 's', 'd')
+    if not known[1] then
+      local id = append(keys[1], args[at + 1], 0, sequence + 1, args[at + 2])
+      if id then
+        sequence = sequence + 1
+        redis.call('HSET', keys[n], 'h', args[at], 'i', id, 's', sequence)
+        replies[n - 2] = {'NEW', id, sequence, ''}
+      else
+        replies[n - 2] = {'PAST', '', 0, ''}
+      end
+    elseif known[1] ~= args[at] then
+      replies[n - 2] = {'CONFLICT', known[2], tonumber(known[3]), ''}
+    elseif known[4] then
+      replies[n - 2] = {'DECIDED', known[2], tonumber(known[3]), known[4]}
+    else
+      replies[n - 2] = {'PENDING', known[2], tonumber(known[3]), ''}
+    end
+  end
+  redis.call('HSET', keys[2], 'sequence', sequence)
+  return replies
+end
+
+-- KEYS decision stream, application keys; ARGV for each: decision, evidence. The first decision stored stays.
+-- Returns for each the decision that is stored.
+local function commit(keys, args)
+  local replies = {}
+  for n = 2, #keys do
+    local decision = args[2 * n - 3]
+    if redis.call('HEXISTS', keys[n], 's') == 0 then
+      replies[n - 1] = false
+    elseif redis.call('HSETNX', keys[n], 'd', decision) == 1 then
+      redis.call('HSET', keys[n], 'e', args[2 * n - 2])
+      redis.call('XADD', keys[1], '*', 'k', keys[n])
+      replies[n - 1] = decision
+    else
+      replies[n - 1] = redis.call('HGET', keys[n], 'd')
+    end
+  end
+  return replies
+end
+
+-- KEYS log, meta, then for each: application key, outcome key; ARGV epoch, then for each: body hash, event, time_ms.
+-- Returns for each {status, sequence}.
+local function report(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  local replies = {}
+  for n = 1, (#keys - 2) / 2 do
+    local application, outcome = keys[1 + 2 * n], keys[2 + 2 * n]
+    local at = 3 * n - 1
+    local known = redis.call('HMGET', outcome, 'h', 's')
+    local subject = redis.call('HGET', application, 's')
+    if known[1] then
+      replies[n] = {known[1] == args[at] and 'KNOWN' or 'CONFLICT', tonumber(known[2])}
+    elseif not subject then
+      replies[n] = {'NOT_FOUND', 0}
+    elseif append(keys[1], args[at + 1], tonumber(subject), sequence + 1, args[at + 2]) then
+      sequence = sequence + 1
+      redis.call('HSET', outcome, 'h', args[at], 's', sequence)
+      replies[n] = {'NEW', sequence}
+    else
+      replies[n] = {'PAST', 0}
+    end
+  end
+  redis.call('HSET', keys[2], 'sequence', sequence)
+  return replies
+end
+
+-- KEYS profile keys; ARGV a blob for each, fetch time in bytes 9 to 16. Returns for each 1 if it is the newest.
+local function put_profiles(keys, args)
+  local replies = {}
+  for n = 1, #keys do
+    local old = redis.call('GET', keys[n])
+    local newer = not old or struct.unpack('<i8', old, 9) < struct.unpack('<i8', args[n], 9)
+    if newer then redis.call('SET', keys[n], args[n]) end
+    replies[n] = (newer or old == args[n]) and 1 or 0
+  end
+  return replies
+end
+
+redis.register_function('open_VERSION', open)
+redis.register_function('begin_VERSION', begin)
+redis.register_function('commit_VERSION', commit)
+redis.register_function('report_VERSION', report)
+redis.register_function('put_profiles_VERSION', put_profiles)

@@ -1,0 +1,398 @@
+"""EntityGraph: who applied with which device, contact, card …, kept in typed arrays and read strictly before each event.
+
+`observe` walks events in log order; for an own application it first gathers what was known before it, then records it
+(TGN's `find_before`, Rossi et al. 2020: no look-ahead by construction). The K most recent applications of an entity
+are its neighbours: no sampling, so a decision can be recomputed. Windows are counted in six fixed buckets each: a count
+covers the present bucket and the five before, that is 5/6 to 1 of the window. Distinct counts look at the last 16.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from features.events import APPLICATION, LABEL_UNCHANGED, LABEL_UNKNOWN, Events
+from features.schema import ENTITY_STATS, GRAPH_STATS, RECORD_MAX, SLOTS_MAX
+
+RING = 16  # most recent applications kept of an entity
+FANOUT = 8  # of them, neighbours handed to the GNN
+BUCKETS = 6
+HOUR_MS = 3_600_000.0
+WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
+NEIGHBOR_COLUMNS = ("gap_hours", "amount", "same_applicant", "fraud", "not_fraud", "default", "repaid")
+N_ENTITY, N_GRAPH, N_NEIGHBOR = len(ENTITY_STATS), len(GRAPH_STATS), len(NEIGHBOR_COLUMNS) + RECORD_MAX
+RATE_PRIOR, RATE_WEIGHT = 0.5, 10.0  # smoothed rate = (bad + 0.5) / (labelled + 10)
+
+
+class _State(NamedTuple):
+    """The arrays. H hash places, N nodes, A applications, Q sequence numbers; sizes: int64 [nodes, applications]."""
+
+    sizes: NDArray[np.int64]
+    key: NDArray[np.uint64]  # [H], 0 empty
+    place: NDArray[np.int32]  # [H] node
+    count: NDArray[np.int32]  # [N]
+    first_ms: NDArray[np.int64]  # [N]
+    amount_sum: NDArray[np.float64]  # [N]
+    bucket: NDArray[np.int32]  # [N, 4, BUCKETS]
+    bucket_epoch: NDArray[np.int32]  # [N, 4] number of the newest bucket
+    label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
+    ring: NDArray[np.int32]  # [N, RING] applications
+    time_ms: NDArray[np.int64]  # [A]
+    amount: NDArray[np.float64]  # [A]
+    node: NDArray[np.int32]  # [A, SLOTS_MAX], -1 absent
+    record: NDArray[np.float32]  # [A, RECORD_MAX]
+    label: NDArray[np.int8]  # [A, 2] fraud/default
+    of_sequence: NDArray[np.int32]  # [Q] application, -1 for other events
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """What was known strictly before each of B applications, NaN where nothing was.
+
+    entity_state: float32 [B, 16, len(ENTITY_STATS)]; graph_state: float32 [B, len(GRAPH_STATS)];
+    neighbor_state: float32 [B, 16, FANOUT, 15], newest first, NEIGHBOR_COLUMNS then the record;
+    neighbor_mask: bool [B, 16, FANOUT]; as_of: int64 [B], sequence number of the last event seen;
+    time_ms: int64 [B], the time that gaps are counted from.
+    """
+
+    entity_state: NDArray[np.float32]
+    graph_state: NDArray[np.float32]
+    neighbor_state: NDArray[np.float32]
+    neighbor_mask: NDArray[np.bool_]
+    as_of: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
+
+
+class SequenceGapError(RuntimeError):
+    """Events are missing, repeated or out of order: the graph must be rebuilt from the log."""
+
+
+class EntityGraph:
+    """One tenant's graph. `sequence` is the number of the last event recorded."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.last_ms = 0
+        self._state = _allocate(1024, 512, 1024)
+
+    @property
+    def nodes(self) -> int:
+        """Number of entities seen."""
+        return int(self._state.sizes[0])
+
+    @property
+    def applications(self) -> int:
+        """Number of applications seen."""
+        return int(self._state.sizes[1])
+
+    def observe(self, events: Events, own: NDArray[np.int64], links: NDArray[np.bool_]) -> Neighborhood:
+        """Record `events`, which must continue the log without a gap; return the view strictly before each own one.
+
+        own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
+        people together. Raises SequenceGapError before anything is recorded.
+        """
+        sequence = np.ascontiguousarray(events.fields["sequence"])
+        if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(events))):
+            raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
+        if len(own) and not np.all(np.isin(own, sequence)):
+            raise SequenceGapError("an own application is not among the events")
+        view = _empty(len(own), np.ascontiguousarray(own) - 1)
+        if len(events):
+            self._reserve(len(events))
+            row_of = np.full(len(events), -1, dtype=np.int64)
+            row_of[own - self.sequence - 1] = np.arange(len(own))
+            view.time_ms[:] = events.time_ms[own - self.sequence - 1]
+            _walk(
+                self._state, sequence, events.time_ms, np.ascontiguousarray(events.fields["kind"]),
+                np.ascontiguousarray(events.fields["fraud"]), np.ascontiguousarray(events.fields["default"]),
+                np.ascontiguousarray(events.fields["amount"]), np.ascontiguousarray(events.fields["tokens"]),
+                np.ascontiguousarray(events.fields["record"]), np.ascontiguousarray(events.fields["subject"]),
+                row_of, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+            )  # fmt: skip
+            self.sequence = int(sequence[-1])
+            self.last_ms = int(events.time_ms[-1])
+        return view
+
+    def review(self, sequences: NDArray[np.int64], links: NDArray[np.bool_]) -> Neighborhood:
+        """The present view of applications recorded before, each with its own marks masked out.
+
+        For a retry after a crash between recording and deciding. sequences: int64 [B]; links as in `observe`.
+        """
+        view = _empty(len(sequences), np.full(len(sequences), self.sequence))
+        view.time_ms[:] = self.last_ms
+        for row, sequence in enumerate(sequences):
+            application = int(self._state.of_sequence[sequence]) if 0 < sequence <= self.sequence else -1
+            if application < 0:
+                raise SequenceGapError(f"event {sequence} is no application recorded before")
+            _gather(
+                self._state, row, self._state.node[application], self.last_ms, self._state.amount[application],
+                application, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+            )  # fmt: skip
+        return view
+
+    def _reserve(self, events: int) -> None:
+        """Make room for so many more events, doubling what is too small."""
+        old = self._state
+        nodes, applications = (int(n) for n in old.sizes)
+        node_room, application_room, sequence_room = len(old.count), len(old.time_ms), len(old.of_sequence)
+        while node_room < nodes + events * SLOTS_MAX:
+            node_room *= 2
+        while application_room < applications + events:
+            application_room *= 2
+        while sequence_room < self.sequence + events + 1:
+            sequence_room *= 2
+        if (node_room, application_room, sequence_room) == (len(old.count), len(old.time_ms), len(old.of_sequence)):
+            return
+        new = _allocate(node_room, application_room, sequence_room)
+        for name in _State._fields:
+            if name not in ("key", "place"):
+                getattr(new, name)[: len(getattr(old, name))] = getattr(old, name)
+        _rehash(old.key, old.place, new.key, new.place)
+        self._state = new
+
+
+def _allocate(nodes: int, applications: int, sequences: int) -> _State:
+    """Empty arrays; the hash has twice as many places as there may be nodes."""
+    return _State(
+        np.zeros(2, dtype=np.int64), np.zeros(2 * nodes, dtype=np.uint64), np.zeros(2 * nodes, dtype=np.int32),
+        np.zeros(nodes, dtype=np.int32), np.zeros(nodes, dtype=np.int64), np.zeros(nodes, dtype=np.float64),
+        np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
+        np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, RING), dtype=np.int32),
+        np.zeros(applications, dtype=np.int64), np.zeros(applications, dtype=np.float64),
+        np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, RECORD_MAX), dtype=np.float32),
+        np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
+    )  # fmt: skip
+
+
+def _empty(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:
+    return Neighborhood(
+        np.full((rows, SLOTS_MAX, N_ENTITY), np.nan, dtype=np.float32),
+        np.zeros((rows, N_GRAPH), dtype=np.float32),
+        np.zeros((rows, SLOTS_MAX, FANOUT, N_NEIGHBOR), dtype=np.float32),
+        np.zeros((rows, SLOTS_MAX, FANOUT), dtype=np.bool_),
+        as_of,
+        np.zeros(rows, dtype=np.int64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _find(key, place, token):  # type: ignore[no-untyped-def]
+    """int: where `token` is in the hash, or the empty place where it would go. Linear probing, power-of-two size."""
+    mask = np.uint64(len(key) - 1)
+    at = (token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
+    while key[at] != 0 and key[at] != token:
+        at = (at + np.uint64(1)) & mask
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _rehash(old_key, old_place, new_key, new_place):  # type: ignore[no-untyped-def]
+    for i in range(len(old_key)):
+        if old_key[i] != 0:
+            at = _find(new_key, new_place, old_key[i])
+            new_key[at] = old_key[i]
+            new_place[at] = old_place[i]
+
+
+@njit(cache=True, nogil=True)
+def _walk(  # type: ignore[no-untyped-def]
+    s, sequence, time_ms, kind, fraud, default, amount, tokens, record, subject,
+    row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,
+):  # fmt: skip
+    nodes = np.empty(SLOTS_MAX, dtype=np.int32)
+    for i in range(len(sequence)):
+        if kind[i] == APPLICATION:
+            for e in range(SLOTS_MAX):
+                nodes[e] = -1
+                if tokens[i, e] != 0:
+                    at = _find(s.key, s.place, tokens[i, e])
+                    if s.key[at] == 0:
+                        s.key[at] = tokens[i, e]
+                        s.place[at] = s.sizes[0]
+                        s.first_ms[s.sizes[0]] = time_ms[i]
+                        s.sizes[0] += 1
+                    nodes[e] = s.place[at]
+            if row_of[i] >= 0:
+                _gather(s, row_of[i], nodes, time_ms[i], amount[i], -1, links,
+                        entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
+            _record(s, sequence[i], nodes, time_ms[i], amount[i], record[i])
+        elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] >= 0:
+            _relabel(s, s.of_sequence[subject[i]], 0, fraud[i])
+            _relabel(s, s.of_sequence[subject[i]], 1, default[i])
+
+
+@njit(cache=True, nogil=True)
+def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-untyped-def]
+    """Append an application to the arrays, and to the ring, buckets and sums of each of its entities."""
+    a = s.sizes[1]
+    s.sizes[1] += 1
+    s.of_sequence[sequence] = a
+    s.time_ms[a] = time_ms
+    s.amount[a] = amount
+    s.node[a] = nodes
+    s.record[a] = record
+    s.label[a, 0] = s.label[a, 1] = LABEL_UNKNOWN
+    for e in range(SLOTS_MAX):
+        n = nodes[e]
+        if n < 0:
+            continue
+        s.ring[n, s.count[n] % RING] = a
+        s.count[n] += 1
+        s.amount_sum[n] += amount
+        for w in range(4):
+            epoch = time_ms // WIDTHS_MS[w]
+            for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
+                s.bucket[n, w, skipped % BUCKETS] = 0
+            s.bucket_epoch[n, w] = epoch
+            s.bucket[n, w, epoch % BUCKETS] += 1
+
+
+@njit(cache=True, nogil=True)
+def _relabel(s, a, which, value):  # type: ignore[no-untyped-def]
+    """Set one label of application `a`; what it counted before is taken back."""
+    if value == LABEL_UNCHANGED or value == s.label[a, which]:
+        return
+    for e in range(SLOTS_MAX):
+        n = s.node[a, e]
+        if n >= 0:
+            if s.label[a, which] >= 0:
+                s.label_count[n, which, s.label[a, which]] -= 1
+            if value >= 0:
+                s.label_count[n, which, value] += 1
+    s.label[a, which] = value
+
+
+@njit(cache=True, nogil=True)
+def _gather(  # type: ignore[no-untyped-def]
+    s, row, nodes, now_ms, amount, masked, links, entity_state, graph_state, neighbor_state, neighbor_mask
+):
+    """Write one row of a Neighborhood; application `masked` (-1: none) is left out as if it had never come."""
+    linked = np.empty(SLOTS_MAX * RING, dtype=np.int32)
+    shared = np.empty(SLOTS_MAX * RING, dtype=np.int32)
+    n_linked = 0
+    for e in range(SLOTS_MAX):
+        n = nodes[e]
+        if n < 0:
+            continue
+        _entity(s, n, now_ms, amount, masked, entity_state[row, e])
+        k = 0
+        for j in range(1, min(s.count[n], RING) + 1):
+            a = s.ring[n, (s.count[n] - j) % RING]
+            if a == masked:
+                continue
+            same = s.node[a, 0] == nodes[0]
+            if k < FANOUT:
+                _neighbor(s, a, now_ms, same, neighbor_state[row, e, k])
+                neighbor_mask[row, e, k] = True
+                k += 1
+            if links[row, e] and not same:
+                at = 0
+                while at < n_linked and linked[at] != a:
+                    at += 1
+                if at == n_linked:
+                    linked[at] = a
+                    shared[at] = 0
+                    n_linked += 1
+                shared[at] += 1
+    _links(s, linked[:n_linked], shared[:n_linked], now_ms, graph_state[row])
+
+
+@njit(cache=True, nogil=True)
+def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
+    """float32 [15]: NEIGHBOR_COLUMNS and the record of application `a`."""
+    out[0] = (now_ms - s.time_ms[a]) / HOUR_MS
+    out[1] = s.amount[a]
+    out[2] = 1.0 if same else 0.0
+    for which in range(2):
+        out[3 + 2 * which] = 1.0 if s.label[a, which] == 1 else 0.0
+        out[4 + 2 * which] = 1.0 if s.label[a, which] == 0 else 0.0
+    for r in range(RECORD_MAX):
+        out[7 + r] = s.record[a, r]
+
+
+@njit(cache=True, nogil=True)
+def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
+    """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
+    count, total = s.count[n], s.amount_sum[n]
+    if masked >= 0:
+        count -= 1
+        total -= s.amount[masked]
+    for w in range(4):
+        now_epoch = now_ms // WIDTHS_MS[w]
+        newest = s.bucket_epoch[n, w]
+        inside = 0
+        for epoch in range(max(newest, now_epoch) - BUCKETS + 1, newest + 1):
+            inside += s.bucket[n, w, epoch % BUCKETS]
+        if masked >= 0 and s.time_ms[masked] // WIDTHS_MS[w] > max(newest, now_epoch) - BUCKETS:
+            inside -= 1
+        out[w] = inside
+    out[4] = count
+    last, oldest, labelled, bad, applicants = -1, -1, 0, 0, 0
+    seen = np.empty(RING, dtype=np.int32)
+    for j in range(1, min(s.count[n], RING) + 1):
+        a = s.ring[n, (s.count[n] - j) % RING]
+        if a == masked:
+            continue
+        if last < 0:
+            last = a
+        oldest = a
+        if s.label[a, 0] >= 0:
+            labelled += 1
+            bad += s.label[a, 0]
+        new = True
+        for i in range(applicants):
+            new = new and seen[i] != s.node[a, 0]
+        if new:
+            seen[applicants] = s.node[a, 0]
+            applicants += 1
+    out[6] = 0.0
+    if last >= 0:
+        first_ms = s.first_ms[n]
+        if masked >= 0 and s.time_ms[masked] == first_ms:  # then the oldest other in the ring
+            first_ms = s.time_ms[oldest]
+        out[6] = (now_ms - first_ms) / HOUR_MS / 24.0
+        out[5] = (now_ms - s.time_ms[last]) / HOUR_MS
+        out[7] = total / count
+        if total > 0:
+            out[8] = amount / (total / count)
+        if s.amount[last] > 0:
+            out[9] = amount / s.amount[last]
+    fraud_bad, fraud_good = s.label_count[n, 0, 1], s.label_count[n, 0, 0]
+    default_bad, default_good = s.label_count[n, 1, 1], s.label_count[n, 1, 0]
+    if masked >= 0:
+        fraud_bad -= s.label[masked, 0] == 1
+        fraud_good -= s.label[masked, 0] == 0
+        default_bad -= s.label[masked, 1] == 1
+        default_good -= s.label[masked, 1] == 0
+    out[10] = fraud_bad
+    out[11] = (fraud_bad + RATE_PRIOR) / (fraud_bad + fraud_good + RATE_WEIGHT)
+    out[12] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
+    out[13] = default_bad
+    out[14] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
+    out[15] = fraud_bad + fraud_good
+    out[16] = applicants
+
+
+@njit(cache=True, nogil=True)
+def _links(s, linked, shared, now_ms, out):  # type: ignore[no-untyped-def]
+    """float32 [len(GRAPH_STATS)] over the applications of others that share a linking entity."""
+    applicants, recent, bad, labelled, most = 0, 0, 0, 0, 0
+    for i in range(len(linked)):
+        a = linked[i]
+        recent += now_ms - s.time_ms[a] <= 24 * HOUR_MS
+        if s.label[a, 0] >= 0:
+            labelled += 1
+            bad += s.label[a, 0]
+        most = max(most, shared[i])
+        new = True
+        for j in range(i):
+            new = new and s.node[linked[j], 0] != s.node[a, 0]
+        applicants += new
+    out[0] = len(linked)
+    out[1] = applicants
+    out[2] = recent
+    out[3] = bad
+    out[4] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
+    out[5] = most

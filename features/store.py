@@ -1,0 +1,250 @@
+"""One tenant's keys in Redis ≥ 7 or Valkey: the event log, decisions, outcomes and profiles.
+
+One command per stage per batch (see functions.lua for the verbs). `begin` appends a batch and, in the same round trip,
+reads the profiles and every event up to the batch's own: that is what makes a decision see all that was accepted
+before it, on every replica (R11). Keys hold tokens only (R21). Every failure of Redis is a StoreError.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from features.application import Application, Profile, Report
+from features.events import EventFormatError, Events, pack_application, pack_report, unpack
+from features.profiles import Layouts, UnknownLayoutError
+from features.schema import Schema
+from features.tokens import Tokenizer
+
+PAGE = 4096  # events read in one XRANGE
+
+_CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
+_VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
+
+
+class StoreError(RuntimeError):
+    """Redis cannot be reached or cannot do what was asked; nothing is known to be recorded."""
+
+
+class EpochError(StoreError):
+    """The log is another one than this process has read: its graph must be rebuilt."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What `begin` says of one application: NEW, PENDING, DECIDED (with the decision), CONFLICT or PAST."""
+
+    status: str
+    time_ms: int
+    sequence: int
+    decision: bytes
+
+
+@dataclass(frozen=True)
+class Started:
+    """A begun batch: one Begun and the profiles by source for each application, and the events not read before.
+
+    unreadable: what is wrong with profiles that could not be read; they are missing from `profiles`.
+    """
+
+    begun: list[Begun]
+    profiles: list[dict[str, Profile]]
+    events: Events
+    unreadable: list[str]
+
+
+class Store:
+    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
+
+    def __init__(self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema]) -> None:
+        self._redis = redis
+        self._prefix = f"{{{tenant}}}:"
+        self._tokenizer = tokenizer
+        self._layouts = Layouts(schemas)
+        self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
+        self.cursor = "0-0"
+        self.epoch = ""
+
+    async def open(self) -> int:
+        """Load the functions and the layouts, name the log if it is new, start reading from its beginning.
+
+        Returns the sequence number of its last event.
+        """
+        try:
+            known = await self._redis.function_list(library=f"miaopi_{_VERSION}")
+            if not known:
+                await self._load_functions()
+            if self._layouts.own:
+                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=dict(self._layouts.own)))
+            await self._learn_layouts()
+            epoch, sequence = await self._call("open", [self._meta], [secrets.token_hex(8)])
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        self.epoch, self.cursor = epoch.decode(), "0-0"
+        return int(sequence)
+
+    async def begin(self, applications: Sequence[Application]) -> Started:
+        """Append what is new of a batch; return it with profiles and all events up to the batch's last.
+
+        Raises StoreError (nothing known to be recorded), EpochError (rebuild).
+        """
+        keys = [self._log, self._meta, *(self._application_key(a.application_id) for a in applications)]
+        arguments: list[bytes | str] = [self.epoch]
+        for a in applications:
+            arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or "")]
+        wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources]
+        profile_keys = [self._profile_key(source, int(applications[i].tokens[0])) for i, source in wanted]
+        try:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
+            if profile_keys:
+                pipeline.mget(profile_keys)
+            pipeline.xrange(self._log, f"({self.cursor}", "+", PAGE)
+            replies = await pipeline.execute(raise_on_error=False)
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise _error(reply)
+        begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
+        last = max((b.sequence for b in begun if b.status == "NEW"), default=0)
+        events = await self._events(replies[-1], last)
+        profiles: list[dict[str, Profile]] = [{} for _ in applications]
+        unreadable = []
+        for (i, source), blob in zip(wanted, replies[1] if profile_keys else (), strict=True):
+            if blob is not None:
+                try:
+                    profiles[i][source] = await self._profile(applications[i].schema, source, blob)
+                except UnknownLayoutError as error:
+                    unreadable.append(str(error))
+        return Started(begun, profiles, events, unreadable)
+
+    async def tail(self) -> Events:
+        """The next events of the log, at most PAGE; none when all were read."""
+        try:
+            return self._advance(await self._redis.xrange(self._log, f"({self.cursor}", "+", PAGE))
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+
+    async def position(self) -> int:
+        """Sequence number of the log's last event. Raises EpochError if the log is another one."""
+        try:
+            epoch, sequence = await cast(
+                Awaitable[list[bytes | None]], self._redis.hmget(self._meta, ["epoch", "sequence"])
+            )
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        if epoch is None or epoch.decode() != self.epoch:
+            raise EpochError("the log has another epoch")
+        return int(sequence or 0)
+
+    async def commit(self, decisions: Sequence[tuple[str, bytes, bytes]]) -> list[bytes]:
+        """Store (application_id, decision, evidence) where none is stored; return the decisions that are stored."""
+        keys = [f"{self._prefix}decisions", *(self._application_key(d[0]) for d in decisions)]
+        stored = await self._call("commit", keys, [part for d in decisions for part in d[1:]])
+        if any(decision is None for decision in stored):
+            raise EpochError("an application that was begun is gone")
+        return list(stored)
+
+    async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
+        """The stored decision and its evidence; None where there is none."""
+        try:
+            decision, evidence = await cast(
+                Awaitable[list[bytes | None]], self._redis.hmget(self._application_key(application_id), ["d", "e"])
+            )
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        return None if decision is None else (decision, evidence or b"")
+
+    async def report(self, reports: Sequence[tuple[Report, Schema]]) -> list[tuple[str, int]]:
+        """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
+        keys, arguments = [self._log, self._meta], cast("list[bytes | str]", [self.epoch])
+        for item, schema in reports:
+            keys += [
+                self._application_key(item.application_id),
+                f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}",
+            ]
+            body = hashlib.blake2b(f"{item.application_id}\0{item.kind}".encode(), digest_size=16).digest()
+            arguments += [body, pack_report(item, schema), str(item.event_time_ms or "")]
+        replies = await self._call("report", keys, arguments)
+        return [(status.decode(), int(sequence)) for status, sequence in replies]
+
+    async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
+        """Store profiles of (applicant token, schema, profile); False where a newer one was there."""
+        keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
+        blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
+        return [reply == 1 for reply in await self._call("put_profiles", keys, blobs)]
+
+    async def ping(self) -> None:
+        """Raises StoreError unless Redis answers."""
+        try:
+            await cast(Awaitable[bool], self._redis.ping())
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+
+    async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
+        """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""
+        try:
+            return self._layouts.unpack(schema, source, blob)
+        except UnknownLayoutError:
+            try:
+                await self._learn_layouts()
+            except RedisError as error:
+                raise StoreError(str(error)) from error
+            return self._layouts.unpack(schema, source, blob)
+
+    async def _learn_layouts(self) -> None:
+        known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
+        self._layouts.learn(known)
+
+    async def _load_functions(self) -> None:
+        try:
+            await cast(Awaitable[Any], self._redis.function_load(_CODE.replace("VERSION", _VERSION)))
+        except ResponseError as error:
+            if "already exists" not in str(error):  # another server was first
+                raise
+
+    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        try:
+            call = self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)  # type: ignore[arg-type]
+            return await cast(Awaitable[Any], call)
+        except RedisError as error:
+            raise _error(error) from error
+
+    async def _events(self, entries: list[Any], last: int) -> Events:
+        """Events of a first page, and of further pages until the event numbered `last` is among them."""
+        pages = [self._advance(entries)]
+        while len(pages[-1]) and int(pages[-1].fields["sequence"][-1]) < last:
+            pages.append(await self.tail())
+        if len(pages) == 1:
+            return pages[0]
+        return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
+
+    def _advance(self, entries: list[tuple[bytes, Mapping[bytes, bytes]]]) -> Events:
+        try:
+            events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
+        except EventFormatError as error:
+            raise StoreError(str(error)) from error
+        if entries:
+            self.cursor = entries[-1][0].decode()
+        return events
+
+    def _application_key(self, application_id: str) -> str:
+        return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
+
+    def _profile_key(self, source: str, applicant: int) -> str:
+        return f"{self._prefix}p:{source}:{applicant:016x}"
+
+
+def _error(error: Exception) -> StoreError:
+    return (EpochError if str(error).startswith("EPOCH") else StoreError)(str(error))
+
+
+def _time_ms(stream_id: bytes) -> int:
+    return int(stream_id.split(b"-")[0] or 0)

@@ -1,0 +1,106 @@
+"""Applications become batches: whatever queued while the batches before were running, no timer (as mosec's get_batch).
+
+A bounded queue answers "too many" at once. A caller gone or out of time is dropped before the engine begins, never
+after: the engine's work is a task of its own that no caller can cancel.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from features.application import Application
+from server.errors import DeadlineError, OverloadedError, UnavailableError
+
+IN_FLIGHT = 2  # batches: while one waits for Redis the other computes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A decision as it goes on the wire, and the time of each stage of its batch, µs."""
+
+    body: bytes
+    stage_us: dict[str, int]
+
+
+@dataclass
+class _Waiting:
+    application: Application
+    deadline: float  # time.monotonic() seconds
+    future: asyncio.Future[Reply]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Queues one tenant's applications for `decide`, which takes a batch and returns a Reply or an error for each."""
+
+    def __init__(
+        self,
+        decide: Callable[[Sequence[Application]], Awaitable[list[Reply | Exception]]],
+        batch_max: int,
+        queue_max: int,
+        deadline_min_ms: float,
+    ) -> None:
+        self._decide = decide
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._deadline_min = deadline_min_ms / 1000
+        self._queue: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def submit(self, application: Application, seconds_left: float | None) -> Reply:
+        """Queue one application and wait for its reply. Raises what the engine or the queue has against it."""
+        if self._closed:
+            raise UnavailableError("the server is stopping")
+        if len(self._queue) >= self._queue_max:
+            raise OverloadedError(f"{self._queue_max} applications are waiting")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        deadline = float("inf") if seconds_left is None else time.monotonic() + seconds_left
+        self._queue.append(_Waiting(application, deadline, future))
+        self._start()
+        return await future
+
+    async def drain(self) -> None:
+        """Take no more; return when all that was taken is answered."""
+        self._closed = True
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _start(self) -> None:
+        """Start batches while there is something queued and a place free."""
+        while self._queue and len(self._running) < IN_FLIGHT:
+            batch: list[_Waiting] = []
+            while self._queue and len(batch) < self._batch_max:
+                waiting = self._queue.popleft()
+                if waiting.future.cancelled():
+                    continue
+                if waiting.deadline - time.monotonic() < self._deadline_min:
+                    waiting.future.set_exception(DeadlineError("too little time left to decide"))
+                    continue
+                batch.append(waiting)
+            if batch:
+                task = asyncio.create_task(self._run(batch))
+                self._running.add(task)
+                task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._start()
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        started = time.monotonic()
+        replies: Sequence[Reply | Exception]
+        try:
+            replies = await self._decide([w.application for w in batch])
+        except Exception as error:  # whatever failed, every caller hears of it; server.service maps and logs it
+            replies = [error] * len(batch)
+        for waiting, reply in zip(batch, replies, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(reply, Exception):
+                waiting.future.set_exception(reply)
+            else:
+                queue_us = round((started - waiting.since) * 1e6)
+                waiting.future.set_result(Reply(reply.body, {"queue": queue_us, **reply.stage_us}))

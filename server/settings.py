@@ -1,0 +1,45 @@
+"""How this process is deployed, read once from the environment. Risk settings are policy files, model settings bundles."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Environment variables MIAOPI_<NAME>, and REDIS_URL. An unknown MIAOPI_ variable refuses to start."""
+
+    model_config = SettingsConfigDict(env_prefix="MIAOPI_", frozen=True)
+
+    listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH; beyond loopback only with TLS")
+    redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
+    token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
+    schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
+    bundles: Path = Field(Path("models/demo"), description="folder of <schema>/, one bundle each")
+    policies: Path = Field(Path("policy/products"), description="folder of <product>.json")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain")
+    tls_key: Path | None = Field(None, description="PEM key of it")
+    tls_client_ca: Path | None = Field(None, description="PEM of who signs clients' certificates: mTLS")
+    replay: bool = Field(False, description="take event times from requests: for feeding history only")
+    batch_max: int = Field(64, ge=1, le=1024)
+    queue_max: int = Field(1024, ge=1, description="applications waiting per tenant; more get RESOURCE_EXHAUSTED")
+    deadline_min_ms: float = Field(2.0, ge=0, description="less time left than this: not begun")
+    drain_seconds: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        known = {f"MIAOPI_{name.upper()}" for name in type(self).model_fields}
+        unknown = sorted(n for n in os.environ if n.startswith("MIAOPI_") and n not in known)
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(unknown)}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("MIAOPI_TLS_CERT and MIAOPI_TLS_KEY go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("MIAOPI_TLS_CLIENT_CA needs MIAOPI_TLS_CERT")
+        host = self.listen.rsplit(":", 1)[0]
+        if self.tls_cert is None and not (self.listen.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost")):
+            raise ValueError(f"MIAOPI_LISTEN={self.listen}: only loopback or unix: without MIAOPI_TLS_CERT")
+        if self.redis_url and not self.token_secrets:
+            raise ValueError("MIAOPI_TOKEN_SECRETS is needed with REDIS_URL")
+        return self
