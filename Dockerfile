@@ -1,0 +1,37 @@
+FROM python:3.11-slim AS build
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY pyproject.toml constraints.txt ./
+RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[cpu]'
+
+FROM python:3.11-slim
+# A number, so that Kubernetes can see it is not root. numba's cache holds code: no one else may write it.
+RUN useradd --system --uid 10001 --no-create-home miaopi && install -d -o 10001 -m 0700 /var/cache/miaopi
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /app
+COPY proto ./proto
+COPY features ./features
+COPY models ./models
+COPY policy ./policy
+COPY server ./server
+# Listening beyond loopback starts only with MIAOPI_TLS_CERT and MIAOPI_TLS_KEY. Also to be given: REDIS_URL, MIAOPI_TOKEN_SECRETS.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/cache/miaopi \
+    MIAOPI_LISTEN=0.0.0.0:50051
+USER 10001
+EXPOSE 50051
+STOPSIGNAL SIGTERM
+# HEALTH_TLS_NAME: a name that the certificate carries, where localhost is not one of them. Under mTLS the probe shows the
+# server's own certificate; where its issuer is not MIAOPI_TLS_CLIENT_CA, probe from outside with a client's.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "\
+import os, pathlib, grpc; \
+from grpc_health.v1 import health_pb2 as pb, health_pb2_grpc as rpc; \
+listen, cert, key = (os.environ.get('MIAOPI_' + name, '') for name in ('LISTEN', 'TLS_CERT', 'TLS_KEY')); \
+target = listen if listen.startswith('unix:') else 'localhost:' + listen.rpartition(':')[2]; \
+pem = [pathlib.Path(path).read_bytes() for path in (cert, key, cert) if cert]; \
+name = ('grpc.ssl_target_name_override', os.environ.get('HEALTH_TLS_NAME', 'localhost')); \
+channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*pem), [name]) if cert else grpc.insecure_channel(target); \
+reply = rpc.HealthStub(channel).Check(pb.HealthCheckRequest(), timeout=4); \
+raise SystemExit(reply.status != pb.HealthCheckResponse.SERVING)"]
+CMD ["python", "-m", "server"]

@@ -1,0 +1,72 @@
+# Plain venv and pip; needs Python >= 3.11. Another interpreter: make setup PYTHON=python3.12.
+# PIP_FLAGS reaches every pip install, for example an index that serves CPU-only torch (the default torch wheel brings CUDA).
+PYTHON ?= python3
+PIP_FLAGS ?=
+DATA ?= ../shared/data/sffsd_dev_first60.parquet
+SCHEMA ?= features/schemas/sffsd.yaml
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+CORE := $(VENV)/.core-installed
+FULL := $(VENV)/.full-installed
+PROTO := proto/miaopi/v1/decision.proto
+PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo serve test check fmt proto train bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(FULL) ## install everything for development into .venv (once)
+
+demo: $(CORE) ## the service with a demo population, in one command (installs only the core)
+	$(PY) -m bench demo
+
+serve: $(CORE) ## start the service; settings come from the environment
+	$(PY) -m server
+
+test: check ## all checks, then the tests
+	$(PY) -m pytest
+
+check: $(FULL) ## format, lint, types, import layers, proto, Dockerfile
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/buf lint
+	$(VENV)/bin/hadolint Dockerfile
+	@generated=$$(mktemp -d) && trap 'rm -rf "$$generated"' EXIT && $(call PROTOC,"$$generated") && \
+	for file in "$$generated"/proto/miaopi/v1/*; do cmp "$$file" "proto/miaopi/v1/$${file##*/}" || \
+	{ echo "$(PROTO) changed: run make proto"; exit 1; }; done
+
+fmt: $(FULL) ## format and apply the safe fixes
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+proto: $(FULL) ## generate the Python code of the wire definition
+	$(call PROTOC,.)
+
+train: $(FULL) ## train the demo bundles that are committed
+	$(PY) -m bench train
+
+bench: $(FULL) ## replay a table through the running code: make bench DATA=... SCHEMA=...
+	$(PY) -m bench replay --schema $(SCHEMA) --data $(DATA)
+
+clean: ## remove caches and build output, keep .venv
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out miaopi.egg-info
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second run free and a changed pin reinstall.
+$(CORE): pyproject.toml constraints.txt | $(PY)
+	$(PIP_INSTALL) '.[cpu]'
+	@touch $@
+
+$(FULL): pyproject.toml constraints.txt | $(PY)
+	$(PIP_INSTALL) '.[cpu,train,dev]'
+	@touch $(CORE) $@
