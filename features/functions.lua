@@ -1,7 +1,7 @@
 #!lua name=miaopi_VERSION
 -- The store's verbs, one call per batch each. VERSION is replaced by a hash of this text, so that a new server never
 -- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
--- An application key is a hash: h body hash, i stream id, s sequence, d decision, e evidence.
+-- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence.
 
 local function pack_number(n) return struct.pack('<i8', n) end
 
@@ -29,20 +29,20 @@ local function open(keys, args)
   return {known[1], tonumber(known[2])}
 end
 
--- KEYS log, meta, application keys; ARGV epoch, then for each: body hash, event, time_ms ('' for now).
+-- KEYS log, meta, application keys; ARGV epoch, then for each: body hash, event, time_ms ('' for now), product.
 -- Returns for each {status, stream id, sequence, decision}.
 local function begin(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
   local replies = {}
   for n = 3, #keys do
-    local at = 2 + (n - 3) * 3
+    local at = 2 + (n - 3) * 4
     local known = redis.call('HMGET', keys[n], 'h', 'i', 's', 'd')
     if not known[1] then
       local id = append(keys[1], args[at + 1], 0, sequence + 1, args[at + 2])
       if id then
         sequence = sequence + 1
-        redis.call('HSET', keys[n], 'h', args[at], 'i', id, 's', sequence)
+        redis.call('HSET', keys[n], 'h', args[at], 'i', id, 's', sequence, 'p', args[at + 3])
         replies[n - 2] = {'NEW', id, sequence, ''}
       else
         replies[n - 2] = {'PAST', '', 0, ''}

@@ -6,7 +6,7 @@ are its neighbours: no sampling, so a decision can be recomputed. Windows are co
 covers the present bucket and the five before, that is 5/6 to 1 of the window. Distinct counts look at the last 16.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class Neighborhood:
     neighbor_mask: NDArray[np.bool_]
     as_of: NDArray[np.int64]
     time_ms: NDArray[np.int64]
+
+
+def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
+    """The rows of two views, one after the other."""
+    return Neighborhood(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(first)))
 
 
 class SequenceGapError(RuntimeError):

@@ -71,21 +71,21 @@ class Store:
         self.cursor = "0-0"
         self.epoch = ""
 
-    async def open(self) -> int:
-        """Load the functions and the layouts, name the log if it is new, start reading from its beginning.
-
-        Returns the sequence number of its last event.
-        """
+    async def prepare(self) -> None:
+        """Load the functions where the store lacks them, and exchange profile layouts."""
         try:
-            known = await self._redis.function_list(library=f"miaopi_{_VERSION}")
-            if not known:
+            if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
             if self._layouts.own:
                 await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=dict(self._layouts.own)))
             await self._learn_layouts()
-            epoch, sequence = await self._call("open", [self._meta], [secrets.token_hex(8)])
         except RedisError as error:
             raise StoreError(str(error)) from error
+
+    async def open(self) -> int:
+        """Name the log if it is new and start reading from its beginning; the number of its last event."""
+        await self.prepare()
+        epoch, sequence = await self._call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor = epoch.decode(), "0-0"
         return int(sequence)
 
@@ -97,7 +97,7 @@ class Store:
         keys = [self._log, self._meta, *(self._application_key(a.application_id) for a in applications)]
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
-            arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or "")]
+            arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
         wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources]
         profile_keys = [self._profile_key(source, int(applications[i].tokens[0])) for i, source in wanted]
         try:
@@ -162,6 +162,16 @@ class Store:
             raise StoreError(str(error)) from error
         return None if decision is None else (decision, evidence or b"")
 
+    async def product(self, application_id: str) -> str | None:
+        """The product that an application was made for; None where there is no such application."""
+        try:
+            product = await cast(
+                Awaitable[bytes | None], self._redis.hget(self._application_key(application_id), "p")
+            )
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        return None if product is None else product.decode()
+
     async def report(self, reports: Sequence[tuple[Report, Schema]]) -> list[tuple[str, int]]:
         """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
         keys, arguments = [self._log, self._meta], cast("list[bytes | str]", [self.epoch])
@@ -180,13 +190,6 @@ class Store:
         keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
         return [reply == 1 for reply in await self._call("put_profiles", keys, blobs)]
-
-    async def ping(self) -> None:
-        """Raises StoreError unless Redis answers."""
-        try:
-            await cast(Awaitable[bool], self._redis.ping())
-        except RedisError as error:
-            raise StoreError(str(error)) from error
 
     async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
         """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""

@@ -82,10 +82,12 @@ def in_log_order(rows: Sequence[TableRow], label_delay_rows: int) -> Iterator[tu
         yield row, rows[i - label_delay_rows] if i >= label_delay_rows else None
 
 
-def history(schema: Schema, tokenizer: Tokenizer, rows: Sequence[TableRow], label_delay_rows: int) -> History:
-    """The rows and their delayed outcomes in log order."""
+def history(
+    schema: Schema, tokenizer: Tokenizer, in_order: Sequence[tuple[TableRow, TableRow | None]]
+) -> History:
+    """What `in_log_order` gives, as events: each row, then the outcomes that are due after it."""
     events: list[Application | Report] = []
-    for row, due in in_log_order(rows, label_delay_rows):
+    for row, due in in_order:
         events.append(application(schema, tokenizer, row))
         if due is not None:
             events += [

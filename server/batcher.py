@@ -56,17 +56,18 @@ class Batcher:
             raise UnavailableError("the server is stopping")
         if len(self._queue) >= self._queue_max:
             raise OverloadedError(f"{self._queue_max} applications are waiting")
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
         deadline = float("inf") if seconds_left is None else time.monotonic() + seconds_left
         self._queue.append(_Waiting(application, deadline, future))
-        self._start()
+        loop.call_soon(self._start)  # what else arrived in this turn of the loop joins the batch
         return await future
 
     async def drain(self) -> None:
         """Take no more; return when all that was taken is answered."""
         self._closed = True
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._queue or self._running:
+            await asyncio.wait(self._running) if self._running else await asyncio.sleep(0)
 
     def _start(self) -> None:
         """Start batches while there is something queued and a place free."""

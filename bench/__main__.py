@@ -1,0 +1,41 @@
+"""`python -m bench`: the demo, the training of its bundles, and what measures the service."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def demo() -> None:
+    """2,000 applications of a synthetic world through the running server; the last line is JSON."""
+    from bench import demo as module  # each command loads only what it needs: the demo has no torch
+
+    module.run()
+
+
+@app.command()
+def train(out: Annotated[Path, typer.Option(help="folder of the bundles")] = Path("models/demo")) -> None:
+    """Train the demo bundles anew."""
+    from bench import train as module
+
+    for folder in module.run(out):
+        print(folder)
+
+
+@app.command()
+def replay(
+    schema: Annotated[Path, typer.Option(help="schema YAML with a table section")],
+    data: Annotated[Path, typer.Option(help="Parquet file of that table")],
+) -> None:
+    """Train on the first 60 % of a table, decide the rest through the running server; the last line is JSON."""
+    from bench import replay as module
+
+    print(json.dumps(module.run(schema, data)))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,48 @@
+"""Requests of the wire become a History: the same checks and tokens as in the server, so training sees what serving sees."""
+
+from collections.abc import Mapping, Sequence
+
+from features import schema as schemas
+from features.application import Application, Profile, Report
+from features.load import profiles_by_applicant
+from features.replay import History
+from features.schema import Schema
+from features.tokens import Tokenizer
+from proto.miaopi.v1.decision_pb2 import DecideRequest, PutProfileRequest, ReportOutcomeRequest
+from server import wire
+from server.settings import Settings
+
+Event = DecideRequest | ReportOutcomeRequest
+
+
+def schemas_by_product(names: Sequence[str]) -> dict[str, Schema]:
+    """The shipped schemas by the products they serve."""
+    loaded = [schemas.load(Settings().schemas / f"{name}.yaml") for name in names]
+    return {product: schema for schema in loaded for product in schema.products}
+
+
+def profiles(
+    requests: Sequence[PutProfileRequest], of_product: Mapping[str, Schema], tokenizer: Tokenizer
+) -> list[tuple[int, Schema, Profile]]:
+    """(applicant token, schema, profile) of each request."""
+    return [
+        (wire.applicant_token(r, of_product[r.product], tokenizer), of_product[r.product],
+         wire.profile(r, of_product[r.product]))
+        for r in requests
+    ]  # fmt: skip
+
+
+def history(
+    events: Sequence[Event],
+    known: Sequence[tuple[int, Schema, Profile]],
+    of_product: Mapping[str, Schema],
+    tokenizer: Tokenizer,
+) -> History:
+    """The events in order, and the profiles."""
+    items: list[Application | Report] = []
+    for event in events:
+        if isinstance(event, DecideRequest):
+            items.append(wire.application(event, of_product[event.product], tokenizer, replaying=True))
+        else:
+            items.append(wire.report(event, replaying=True))
+    return History(items, profiles_by_applicant(known))

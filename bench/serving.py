@@ -1,0 +1,71 @@
+"""A real server as a process of its own, on a unix socket, for a benchmark or a test; and how a client calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
+
+START_SECONDS = 120.0  # the first start compiles the graph's kernels
+STOP_SECONDS = 30.0
+SECRET = "a secret of benchmarks"
+
+
+@contextmanager
+def server_process(
+    redis_url: str, *, tenant: str = "demo", program: tuple[str, ...] = ("-m", "server"), **settings: str | Path
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start a server, wait until it is healthy, give its address and process; stop it and check that it ended well.
+
+    settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
+    """
+    with tempfile.TemporaryDirectory(prefix="miaopi-") as folder:
+        address = f"unix:{folder}/server.sock"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MIAOPI_")} | {
+            "REDIS_URL": redis_url, "MIAOPI_LISTEN": address, "MIAOPI_TOKEN_SECRETS": json.dumps({tenant: SECRET}),
+        }  # fmt: skip
+        environment |= {f"MIAOPI_{name.upper()}": str(value) for name, value in settings.items()}
+        process = subprocess.Popen([sys.executable, *program], env=environment)
+        try:
+            _wait_until_healthy(address, process)
+            yield address, process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            code = process.wait(STOP_SECONDS)
+        if code not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"the server ended with status {code}")
+
+
+@contextmanager
+def client(address: str) -> Iterator[DecisionServiceStub]:
+    """A blocking client."""
+    with grpc.insecure_channel(address) as channel:
+        yield DecisionServiceStub(channel)
+
+
+def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with status {process.returncode}")
+            try:
+                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=True)
+            except grpc.RpcError:
+                continue
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+            time.sleep(0.05)
+    raise RuntimeError(f"the server was not healthy within {START_SECONDS} s")

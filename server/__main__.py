@@ -1,0 +1,119 @@
+"""`python -m server`: serve until SIGTERM or SIGINT, then answer what was taken and stop."""
+
+import asyncio
+import secrets
+import signal
+import sys
+from contextlib import AsyncExitStack, ExitStack, suppress
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from features.embedded import embedded_store
+from features.schema import SchemaError
+from features.store import Store
+from features.tokens import Tokenizer
+from models.bundle import BundleError
+from policy.tables import PolicyError
+from server import products, telemetry
+from server.batcher import Batcher
+from server.engine import Engine
+from server.products import Product
+from server.service import SERVICE, Service, Tenant
+from server.settings import Settings
+
+MESSAGE_MAX_BYTES = 4 << 20
+HEALTH_SECONDS = 0.2
+REDIS_TIMEOUT_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+def _tenant(name: str, secret: str, redis: Redis, loaded: dict[str, Product], settings: Settings) -> Tenant:
+    tokenizer = Tokenizer(secret.encode())
+    schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
+    engine = Engine(name, Store(redis, name, tokenizer, schemas), loaded)
+    batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
+    return Tenant(engine, batcher, tokenizer)
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        server.add_insecure_port(settings.listen)  # loopback or a unix socket: Settings refused all else
+        return
+    ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+    credentials = grpc.ssl_server_credentials(
+        [(settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())], ca, require_client_auth=ca is not None
+    )
+    server.add_secure_port(settings.listen, credentials)
+
+
+async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant]) -> None:
+    """Health is SERVING while every tenant's engine has read its log."""
+    while True:
+        ready = all(t.engine.ready for t in tenants.values())
+        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await servicer.set(name, state)
+        await asyncio.sleep(HEALTH_SECONDS)
+
+
+async def serve(settings: Settings) -> None:
+    """Run the server until a signal ends it."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loaded = products.load(settings)
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if not url:
+            url = stack.enter_context(embedded_store())
+        redis = Redis.from_url(
+            url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
+        )
+        stack.push_async_callback(redis.aclose)
+        secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
+        tenants = {name: _tenant(name, secret, redis, loaded, settings) for name, secret in secret_of.items()}
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)])
+        server.add_generic_rpc_handlers((Service(tenants, loaded, settings.replay).handler(),))
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        _listen(server, settings)
+        background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
+        background.append(asyncio.create_task(_watch(servicer, tenants)))
+        await server.start()
+        log.info("serving", listen=settings.listen, products=sorted(loaded), tenants=len(tenants), replay=settings.replay)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("draining")
+        await servicer.enter_graceful_shutdown()
+        await server.stop(settings.drain_seconds)
+        await asyncio.gather(*(t.batcher.drain() for t in tenants.values()))
+        for task in background:
+            task.cancel()
+        failed = await asyncio.gather(*background, return_exceptions=True)
+        for error in failed:
+            if not isinstance(error, asyncio.CancelledError):
+                raise error if isinstance(error, BaseException) else AssertionError("a background task ended")
+        log.info("stopped")
+
+
+def main() -> int:
+    """Exit status 2 where a setting, schema, bundle or policy is unfit."""
+    telemetry.configure()
+    try:
+        uvloop.run(serve(Settings()))
+    except (ValidationError, SchemaError, BundleError, PolicyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The five steps of a decision, on a batch, for one tenant; knows nothing of gRPC.
+
+1 begin and read (one round trip) · 2 graph · 3 assemble and score · 4 policy · 5 commit (one round trip).
+Steps 1 and 2 run strictly in order under one lock, which is the tenant's sequencer; 3 to 5 of two batches may overlap.
+After begin nothing is dropped: a decision that is not committed is taken again when the application is sent again,
+with its own marks masked out of the graph.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from features.application import Application, Profile, Reason, Report, Snapshot
+from features.assemble import assemble
+from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
+from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
+from features.store import Begun, EpochError, Started, Store, StoreError
+from models.reasons import feature_reasons
+from models.scorer import Scores
+from policy.decide import Decision
+from server import wire
+from server.batcher import Reply
+from server.errors import ConflictError, NotFoundError, UnavailableError
+from server.products import Product
+
+TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """Decides for one tenant. `ready` is False until the log was read, and while it must be read again."""
+
+    def __init__(self, tenant: str, store: Store, products: Mapping[str, Product]) -> None:
+        self.tenant = tenant
+        self.ready = False
+        self._store = store
+        self._products = products
+        self._graph = EntityGraph()
+        self._complete = False  # whether the graph holds the log up to the store's cursor
+        self._sequencer = asyncio.Lock()
+
+    async def follow(self) -> None:
+        """Read the log from its beginning, then keep up with it while idle; recovers by itself. Runs until cancelled."""
+        while True:
+            try:
+                async with self._sequencer:
+                    if not self._complete:
+                        await self._rebuild()
+                    elif not self.ready:
+                        await self._store.prepare()
+                    await self._catch_up()
+                    self.ready = True
+            except (StoreError, SequenceGapError) as error:
+                self._lost(error)
+            await asyncio.sleep(TAIL_SECONDS)
+
+    async def decide(self, batch: Sequence[Application]) -> list[Reply | Exception]:
+        """A Reply or an error for each application. Raises UnavailableError or StoreError for the whole batch."""
+        clock = _Clock()
+        async with self._sequencer:
+            if not self.ready:
+                raise UnavailableError("the event log is being read; try again")
+            try:
+                started = await self._store.begin(batch)
+                clock.mark("begin")
+                rows, view = self._observe(batch, started)
+            except (StoreError, SequenceGapError) as error:
+                self._lost(error)
+                raise UnavailableError("the event log is being read again; try again") from error
+            epoch = self._store.epoch
+            clock.mark("graph")
+        for problem in started.unreadable:
+            log.error("profile_unreadable", tenant=self.tenant, problem=problem)
+        replies: list[Reply | Exception | None] = [_settled(begun) for begun in started.begun]
+        open_rows = [i for i, reply in enumerate(replies) if reply is None]
+        evaluated = []
+        for product in {batch[i].product for i in open_rows}:
+            mine = [i for i in open_rows if batch[i].product == product]
+            evaluated += self._evaluate(self._products[product], batch, started, mine, rows, view, epoch, clock)
+        if evaluated:
+            stored = await self._store.commit([(batch[i].application_id, body, facts) for i, body, facts in evaluated])
+            clock.mark("commit")
+            for (i, _, _), body in zip(evaluated, stored, strict=True):
+                replies[i] = Reply(body, clock.stage_us)
+        return [reply for reply in replies if reply is not None]
+
+    async def decision(self, application_id: str) -> bytes:
+        """The decision stored for an application, as first sent. Raises NotFoundError."""
+        stored = await self._store.decision(application_id)
+        if stored is None:
+            raise NotFoundError("application_id: no decision is stored for it")
+        return stored[0]
+
+    async def report(self, report: Report) -> int:
+        """Append an outcome; its sequence number. Raises NotFoundError, ConflictError."""
+        product = await self._store.product(report.application_id)
+        if product is None:
+            raise NotFoundError("application_id: no such application")
+        if product not in self._products:
+            raise UnavailableError(f"its product {product} is not served here")
+        status, sequence = (await self._store.report([(report, self._products[product].schema)]))[0]
+        if status == "CONFLICT":
+            raise ConflictError("outcome_id: known with another application or kind")
+        if status == "PAST":
+            raise wire.past_event()
+        return sequence
+
+    async def put_profile(self, applicant: int, schema: Schema, profile: Profile) -> bool:
+        """Store a profile; False where a newer one was there."""
+        return (await self._store.put_profiles([(applicant, schema, profile)]))[0]
+
+    async def _rebuild(self) -> None:
+        graph, last = EntityGraph(), await self._store.open()
+        while graph.sequence < last:
+            events = await self._store.tail()
+            if not len(events):
+                raise StoreError(f"the log ends at {graph.sequence}, {last} expected")
+            graph.observe(events, _NONE, _NO_LINKS)
+        self._graph, self._complete = graph, True
+        log.info("log_read", tenant=self.tenant, events=graph.sequence, entities=graph.nodes)
+
+    async def _catch_up(self) -> None:
+        if await self._store.position() < self._graph.sequence:
+            raise EpochError("the log has lost events")
+        while len(events := await self._store.tail()):
+            self._graph.observe(events, _NONE, _NO_LINKS)
+
+    def _lost(self, error: Exception) -> None:
+        if self.ready:
+            log.error("log_lost", tenant=self.tenant, problem=str(error))
+        self.ready = False
+        self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
+
+    def _observe(self, batch: Sequence[Application], started: Started) -> tuple[NDArray[np.int64], Neighborhood]:
+        """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed."""
+        links = np.zeros((len(batch), SLOTS_MAX), dtype=np.bool_)
+        before = self._graph.sequence
+        row_of: dict[int, int] = {}
+        for application, begun in zip(batch, started.begun, strict=True):
+            if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
+                links[len(row_of), : application.schema.slots] = application.schema.link_slots
+                row_of[begun.sequence] = len(row_of)
+        sequences = np.array(list(row_of), dtype=np.int64)
+        fresh = sequences > before
+        order = np.argsort(sequences[fresh])
+        view = self._graph.observe(started.events, sequences[fresh][order], links[: len(sequences)][fresh][order])
+        place = {int(s): i for i, s in enumerate(sequences[fresh][order])}
+        if not fresh.all():  # begun before and never decided: look from here, with its own marks masked
+            again = sequences[~fresh]
+            place.update({int(s): len(place) + i for i, s in enumerate(again)})
+            view = join(view, self._graph.review(again, links[: len(sequences)][~fresh]))
+        return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view
+
+    def _evaluate(
+        self,
+        product: Product,
+        batch: Sequence[Application],
+        started: Started,
+        mine: Sequence[int],
+        rows: NDArray[np.int64],
+        view: Neighborhood,
+        epoch: str,
+        clock: "_Clock",
+    ) -> list[tuple[int, bytes, bytes]]:
+        """(index in the batch, decision, evidence) of the applications of one product."""
+        applications = [batch[i] for i in mine]
+        profiles = [started.profiles[i] for i in mine]
+        snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
+        clock.mark("assemble")
+        scores = product.scorer.score(snapshot)
+        clock.mark("score")
+        decisions = [
+            product.policy.decide(a, policy_values(product, a, snapshot, scores, row))
+            for row, a in enumerate(applications)
+        ]
+        reasons = model_reasons(product, snapshot, decisions)
+        clock.mark("policy")
+        out = []
+        for row, i in enumerate(mine):
+            where = (epoch, started.begun[i].sequence, int(view.as_of[rows[i]]), started.begun[i].time_ms)
+            reply = wire.decision_reply(product, batch[i], decisions[row], reasons[row], scores, row, where)
+            evidence = wire.evidence(product, where, int(view.time_ms[rows[i]]), profiles[row], snapshot.features[row])
+            out.append((i, reply, evidence))
+        clock.mark("encode")
+        return out
+
+
+def policy_values(
+    product: Product, application: Application, snapshot: Snapshot, scores: Scores, row: int
+) -> dict[str, float | str | bool | None]:
+    """The policy's inputs by name for one row, None where missing; docs/architecture.md "Policy" lists them."""
+    schema = product.schema
+    values: dict[str, float | str | bool | None] = {
+        "amount_minor": application.amount_minor,
+        "term_months": application.term_months,
+        "repayment": application.repayment,
+        "human_review_requested": application.human_review_requested,
+        "fraud_probability": float(scores.fraud_probability[row]),
+        "default_probability": float(scores.default_probability[row]),
+    }
+    for s, source in enumerate(schema.sources):
+        values[f"{source}_state"] = SOURCE_STATES[snapshot.source_state[row, s]]
+    for name in product.policy.inputs:
+        if name not in values:
+            number = float(snapshot.features[row, schema.column[name]])
+            categories = schema.features[schema.column[name]].values
+            values[name] = None if np.isnan(number) else categories[int(number)] if categories else number
+    return values
+
+
+def model_reasons(product: Product, snapshot: Snapshot, decisions: Sequence[Decision]) -> list[list[Reason]]:
+    """For each decision the features that moved the models whose policy rows fired, most important first."""
+    reasons: list[list[Reason]] = [[] for _ in decisions]
+    for label in product.schema.labels:
+        rows = np.array([i for i, d in enumerate(decisions) if label in d.explain], dtype=np.int64)
+        if len(rows):
+            columns = product.schema.columns(label)
+            contributions = product.scorer.explain(label, snapshot.take(rows))
+            for row, parts in zip(rows, contributions, strict=True):
+                reasons[row] += feature_reasons(product.schema, columns, parts, snapshot.features[row])
+    return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
+
+
+def _settled(begun: Begun) -> Reply | Exception | None:
+    """The answer that `begin` already gives; None where a decision has to be taken."""
+    match begun.status:
+        case "DECIDED":
+            return Reply(begun.decision, {})
+        case "CONFLICT":
+            return ConflictError("application_id: known with another body")
+        case "PAST":
+            return wire.past_event()
+    return None
+
+
+class _Clock:
+    """Time spent in each stage of a batch, µs."""
+
+    def __init__(self) -> None:
+        self.stage_us: dict[str, int] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stage_us[stage] = self.stage_us.get(stage, 0) + round((now - self._last) * 1e6)
+        self._last = now
+
+
+_NONE = np.empty(0, dtype=np.int64)
+_NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)

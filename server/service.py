@@ -1,0 +1,183 @@
+"""The gRPC face (grpc.aio) of the engines: one handler a method, raw bytes in and out.
+
+Requests are parsed here, so that bytes that are no message are INVALID_ARGUMENT; stored decisions go out as the bytes
+they are. Errors become statuses in server.errors only.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from features.application import InvalidFieldError, check_text
+from features.tokens import Tokenizer
+from proto.miaopi.v1 import decision_pb2 as pb
+from server import wire
+from server.batcher import Batcher, Reply
+from server.engine import Engine
+from server.errors import status_of
+from server.products import Product
+
+SERVICE = "miaopi.v1.DecisionService"
+BATCH_RPC_MAX = 256  # applications of one BatchDecide, and of one stream under way
+
+log = structlog.get_logger()
+M = TypeVar("M", bound=Message)
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One lender: its engine, its queue and the tokenizer under its secret."""
+
+    engine: Engine
+    batcher: Batcher
+    tokenizer: Tokenizer
+
+
+class Service:
+    """Handlers of DecisionService over the tenants and products of this process."""
+
+    def __init__(self, tenants: Mapping[str, Tenant], products: Mapping[str, Product], replaying: bool) -> None:
+        self._tenants = tenants
+        self._products = products
+        self._replaying = replaying
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+        unary = {
+            "Decide": self._decide, "BatchDecide": self._batch_decide, "GetDecision": self._get_decision,
+            "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
+        }  # fmt: skip
+        handlers = {name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()}
+        handlers["StreamDecide"] = grpc.stream_stream_rpc_method_handler(self._stream_decide)
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    async def _decide(self, body: bytes, context: Context) -> bytes:
+        reply = await self._reply(_parse(pb.DecideRequest, body), context.time_remaining())
+        context.set_trailing_metadata([("stage-us", ",".join(f"{k}={v}" for k, v in reply.stage_us.items()))])
+        return reply.body
+
+    async def _batch_decide(self, body: bytes, context: Context) -> bytes:
+        requests = _parse(pb.BatchDecideRequest, body).requests
+        if not 1 <= len(requests) <= BATCH_RPC_MAX:
+            raise InvalidFieldError("requests", f"must be from 1 to {BATCH_RPC_MAX}, are {len(requests)}")
+        left = context.time_remaining()
+        results = await asyncio.gather(*(self._result(request, left) for request in requests))
+        return pb.BatchDecideResponse(results=results).SerializeToString()
+
+    async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Up to BATCH_RPC_MAX applications under way; reading waits for a place, which is the stream's back-pressure."""
+        under_way: set[asyncio.Task[pb.DecideResult]] = set()
+        incoming: asyncio.Task[bytes] | None = asyncio.ensure_future(anext(bodies))
+        while incoming or under_way:
+            waited = {*under_way, incoming} if incoming and len(under_way) < BATCH_RPC_MAX else under_way
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {incoming}:
+                under_way.discard(task)
+                yield pb.StreamDecideResponse(result=task.result()).SerializeToString()
+            if incoming in done:
+                try:
+                    body = incoming.result()
+                except StopAsyncIteration:
+                    incoming = None
+                else:
+                    under_way.add(asyncio.create_task(self._stream_result(body, context.time_remaining())))
+                    incoming = asyncio.ensure_future(anext(bodies))
+
+    async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
+        try:
+            request = _parse(pb.StreamDecideRequest, body).request
+        except InvalidFieldError as error:
+            return _failure("", error)
+        return await self._result(request, left)
+
+    async def _result(self, request: pb.DecideRequest, left: float | None) -> pb.DecideResult:
+        """One item of a batch or stream, with its own error."""
+        try:
+            reply = await self._reply(request, left)
+        except Exception as error:  # every item has its own status; status_of maps it
+            return _failure(request.application_id, error)
+        return pb.DecideResult(
+            application_id=request.application_id, decision=pb.DecideResponse.FromString(reply.body)
+        )
+
+    async def _reply(self, request: pb.DecideRequest, left: float | None) -> Reply:
+        tenant = self._tenant(request.tenant)
+        product = self._product(request.product)
+        application = wire.application(request, product.schema, tenant.tokenizer, self._replaying)
+        return await tenant.batcher.submit(application, left)
+
+    async def _get_decision(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.GetDecisionRequest, body)
+        tenant = self._tenant(request.tenant)
+        check_text("application_id", request.application_id, wire.ID_MAX)
+        stored = await tenant.engine.decision(request.application_id)
+        return pb.GetDecisionResponse(decision=pb.DecideResponse.FromString(stored)).SerializeToString()
+
+    async def _report_outcome(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ReportOutcomeRequest, body)
+        tenant = self._tenant(request.tenant)
+        report = wire.report(request, self._replaying)
+        sequence = await tenant.engine.report(report)
+        return pb.ReportOutcomeResponse(sequence=sequence).SerializeToString()
+
+    async def _put_profile(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.PutProfileRequest, body)
+        tenant = self._tenant(request.tenant)
+        schema = self._product(request.product).schema
+        applicant = wire.applicant_token(request, schema, tenant.tokenizer)
+        stored = await tenant.engine.put_profile(applicant, schema, wire.profile(request, schema))
+        return pb.PutProfileResponse(stored=stored).SerializeToString()
+
+    def _tenant(self, name: str) -> Tenant:
+        if name not in self._tenants:
+            raise InvalidFieldError("tenant", "is not served here" if name else "is missing")
+        return self._tenants[name]
+
+    def _product(self, name: str) -> Product:
+        if name not in self._products:
+            raise InvalidFieldError("product", f"must be one of {', '.join(self._products)}")
+        return self._products[name]
+
+
+def _parse(kind: type[M], body: bytes) -> M:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise InvalidFieldError("request", f"is no {kind.__name__}") from None
+
+
+def _answer(call: Callable[[bytes, Context], Awaitable[bytes]]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """`call`, with its errors as statuses."""
+
+    async def answer(body: bytes, context: Context) -> bytes:
+        try:
+            return await call(body, context)
+        except Exception as error:  # the one place where a unary call's errors become statuses
+            status = status_of(error)
+            _log(error, status.code)
+            await context.abort(status.code, status.message, status.metadata())
+
+    return answer
+
+
+def _failure(application_id: str, error: Exception) -> pb.DecideResult:
+    status = status_of(error)
+    _log(error, status.code)
+    return pb.DecideResult(
+        application_id=application_id,
+        error=pb.ItemError(code=status.number, field=status.field, message=status.message),
+    )
+
+
+def _log(error: Exception, code: grpc.StatusCode) -> None:
+    """Errors in one line, without what the caller sent: a message may quote it (R21)."""
+    if code is grpc.StatusCode.INTERNAL:
+        log.error("internal", exc_info=error)
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        log.warning("unavailable", problem=type(error).__name__)

@@ -1,0 +1,237 @@
+"""Between the wire and the value objects: every check of a request, and every field of a reply.
+
+What passes here is valid; nothing is written before it passed. Checks raise InvalidFieldError with the field's path.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import (
+    ENTITIES_MAX,
+    REPAYMENT_METHODS,
+    Application,
+    InvalidFieldError,
+    Profile,
+    Reason,
+    Report,
+    check_text,
+    entity_tokens,
+    feature_number,
+)
+from features.schema import OUTCOME_KINDS, Schema
+from features.tokens import Tokenizer
+from models.scorer import Scores
+from policy.decide import Decision
+from proto.miaopi.v1 import decision_pb2 as pb
+from server.products import Product
+
+ID_MAX = 128
+FEATURES_MAX = 1024
+MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
+_VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
+
+
+def application(
+    request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer, replaying: bool
+) -> Application:
+    """The checked Application of a request for a product of `schema`. Raises InvalidFieldError."""
+    check_text("application_id", request.application_id, ID_MAX)
+    if request.currency != schema.currency:
+        raise InvalidFieldError("currency", f"must be {schema.currency}")
+    _within("amount_minor", request.amount_minor, *schema.amount_minor)
+    _within("term_months", request.term_months, *schema.term_months)
+    _within("upfront_fee_minor", request.upfront_fee_minor, 0, request.amount_minor)
+    _within("monthly_fee_minor", request.monthly_fee_minor, 0, request.amount_minor)
+    repayment = _enum("repayment_method", request.repayment_method, REPAYMENT_METHODS)
+    if len(request.entities) > ENTITIES_MAX:
+        raise InvalidFieldError("entities", f"at most {ENTITIES_MAX}, are {len(request.entities)}")
+    for i, consent in enumerate(request.consents):
+        check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
+        if consent.given_at_ms <= 0:
+            raise InvalidFieldError(f"consents[{i}].given_at_ms", "must be when it was given")
+    numbers = feature_numbers(schema, request.features, "request", "")
+    numbers.update(_application_numbers(request, schema))
+    entities = [(e.type, e.id) for e in request.entities]
+    if request.HasField("vehicle") and "vehicle" in schema.entities:
+        entities.append(("vehicle", request.vehicle.vin))
+    return Application(
+        application_id=request.application_id,
+        tenant=request.tenant,
+        schema=schema,
+        product=request.product,
+        amount_minor=request.amount_minor,
+        term_months=request.term_months,
+        tokens=entity_tokens(
+            schema, tokenizer, request.applicant_id, entities, {c.purpose for c in request.consents}
+        ),
+        numbers=numbers,
+        repayment=repayment,
+        upfront_fee_minor=request.upfront_fee_minor,
+        monthly_fee_minor=request.monthly_fee_minor,
+        human_review_requested=request.human_review_requested,
+        event_time_ms=_event_time(request.event_time_ms, replaying),
+        body_hash=hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
+    )
+
+
+def feature_numbers(
+    schema: Schema, values: Mapping[str, pb.FeatureValue], origin: str, source: str
+) -> dict[str, float]:
+    """Checked numbers by feature name, all of one origin (`request`, or `source` and its name)."""
+    if len(values) > FEATURES_MAX:
+        raise InvalidFieldError("features", f"at most {FEATURES_MAX}, are {len(values)}")
+    numbers = {}
+    for name, value in values.items():
+        key = f"features[{name[:ID_MAX]}]"
+        column = schema.column.get(name)
+        feature = None if column is None else schema.features[column]
+        if feature is None or feature.origin != origin or feature.source != source or name == f"{source}_age_days":
+            raise InvalidFieldError(key, f"is no feature of {source or 'the request'} in schema {schema.name}")
+        kind = value.WhichOneof("value")
+        if kind is not None:
+            numbers[name] = feature_number(schema, name, value.number if kind == "number" else value.text, key)
+    return numbers
+
+
+def profile(request: pb.PutProfileRequest, schema: Schema) -> Profile:
+    """The checked Profile of a request. Raises InvalidFieldError."""
+    if request.source not in schema.sources:
+        raise InvalidFieldError("source", f"must be one of {', '.join(schema.sources) or 'none'}")
+    if not 0 < request.fetched_at_ms < 2**53:
+        raise InvalidFieldError("fetched_at_ms", "must be when the source was asked")
+    numbers = feature_numbers(schema, request.features, "source", request.source)
+    if not numbers:
+        raise InvalidFieldError("features", "is empty: a source that knows nothing is not reported")
+    names = schema.sources[request.source].features
+    return Profile(
+        request.source,
+        request.fetched_at_ms,
+        np.array([numbers.get(name, np.nan) for name in names], dtype=np.float32),
+    )
+
+
+def applicant_token(request: pb.PutProfileRequest, schema: Schema, tokenizer: Tokenizer) -> int:
+    """The token of a profile's applicant."""
+    return int(entity_tokens(schema, tokenizer, request.applicant_id, (), ())[0])
+
+
+def report(request: pb.ReportOutcomeRequest, replaying: bool) -> Report:
+    """The checked Report of a request. Raises InvalidFieldError."""
+    return Report(
+        check_text("outcome_id", request.outcome_id, ID_MAX),
+        check_text("application_id", request.application_id, ID_MAX),
+        _enum("kind", request.kind, OUTCOME_KINDS),
+        _event_time(request.event_time_ms, replaying),
+    )
+
+
+def past_event() -> InvalidFieldError:
+    """An event older than the end of the log, which only a replaying client can send."""
+    return InvalidFieldError("event_time_ms", "lies before the end of the log")
+
+
+def decision_reply(
+    product: Product,
+    request: Application,
+    decision: Decision,
+    reasons: Sequence[Reason],
+    scores: Scores,
+    row: int,
+    where: tuple[str, int, int, int],
+) -> bytes:
+    """The serialised DecideResponse; `where` is epoch, sequence, as_of and event time in ms."""
+    reply = pb.DecideResponse(
+        application_id=request.application_id,
+        outcome=pb.Outcome.ValueType(int(decision.outcome)),
+        approved_amount_minor=decision.approved_amount_minor,
+        annual_rate=decision.annual_rate,
+        all_in_rate=decision.all_in_rate,
+        grade=decision.grade,
+        fraud_probability=float(scores.fraud_probability[row]),
+        versions=pb.Versions(
+            bundle=product.bundle_version, policy=product.policy.version, schema=product.schema.hash
+        ),
+        log_position=pb.LogPosition(epoch=where[0], sequence=where[1], as_of=where[2], event_time_ms=where[3]),
+        degraded=decision.degraded,
+    )
+    if not np.isnan(scores.default_probability[row]):
+        reply.default_probability = float(scores.default_probability[row])
+    for reason in (*decision.reasons, *reasons):
+        reply.reasons.add(
+            code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,
+            evidence=reason.evidence, legal_source=reason.legal_source,
+        )  # fmt: skip
+    return reply.SerializeToString(deterministic=True)
+
+
+def evidence(
+    product: Product,
+    where: tuple[str, int, int, int],
+    time_ms: int,
+    profiles: Mapping[str, Profile],
+    features: NDArray[np.float32],
+) -> bytes:
+    """What recomputing the decision needs beside the log (R23): length, JSON, then float32 [F] feature row."""
+    facts = json.dumps(
+        {
+            "bundle": product.bundle_version, "policy": product.policy.version, "schema": product.schema.hash,
+            "epoch": where[0], "sequence": where[1], "as_of": where[2], "time_ms": time_ms,
+            "profiles": {name: p.fetched_at_ms for name, p in profiles.items()},
+        }
+    ).encode()  # fmt: skip
+    return struct.pack("<I", len(facts)) + facts + features.astype("<f4").tobytes()
+
+
+def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str, float]:
+    """The `from: application` features of a request."""
+    unit = schema.minor_per_major
+    numbers = {"amount": request.amount_minor / unit, "term_months": float(request.term_months)}
+    if "vehicle" in schema.entities:
+        if not request.HasField("vehicle"):
+            raise InvalidFieldError("vehicle", f"is needed for {request.product}")
+        vehicle = request.vehicle
+        check_text("vehicle.vin", vehicle.vin, 64)
+        kind = _enum("vehicle.kind", vehicle.kind, _VEHICLE_KINDS)
+        _within("vehicle.price_minor", vehicle.price_minor, 1, MONEY_MAX)
+        _within("vehicle.down_payment_minor", vehicle.down_payment_minor, 0, vehicle.price_minor)
+        _within("vehicle.age_months", vehicle.age_months, 0, 1200)
+        _within("vehicle.mileage_km", vehicle.mileage_km, 0, 5_000_000)
+        numbers |= {
+            "vehicle_kind": feature_number(schema, "vehicle_kind", kind, "vehicle.kind"),
+            "vehicle_price": vehicle.price_minor / unit,
+            "down_payment": vehicle.down_payment_minor / unit,
+            "vehicle_age_months": float(vehicle.age_months),
+            "vehicle_mileage_km": float(vehicle.mileage_km),
+        }
+        if vehicle.HasField("battery_health"):
+            if not 0 <= vehicle.battery_health <= 1:
+                raise InvalidFieldError("vehicle.battery_health", "must be from 0 to 1")
+            numbers["battery_health"] = vehicle.battery_health
+    elif request.HasField("vehicle"):
+        raise InvalidFieldError("vehicle", f"does not belong to {request.product}")
+    return {name: number for name, number in numbers.items() if name in schema.column}
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidFieldError(name, f"must be from {low} to {high}, is {value}")
+
+
+def _enum(name: str, value: int, names: Sequence[str]) -> str:
+    """The name of an enum's value; the wire's 0 is unspecified."""
+    if not 1 <= value <= len(names):
+        raise InvalidFieldError(name, "is missing" if value == 0 else f"unknown value {value}")
+    return names[value - 1]
+
+
+def _event_time(event_time_ms: int, replaying: bool) -> int:
+    if replaying:
+        _within("event_time_ms", event_time_ms, 1, 2**53)
+    elif event_time_ms:
+        raise InvalidFieldError("event_time_ms", "is taken only by a server in replay mode")
+    return event_time_ms
