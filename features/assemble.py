@@ -41,8 +41,7 @@ def assemble(
             profile = profiles[b].get(source.name)
             if profile is None:
                 continue
-            first = schema.column[source.features[0]]
-            features[b, first : first + len(source.features)] = profile.numbers
+            features[b, source.columns] = profile.numbers
             age_days = (view.time_ms[rows[b]] - profile.fetched_at_ms) / DAY_MS
             features[b, schema.column[f"{source.name}_age_days"]] = age_days
             source_state[b, s] = SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE

@@ -5,10 +5,9 @@ event, the order of features fixes the columns of a row; `fingerprint` changes w
 or type refuses to load with the file and the key.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+
+from features.expression import Expression, ExpressionError
 
 SLOTS_MAX = 16  # entity slots of one event
 RECORD_MAX = 8  # numbers of one event
@@ -65,8 +66,6 @@ OUTCOME_KINDS = (
 SOURCE_FRESH, SOURCE_STALE, SOURCE_MISSING = 0, 1, 2
 SOURCE_STATES = ("fresh", "stale", "missing")
 
-Floats = NDArray[np.float32]
-
 
 class SchemaError(ValueError):
     """A schema file that cannot be used; the message names the file, the key and the reason."""
@@ -89,13 +88,14 @@ class Entity:
 
 @dataclass(frozen=True)
 class Source:
-    """An external source of features; older than `fresh_days` it is stale."""
+    """An external source of features, which stand in `columns` of a row; older than `fresh_days` it is stale."""
 
     name: str
     zh: str
     en: str
     fresh_days: float
     features: tuple[str, ...]
+    columns: tuple[int, ...]
 
     @property
     def layout(self) -> bytes:
@@ -318,8 +318,9 @@ class Schema:
             if not names:
                 raise self._error(f"sources.{name}", "no feature comes from it")
             sources[name] = Source(
-                name, self._need(spec, "zh", str), self._need(spec, "en", str), spec["fresh_days"], names
-            )
+                name, self._need(spec, "zh", str), self._need(spec, "en", str), spec["fresh_days"], names,
+                tuple(self.column[n] for n in names),
+            )  # fmt: skip
         return sources
 
     def _labels(self, raw: Mapping[str, Any]) -> dict[str, Label]:
@@ -334,12 +335,15 @@ class Schema:
             labels[name] = Label(name, tuple(spec["bad"]), tuple(spec["good"]), tuple(spec["uses"]))
         return labels
 
-    def _crosses(self) -> tuple[tuple[int, "Expression"], ...]:
+    def _crosses(self) -> tuple[tuple[int, Expression], ...]:
         """Column and compiled expression of every cross feature; one may use those before it."""
         crosses = []
         for i, feature in enumerate(self.features):
             if feature.origin == "cross":
-                expression = Expression(feature.cross)
+                try:
+                    expression = Expression(feature.cross)
+                except ExpressionError as error:
+                    raise self._error(f"features.{feature.name}", str(error)) from None
                 for name in expression.names:
                     later = self.column.get(name, i) >= i and self._origin(name) == "cross"
                     if name not in self.column or later:
@@ -360,76 +364,6 @@ class Schema:
         return Table(
             raw["time"], raw["time_unit_ms"], raw["amount"], raw["entities"], raw["labels"], raw.get("features", {})
         )
-
-
-class Expression:
-    """Arithmetic over feature names: + - * /, numbers, and min, max, median of what is present.
-
-    Evaluated on float64 columns; division by zero and a missing operand give NaN, min, max and median skip NaN.
-    """
-
-    _OPERATORS: dict[type, Callable[..., Any]] = {
-        ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide,
-    }  # fmt: skip
-
-    def __init__(self, text: str) -> None:
-        try:
-            self._tree = ast.parse(text, mode="eval").body
-        except SyntaxError as error:
-            raise SchemaError(f"cannot read expression {text!r}: {error.msg}") from None
-        names: list[str] = []
-        self._check(self._tree, text, names)
-        self.names = tuple(names)
-
-    def __call__(self, column: Callable[[str], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """float64 [B] value of the expression; `column(name)` gives float64 [B]."""
-        with np.errstate(all="ignore"):
-            result = np.asarray(self._evaluate(self._tree, column), dtype=np.float64)
-        return np.where(np.isfinite(result), result, np.nan)
-
-    def _check(self, node: ast.expr, text: str, names: list[str]) -> None:
-        match node:
-            case ast.BinOp(left, operator, right) if type(operator) in self._OPERATORS:
-                self._check(left, text, names)
-                self._check(right, text, names)
-            case ast.Call(ast.Name("min" | "max" | "median"), [_, _, *_] as arguments, []):
-                for argument in arguments:
-                    self._check(argument, text, names)
-            case ast.Name(name):
-                names.append(name)
-            case ast.Constant(int() | float()):
-                pass
-            case _:
-                raise SchemaError(f"expression {text!r}: {ast.unparse(node)!r} is not allowed")
-
-    def _evaluate(self, node: ast.expr, column: Callable[[str], NDArray[np.float64]]) -> Any:
-        match node:
-            case ast.BinOp(left, operator, right):
-                return self._OPERATORS[type(operator)](self._evaluate(left, column), self._evaluate(right, column))
-            case ast.Call(ast.Name(function), arguments):
-                values = np.stack(np.broadcast_arrays(*(self._evaluate(a, column) for a in arguments)))
-                return _SKIP_MISSING[function](values)
-            case ast.Name(name):
-                return column(name)
-            case ast.Constant(value):
-                return np.float64(value)  # type: ignore[arg-type]
-        raise AssertionError("checked at load")
-
-
-def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float64 [B]: median over axis 0 of what is present, NaN where nothing is; np.nanmedian warns and is slow."""
-    ordered = np.sort(values, axis=0)  # NaN sorts last
-    present = np.count_nonzero(~np.isnan(values), axis=0)
-    low = np.take_along_axis(ordered, np.maximum(present - 1, 0)[None] // 2, axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(present // 2, len(values) - 1)[None], axis=0)[0]
-    return np.where(present == 0, np.nan, (low + high) / 2)
-
-
-_SKIP_MISSING: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "min": lambda v: np.fmin.reduce(v, axis=0),
-    "max": lambda v: np.fmax.reduce(v, axis=0),
-    "median": _median,
-}
 
 
 def load(path: str | Path) -> Schema:

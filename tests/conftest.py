@@ -1,0 +1,67 @@
+"""Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from features import schema as schemas
+from features.application import Application, entity_tokens
+from features.embedded import embedded_store
+from features.schema import Schema
+from features.store import Store
+from features.tokens import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+TOKENIZER = Tokenizer(b"a secret of tests")
+
+
+@pytest.fixture(scope="session")
+def consumer() -> Schema:
+    return schemas.load(ROOT / "features/schemas/consumer.yaml")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with embedded_store() as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that no other test uses: tests share the store and not a key."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def store(redis: Redis, tenant: str, consumer: Schema) -> Store:
+    opened = Store(redis, tenant, TOKENIZER, [consumer])
+    await opened.open()
+    return opened
+
+
+def application(schema: Schema, application_id: str, device: str = "device-1", **changes: object) -> Application:
+    """A consumer application of an applicant of its own on a device."""
+    made = Application(
+        application_id=application_id,
+        tenant="",
+        schema=schema,
+        product="consumer",
+        amount_minor=1_000_000,
+        term_months=12,
+        tokens=entity_tokens(schema, TOKENIZER, f"applicant of {application_id}", [("device", device)], ()),
+        numbers={"amount": 10_000.0, "term_months": 12.0, "declared_income": 8_000.0},
+        body_hash=application_id.encode(),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]

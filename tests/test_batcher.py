@@ -1,0 +1,129 @@
+"""The queue: what is waiting goes together, too many are refused, nobody waits for who is gone."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from features.application import Application
+from features.schema import Schema
+from server.batcher import Batcher, Reply
+from server.errors import DeadlineError, OverloadedError, UnavailableError
+from tests.conftest import application
+
+
+class Engine:
+    """Decides when it is told to; `batches` are the ids it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.go = asyncio.Event()
+
+    async def decide(self, batch: Sequence[Application]) -> list[Reply | Exception]:
+        self.batches.append([a.application_id for a in batch])
+        await self.go.wait()
+        return [
+            ValueError(a.application_id) if a.application_id.startswith("bad") else Reply(a.application_id.encode(), {})
+            for a in batch
+        ]
+
+
+def queued(engine: Engine, **limits: float) -> Batcher:
+    return Batcher(engine.decide, int(limits.get("batch", 4)), int(limits.get("queue", 100)), limits.get("least_ms", 2))
+
+
+async def test_waiting_ones_go_together(consumer: Schema) -> None:
+    engine = Engine()
+    batcher = queued(engine)
+    tasks = []
+    for i in range(12):
+        tasks.append(asyncio.create_task(batcher.submit(application(consumer, f"a{i}"), None)))
+        if i < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    assert engine.batches == [["a0"], ["a1"]]  # two in flight, the rest waits
+    engine.go.set()
+    replies = await asyncio.gather(*tasks)
+    assert [r.body for r in replies] == [f"a{i}".encode() for i in range(12)]
+    assert [len(b) for b in engine.batches] == [1, 1, 4, 4, 2]
+    assert "queue" in replies[5].stage_us
+
+
+async def test_each_gets_its_own_error(consumer: Schema) -> None:
+    engine = Engine()
+    engine.go.set()
+    batcher = queued(engine)
+    names = ["good", "bad", "fine"]
+    results = await asyncio.gather(
+        *(batcher.submit(application(consumer, n), None) for n in names), return_exceptions=True
+    )
+    assert isinstance(results[1], ValueError) and isinstance(results[0], Reply) and isinstance(results[2], Reply)
+
+
+async def test_a_failed_batch_tells_every_caller(consumer: Schema) -> None:
+    async def fail(_: Sequence[Application]) -> list[Reply | Exception]:
+        raise UnavailableError("no store")
+
+    batcher = Batcher(fail, 4, 100, 2)
+    results = await asyncio.gather(
+        *(batcher.submit(application(consumer, f"a{i}"), None) for i in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(r, UnavailableError) for r in results)
+
+
+async def test_full_queue_is_refused(consumer: Schema) -> None:
+    engine = Engine()
+    batcher = queued(engine, batch=1, queue=2)
+    tasks = []
+    for i in range(4):
+        tasks.append(asyncio.create_task(batcher.submit(application(consumer, f"a{i}"), None)))
+        await asyncio.sleep(0.005)
+    with pytest.raises(OverloadedError):
+        await batcher.submit(application(consumer, "one too many"), None)
+    engine.go.set()
+    assert len(await asyncio.gather(*tasks)) == 4
+
+
+async def test_too_late_and_gone_are_not_begun(consumer: Schema) -> None:
+    engine = Engine()
+    batcher = queued(engine)
+    busy = [asyncio.create_task(batcher.submit(application(consumer, f"busy{i}"), None)) for i in range(1)]
+    await asyncio.sleep(0.005)
+    busy.append(asyncio.create_task(batcher.submit(application(consumer, "busy1"), None)))
+    await asyncio.sleep(0.005)
+    late = asyncio.create_task(batcher.submit(application(consumer, "late"), 0.01))
+    gone = asyncio.create_task(batcher.submit(application(consumer, "gone"), None))
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    await asyncio.sleep(0)
+    engine.go.set()
+    with pytest.raises(DeadlineError):
+        await late
+    await asyncio.gather(*busy)
+    await batcher.drain()
+    assert engine.batches == [["busy0"], ["busy1"]]
+
+
+async def test_a_caller_gone_after_begin_cancels_nothing(consumer: Schema) -> None:
+    engine = Engine()
+    batcher = queued(engine)
+    one = asyncio.create_task(batcher.submit(application(consumer, "gone"), None))
+    other = asyncio.create_task(batcher.submit(application(consumer, "stays"), None))
+    await asyncio.sleep(0.01)
+    one.cancel()
+    engine.go.set()
+    assert (await other).body == b"stays" and engine.batches == [["gone", "stays"]]
+
+
+async def test_drain_answers_what_was_taken(consumer: Schema) -> None:
+    engine = Engine()
+    batcher = queued(engine, batch=1)
+    tasks = [asyncio.create_task(batcher.submit(application(consumer, f"a{i}"), None)) for i in range(5)]
+    await asyncio.sleep(0.01)
+    draining = asyncio.create_task(batcher.drain())
+    await asyncio.sleep(0)
+    with pytest.raises(UnavailableError):
+        await batcher.submit(application(consumer, "after"), None)
+    engine.go.set()
+    assert len(await asyncio.gather(*tasks)) == 5
+    await draining

@@ -1,0 +1,141 @@
+"""Every bad field of a request is refused by its name, and what passes becomes the right Application."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from features import schema as schemas
+from features.application import InvalidFieldError
+from features.schema import Schema
+from proto.miaopi.v1 import decision_pb2 as pb
+from server import wire
+from tests.conftest import ROOT, TOKENIZER
+from tests.requests import car_request, loan_request
+
+AUTO = schemas.load(ROOT / "features/schemas/auto.yaml")
+
+
+def test_application(consumer: Schema) -> None:
+    made = wire.application(loan_request("a-1"), consumer, TOKENIZER, replaying=False)
+    assert (made.application_id, made.amount_minor, made.term_months) == ("a-1", 2_000_000, 12)
+    assert made.repayment == "equal_instalment"
+    assert made.numbers["amount"] == 20_000.0 and made.numbers["education"] == 3.0
+    assert np.count_nonzero(made.tokens) == 4  # applicant, device, phone, one contact with consent
+
+
+def test_vehicle(consumer: Schema) -> None:
+    made = wire.application(car_request("c-1"), AUTO, TOKENIZER, replaying=False)
+    assert made.numbers["vehicle_kind"] == 1.0 and made.numbers["down_payment"] == 30_000.0
+    assert made.tokens[AUTO.entities["vehicle"].first_slot] != 0
+    assert "battery_health" not in made.numbers
+
+
+def test_body_hash_ignores_map_order_and_nothing_else(consumer: Schema) -> None:
+    one, same, other = loan_request("a"), loan_request("a"), loan_request("a")
+    for name in reversed(sorted(same.features)):
+        value = pb.FeatureValue.FromString(same.features[name].SerializeToString())
+        del same.features[name]
+        same.features[name].CopyFrom(value)
+    other.features["age_years"].number = 31
+    hashes = [wire.application(r, consumer, TOKENIZER, False).body_hash for r in (one, same, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+Change = Callable[[pb.DecideRequest], object]
+BAD: list[tuple[str, Change]] = [
+    ("application_id", lambda r: r.ClearField("application_id")),
+    ("application_id", lambda r: setattr(r, "application_id", "x" * 129)),
+    ("application_id", lambda r: setattr(r, "application_id", "a\x00b")),
+    ("currency", lambda r: setattr(r, "currency", "USD")),
+    ("amount_minor", lambda r: setattr(r, "amount_minor", -1)),
+    ("amount_minor", lambda r: setattr(r, "amount_minor", 2**62)),
+    ("term_months", lambda r: setattr(r, "term_months", 0)),
+    ("repayment_method", lambda r: setattr(r, "repayment_method", 0)),
+    ("repayment_method", lambda r: setattr(r, "repayment_method", 99)),
+    ("upfront_fee_minor", lambda r: setattr(r, "upfront_fee_minor", -5)),
+    ("monthly_fee_minor", lambda r: setattr(r, "monthly_fee_minor", 2_000_001)),
+    ("applicant_id", lambda r: r.ClearField("applicant_id")),
+    ("entities[0].type", lambda r: setattr(r.entities[0], "type", "ufo")),
+    ("entities", lambda r: r.entities.extend(pb.Entity(type="device", id=str(i)) for i in range(10_000))),
+    ("consents[0].purpose", lambda r: r.consents[0].ClearField("purpose")),
+    ("consents[0].given_at_ms", lambda r: r.consents[0].ClearField("given_at_ms")),
+    ("features[horoscope]", lambda r: setattr(r.features["horoscope"], "number", 1)),
+    ("features[tax_income]", lambda r: setattr(r.features["tax_income"], "number", 1)),
+    ("features[verified_income]", lambda r: setattr(r.features["verified_income"], "number", 1)),
+    ("features[declared_income]", lambda r: setattr(r.features["declared_income"], "number", float("nan"))),
+    ("features[declared_income]", lambda r: setattr(r.features["declared_income"], "number", float("inf"))),
+    ("features[declared_income]", lambda r: setattr(r.features["declared_income"], "number", -1)),
+    ("features[declared_income]", lambda r: setattr(r.features["declared_income"], "text", "much")),
+    ("features[education]", lambda r: setattr(r.features["education"], "text", "wizard")),
+    ("vehicle", lambda r: setattr(r.vehicle, "vin", "LSVAA49J132047882")),
+    ("event_time_ms", lambda r: setattr(r, "event_time_ms", 1_700_000_000_000)),
+]
+
+
+@pytest.mark.parametrize(("field", "change"), BAD, ids=[f"{f}-{i}" for i, (f, _) in enumerate(BAD)])
+def test_bad_field_is_named(consumer: Schema, field: str, change: Change) -> None:
+    request = loan_request("a-1")
+    change(request)
+    with pytest.raises(InvalidFieldError) as refusal:
+        wire.application(request, consumer, TOKENIZER, replaying=False)
+    assert refusal.value.field == field
+
+
+BAD_VEHICLE: list[tuple[str, Change]] = [
+    ("vehicle", lambda r: r.ClearField("vehicle")),
+    ("vehicle.vin", lambda r: r.vehicle.ClearField("vin")),
+    ("vehicle.kind", lambda r: r.vehicle.ClearField("kind")),
+    ("vehicle.price_minor", lambda r: r.vehicle.ClearField("price_minor")),
+    ("vehicle.down_payment_minor", lambda r: setattr(r.vehicle, "down_payment_minor", 10**12)),
+    ("vehicle.age_months", lambda r: setattr(r.vehicle, "age_months", -1)),
+    ("vehicle.mileage_km", lambda r: setattr(r.vehicle, "mileage_km", -1)),
+    ("vehicle.battery_health", lambda r: setattr(r.vehicle, "battery_health", float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("field", "change"), BAD_VEHICLE, ids=[f for f, _ in BAD_VEHICLE])
+def test_bad_vehicle_is_named(field: str, change: Change) -> None:
+    request = car_request("c-1")
+    change(request)
+    with pytest.raises(InvalidFieldError) as refusal:
+        wire.application(request, AUTO, TOKENIZER, replaying=False)
+    assert refusal.value.field == field
+
+
+def test_replaying_needs_event_times(consumer: Schema) -> None:
+    with pytest.raises(InvalidFieldError, match=r"^event_time_ms: "):
+        wire.application(loan_request("a"), consumer, TOKENIZER, replaying=True)
+
+
+def test_profile(consumer: Schema) -> None:
+    request = pb.PutProfileRequest(source="bureau", fetched_at_ms=5)
+    request.features["bureau_overdue_24m"].number = 2
+    profile = wire.profile(request, consumer)
+    assert profile.numbers[0] == 2.0 and np.isnan(profile.numbers[1:]).all()
+    for field, change in (
+        ("source", {"source": "gossip"}),
+        ("fetched_at_ms", {"fetched_at_ms": 0}),
+        ("features[tax_income]", {"features": {"tax_income": pb.FeatureValue(number=1)}}),
+        ("features[bureau_age_days]", {"features": {"bureau_age_days": pb.FeatureValue(number=1)}}),
+    ):
+        bad = pb.PutProfileRequest.FromString(request.SerializeToString())
+        bad.MergeFrom(pb.PutProfileRequest(**{k: v for k, v in change.items() if k != "fetched_at_ms"}))  # type: ignore[arg-type]
+        if "fetched_at_ms" in change:
+            bad.ClearField("fetched_at_ms")
+        with pytest.raises(InvalidFieldError) as refusal:
+            wire.profile(bad, consumer)
+        assert refusal.value.field == field
+
+
+def test_report() -> None:
+    good = pb.ReportOutcomeRequest(outcome_id="o", application_id="a", kind=pb.OUTCOME_KIND_REPAID)
+    assert wire.report(good, replaying=False).kind == "repaid"
+    for field, bad in (
+        ("outcome_id", pb.ReportOutcomeRequest(application_id="a", kind=pb.OUTCOME_KIND_REPAID)),
+        ("application_id", pb.ReportOutcomeRequest(outcome_id="o", kind=pb.OUTCOME_KIND_REPAID)),
+        ("kind", pb.ReportOutcomeRequest(outcome_id="o", application_id="a")),
+    ):
+        with pytest.raises(InvalidFieldError) as refusal:
+            wire.report(bad, replaying=False)
+        assert refusal.value.field == field
