@@ -1,4 +1,4 @@
-"""Requests of the wire become a History: the same checks and tokens as in the server, so training sees what serving sees."""
+"""Requests of the wire become a History: the same checks and tokens as in the server, so no train/serve skew."""
 
 from collections.abc import Mapping, Sequence
 

@@ -81,14 +81,14 @@ async def _serve(
             return await asyncio.to_thread(_decide_all, schema, address, rest)
 
 
-def _decide_all(
-    schema: Schema, address: str, rest: Sequence[tuple[TableRow, TableRow | None]]
-) -> NDArray[np.float64]:
+def _decide_all(schema: Schema, address: str, rest: Sequence[tuple[TableRow, TableRow | None]]) -> NDArray[np.float64]:
     probabilities = []
     with client(address) as stub:
         for row, due in track(rest, "decide"):
             probabilities.append(stub.Decide(decide_request(schema, row)).fraud_probability)
-            for kind in due.outcome_kinds if due else ():
+            if due is None:
+                continue
+            for kind in due.outcome_kinds:
                 stub.ReportOutcome(report_request(due, kind, row.event_time_ms))
     return np.array(probabilities)
 
@@ -118,14 +118,14 @@ def report_request(row: TableRow, kind: str, event_time_ms: int) -> pb.ReportOut
         tenant="demo",
         application_id=row.application_id,
         outcome_id=f"{row.application_id}-{kind}",
-        kind=pb.OutcomeKind.ValueType(OUTCOME_KINDS.index(kind) + 1),
+        kind=pb.OutcomeKind.Name(OUTCOME_KINDS.index(kind) + 1),
         event_time_ms=event_time_ms,
     )
 
 
 def baseline(data: Path, schema: Schema, labels: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64 [N - cut] of the rows after the labelled ones: untuned LightGBM on the raw columns and the causal velocity
-    of each entity, made by polars alone. labels: int8 [cut], -1 unknown, as our own training sees them.
+    """float64 [N - cut] of the rows after the labelled ones: untuned LightGBM on the raw columns and the causal
+    velocity of each entity, made by polars alone. labels: int8 [cut], -1 unknown, as our own training sees them.
     """
     import lightgbm
 
@@ -149,4 +149,4 @@ def baseline(data: Path, schema: Schema, labels: NDArray[np.int8]) -> NDArray[np
     matrix = frame.select(columns).to_numpy().astype(np.float64)
     known = np.flatnonzero(labels >= 0)
     model = lightgbm.LGBMClassifier(n_jobs=1, random_state=0, verbose=-1).fit(matrix[known], labels[known])
-    return np.asarray(model.predict_proba(matrix[len(labels) :])[:, 1], dtype=np.float64)
+    return np.asarray(model.predict_proba(matrix[len(labels) :]), dtype=np.float64)[:, 1]

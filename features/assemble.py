@@ -59,7 +59,9 @@ def assemble(
     return Snapshot(
         features.astype(np.float32),
         np.ascontiguousarray(entity_state),
-        np.ascontiguousarray(view.neighbor_state[rows, : schema.slots, :, : len(NEIGHBOR_COLUMNS) + len(schema.record)]),
+        np.ascontiguousarray(
+            view.neighbor_state[rows, : schema.slots, :, : len(NEIGHBOR_COLUMNS) + len(schema.record)]
+        ),
         np.ascontiguousarray(view.neighbor_mask[rows, : schema.slots]),
         source_state,
     )

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ class Expression:
     Evaluated on float64 columns; division by zero and a missing operand give NaN, min, max and median skip NaN.
     """
 
-    _OPERATORS: dict[type, Callable[..., Any]] = {
+    _OPERATORS: ClassVar[dict[type, Callable[..., Any]]] = {
         ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""EntityGraph: who applied with which device, contact, card …, kept in typed arrays and read strictly before each event.
+"""EntityGraph: who applied with which device, contact, card …, in typed arrays, read strictly before each event.
 
 `observe` walks events in log order; for an own application it first gathers what was known before it, then records it
 (TGN's `find_before`, Rossi et al. 2020: no look-ahead by construction). The K most recent applications of an entity
@@ -32,7 +32,7 @@ class _State(NamedTuple):
     sizes: NDArray[np.int64]
     key: NDArray[np.uint64]  # [H], 0 empty
     place: NDArray[np.int32]  # [H] node
-    count: NDArray[np.int32]  # [N]
+    uses: NDArray[np.int32]  # [N] applications of the entity
     first_ms: NDArray[np.int64]  # [N]
     amount_sum: NDArray[np.float64]  # [N]
     bucket: NDArray[np.int32]  # [N, 4, BUCKETS]
@@ -103,7 +103,7 @@ class EntityGraph:
             raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
         if len(own) and not np.all(np.isin(own, sequence)):
             raise SequenceGapError("an own application is not among the events")
-        view = _empty(len(own), np.ascontiguousarray(own) - 1)
+        view = empty_view(len(own), np.ascontiguousarray(own) - 1)
         if len(events):
             self._reserve(len(events))
             row_of = np.full(len(events), -1, dtype=np.int64)
@@ -125,7 +125,7 @@ class EntityGraph:
 
         For a retry after a crash between recording and deciding. sequences: int64 [B]; links as in `observe`.
         """
-        view = _empty(len(sequences), np.full(len(sequences), self.sequence))
+        view = empty_view(len(sequences), np.full(len(sequences), self.sequence))
         view.time_ms[:] = self.last_ms
         for row, sequence in enumerate(sequences):
             application = int(self._state.of_sequence[sequence]) if 0 < sequence <= self.sequence else -1
@@ -141,14 +141,14 @@ class EntityGraph:
         """Make room for so many more events, doubling what is too small."""
         old = self._state
         nodes, applications = (int(n) for n in old.sizes)
-        node_room, application_room, sequence_room = len(old.count), len(old.time_ms), len(old.of_sequence)
+        node_room, application_room, sequence_room = len(old.uses), len(old.time_ms), len(old.of_sequence)
         while node_room < nodes + events * SLOTS_MAX:
             node_room *= 2
         while application_room < applications + events:
             application_room *= 2
         while sequence_room < self.sequence + events + 1:
             sequence_room *= 2
-        if (node_room, application_room, sequence_room) == (len(old.count), len(old.time_ms), len(old.of_sequence)):
+        if (node_room, application_room, sequence_room) == (len(old.uses), len(old.time_ms), len(old.of_sequence)):
             return
         new = _allocate(node_room, application_room, sequence_room)
         for name in _State._fields:
@@ -171,7 +171,8 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
     )  # fmt: skip
 
 
-def _empty(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:
+def empty_view(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:
+    """What is known where nothing was seen: the view of so many applications, to be filled in."""
     return Neighborhood(
         np.full((rows, SLOTS_MAX, N_ENTITY), np.nan, dtype=np.float32),
         np.zeros((rows, N_GRAPH), dtype=np.float32),
@@ -243,8 +244,8 @@ def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-unt
         n = nodes[e]
         if n < 0:
             continue
-        s.ring[n, s.count[n] % RING] = a
-        s.count[n] += 1
+        s.ring[n, s.uses[n] % RING] = a
+        s.uses[n] += 1
         s.amount_sum[n] += amount
         for w in range(4):
             epoch = time_ms // WIDTHS_MS[w]
@@ -283,8 +284,8 @@ def _gather(  # type: ignore[no-untyped-def]
             continue
         _entity(s, n, now_ms, amount, masked, entity_state[row, e])
         k = 0
-        for j in range(1, min(s.count[n], RING) + 1):
-            a = s.ring[n, (s.count[n] - j) % RING]
+        for j in range(1, min(s.uses[n], RING) + 1):
+            a = s.ring[n, (s.uses[n] - j) % RING]
             if a == masked:
                 continue
             same = s.node[a, 0] == nodes[0]
@@ -320,7 +321,7 @@ def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
     """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
-    count, total = s.count[n], s.amount_sum[n]
+    count, total = s.uses[n], s.amount_sum[n]
     if masked >= 0:
         count -= 1
         total -= s.amount[masked]
@@ -336,8 +337,8 @@ def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
     out[4] = count
     last, oldest, labelled, bad, applicants = -1, -1, 0, 0, 0
     seen = np.empty(RING, dtype=np.int32)
-    for j in range(1, min(s.count[n], RING) + 1):
-        a = s.ring[n, (s.count[n] - j) % RING]
+    for j in range(1, min(s.uses[n], RING) + 1):
+        a = s.ring[n, (s.uses[n] - j) % RING]
         if a == masked:
             continue
         if last < 0:

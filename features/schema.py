@@ -50,7 +50,11 @@ GRAPH_STATS: dict[str, tuple[str, str, str]] = {
     "linked_24h": ("applications", "近24小时关联的他人申请数", "linked applications of others in 24 hours"),
     "linked_fraud": ("applications", "关联申请中已确认欺诈数", "confirmed frauds among linked applications"),
     "linked_fraud_rate": ("rate", "关联申请已知欺诈率(平滑)", "known fraud rate of linked applications, smoothed"),
-    "shared_entities": ("entities", "与同一他人申请共用的最多要素数", "most identifiers shared with one other application"),
+    "shared_entities": (
+        "entities",
+        "与同一他人申请共用的最多要素数",
+        "most identifiers shared with one other application",
+    ),
 }
 
 # What the application's own fields give a `from: application` feature.
@@ -233,9 +237,7 @@ class Schema:
         entities: dict[str, Entity] = {}
         slot = 0
         for name, spec in raw.items():
-            self._refuse_unknown(
-                spec, {"zh", "en", "slots", "link", "personal", "consent", "of"}, f"entities.{name}"
-            )
+            self._refuse_unknown(spec, {"zh", "en", "slots", "link", "personal", "consent", "of"}, f"entities.{name}")
             of = tuple(spec.get("of", ()))
             for part in of:
                 if part not in entities or entities[part].slots != 1:
@@ -255,8 +257,14 @@ class Schema:
         features = [self._feature(spec, sources) for spec in self._need(document, "features", list)]
         for name in sources:
             features.append(
-                Feature(f"{name}_age_days", "source", f"{sources[name]['zh']}数据天数",
-                        f"age of {sources[name]['en']} data", "days", name)  # fmt: skip
+                Feature(
+                    f"{name}_age_days",
+                    "source",
+                    f"{sources[name]['zh']}数据天数",
+                    f"age of {sources[name]['en']} data",
+                    "days",
+                    name,
+                )  # fmt: skip
             )
         for entity, stats in document.get("velocity", {}).items():
             if entity not in self.entities:
@@ -267,8 +275,15 @@ class Schema:
                 unit, zh, en = ENTITY_STATS[stat]
                 owner = self.entities[entity]
                 features.append(
-                    Feature(f"{entity}_{stat}", "velocity", f"同一{owner.zh}{zh}", f"{owner.en}: {en}",
-                            self.currency if unit == "currency" else unit, entity=entity, stat=stat)  # fmt: skip
+                    Feature(
+                        f"{entity}_{stat}",
+                        "velocity",
+                        f"同一{owner.zh}{zh}",
+                        f"{owner.en}: {en}",
+                        self.currency if unit == "currency" else unit,
+                        entity=entity,
+                        stat=stat,
+                    )  # fmt: skip
                 )
         for stat in document.get("graph", ()):
             if stat not in GRAPH_STATS:

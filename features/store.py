@@ -77,7 +77,10 @@ class Store:
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
             if self._layouts.own:
-                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=dict(self._layouts.own)))
+                await cast(
+                    Awaitable[Any],
+                    self._redis.hset(f"{self._prefix}layouts", mapping=cast("dict[Any, Any]", self._layouts.own)),
+                )
             await self._learn_layouts()
         except RedisError as error:
             raise StoreError(str(error)) from error
@@ -128,7 +131,8 @@ class Store:
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
         try:
-            return self._advance(await self._redis.xrange(self._log, f"({self.cursor}", "+", PAGE))
+            entries = await self._redis.xrange(self._log, f"({self.cursor}", "+", PAGE)
+            return self._advance(cast("list[tuple[bytes, Mapping[bytes, bytes]]]", entries))
         except RedisError as error:
             raise StoreError(str(error)) from error
 
@@ -165,9 +169,7 @@ class Store:
     async def product(self, application_id: str) -> str | None:
         """The product that an application was made for; None where there is no such application."""
         try:
-            product = await cast(
-                Awaitable[bytes | None], self._redis.hget(self._application_key(application_id), "p")
-            )
+            product = await cast(Awaitable[bytes | None], self._redis.hget(self._application_key(application_id), "p"))
         except RedisError as error:
             raise StoreError(str(error)) from error
         return None if product is None else product.decode()
@@ -215,8 +217,7 @@ class Store:
 
     async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
         try:
-            call = self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)  # type: ignore[arg-type]
-            return await cast(Awaitable[Any], call)
+            return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
         except RedisError as error:
             raise _error(error) from error
 

@@ -82,9 +82,7 @@ def in_log_order(rows: Sequence[TableRow], label_delay_rows: int) -> Iterator[tu
         yield row, rows[i - label_delay_rows] if i >= label_delay_rows else None
 
 
-def history(
-    schema: Schema, tokenizer: Tokenizer, in_order: Sequence[tuple[TableRow, TableRow | None]]
-) -> History:
+def history(schema: Schema, tokenizer: Tokenizer, in_order: Sequence[tuple[TableRow, TableRow | None]]) -> History:
     """What `in_log_order` gives, as events: each row, then the outcomes that are due after it."""
     events: list[Application | Report] = []
     for row, due in in_order:

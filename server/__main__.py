@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import sys
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack
 
 import grpc
 import structlog
@@ -73,13 +73,13 @@ async def serve(settings: Settings) -> None:
         url = settings.redis_url
         if not url:
             url = stack.enter_context(embedded_store())
-        redis = Redis.from_url(
-            url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
-        )
+        redis = Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS)
         stack.push_async_callback(redis.aclose)
         secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
         tenants = {name: _tenant(name, secret, redis, loaded, settings) for name, secret in secret_of.items()}
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)])
+        server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
+        )
         server.add_generic_rpc_handlers((Service(tenants, loaded, settings.replay).handler(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -88,7 +88,9 @@ async def serve(settings: Settings) -> None:
         background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
         background.append(asyncio.create_task(_watch(servicer, tenants)))
         await server.start()
-        log.info("serving", listen=settings.listen, products=sorted(loaded), tenants=len(tenants), replay=settings.replay)
+        log.info(
+            "serving", listen=settings.listen, products=sorted(loaded), tenants=len(tenants), replay=settings.replay
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
         log.info("draining")

@@ -22,9 +22,11 @@ from features.store import Begun, EpochError, Started, Store, StoreError
 from models.reasons import feature_reasons
 from models.scorer import Scores
 from policy.decide import Decision
-from server import wire
+from proto.miaopi.v1 import decision_pb2 as pb
+from server import evidence, wire
 from server.batcher import Reply
 from server.errors import ConflictError, NotFoundError, UnavailableError
+from server.evidence import Facts
 from server.products import Product
 
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
@@ -45,7 +47,7 @@ class Engine:
         self._sequencer = asyncio.Lock()
 
     async def follow(self) -> None:
-        """Read the log from its beginning, then keep up with it while idle; recovers by itself. Runs until cancelled."""
+        """Read the log from its beginning, then keep up with it; recovers by itself. Runs until cancelled."""
         while True:
             try:
                 async with self._sequencer:
@@ -182,10 +184,14 @@ class Engine:
         clock.mark("policy")
         out = []
         for row, i in enumerate(mine):
-            where = (epoch, started.begun[i].sequence, int(view.as_of[rows[i]]), started.begun[i].time_ms)
-            reply = wire.decision_reply(product, batch[i], decisions[row], reasons[row], scores, row, where)
-            evidence = wire.evidence(product, where, int(view.time_ms[rows[i]]), profiles[row], snapshot.features[row])
-            out.append((i, reply, evidence))
+            begun, as_of, time_ms = started.begun[i], int(view.as_of[rows[i]]), int(view.time_ms[rows[i]])
+            position = pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
+            reply = wire.decision_reply(product, batch[i], decisions[row], reasons[row], scores, row, position)
+            facts = Facts(
+                product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
+                time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()},
+            )  # fmt: skip
+            out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")
         return out
 

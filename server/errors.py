@@ -1,13 +1,13 @@
 """Every error of the service and its gRPC status, in one place.
 
-    ServiceError
-    ├── ConflictError       ALREADY_EXISTS      known id, another body
-    ├── NotFoundError       NOT_FOUND
-    ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
-    ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
-    └── UnavailableError    UNAVAILABLE         nothing recorded, nothing decided
-    InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
-    StoreError              UNAVAILABLE
+ServiceError
+├── ConflictError       ALREADY_EXISTS      known id, another body
+├── NotFoundError       NOT_FOUND
+├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
+├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
+└── UnavailableError    UNAVAILABLE         nothing recorded, nothing decided
+InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
+StoreError              UNAVAILABLE
 """
 
 from dataclasses import dataclass

@@ -53,7 +53,9 @@ class Service:
             "Decide": self._decide, "BatchDecide": self._batch_decide, "GetDecision": self._get_decision,
             "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
         }  # fmt: skip
-        handlers = {name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()}
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
+        }
         handlers["StreamDecide"] = grpc.stream_stream_rpc_method_handler(self._stream_decide)
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
@@ -70,24 +72,20 @@ class Service:
         results = await asyncio.gather(*(self._result(request, left) for request in requests))
         return pb.BatchDecideResponse(results=results).SerializeToString()
 
-    async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Up to BATCH_RPC_MAX applications under way; reading waits for a place, which is the stream's back-pressure."""
-        under_way: set[asyncio.Task[pb.DecideResult]] = set()
-        incoming: asyncio.Task[bytes] | None = asyncio.ensure_future(anext(bodies))
-        while incoming or under_way:
-            waited = {*under_way, incoming} if incoming and len(under_way) < BATCH_RPC_MAX else under_way
-            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {incoming}:
-                under_way.discard(task)
-                yield pb.StreamDecideResponse(result=task.result()).SerializeToString()
-            if incoming in done:
-                try:
-                    body = incoming.result()
-                except StopAsyncIteration:
-                    incoming = None
-                else:
-                    under_way.add(asyncio.create_task(self._stream_result(body, context.time_remaining())))
-                    incoming = asyncio.ensure_future(anext(bodies))
+    async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> None:
+        """Up to BATCH_RPC_MAX applications under way; reading waits for a place: the stream's back-pressure."""
+        places, writing = asyncio.Semaphore(BATCH_RPC_MAX), asyncio.Lock()
+
+        async def answer(body: bytes) -> None:
+            result = await self._stream_result(body, context.time_remaining())
+            async with writing:
+                await context.write(pb.StreamDecideResponse(result=result).SerializeToString())
+            places.release()
+
+        async with asyncio.TaskGroup() as under_way:
+            async for body in bodies:
+                await places.acquire()
+                under_way.create_task(answer(body))
 
     async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
         try:
@@ -102,9 +100,7 @@ class Service:
             reply = await self._reply(request, left)
         except Exception as error:  # every item has its own status; status_of maps it
             return _failure(request.application_id, error)
-        return pb.DecideResult(
-            application_id=request.application_id, decision=pb.DecideResponse.FromString(reply.body)
-        )
+        return pb.DecideResult(application_id=request.application_id, decision=pb.DecideResponse.FromString(reply.body))
 
     async def _reply(self, request: pb.DecideRequest, left: float | None) -> Reply:
         tenant = self._tenant(request.tenant)

@@ -1,4 +1,4 @@
-"""How this process is deployed, read once from the environment. Risk settings are policy files, model settings bundles."""
+"""How this process is deployed, read once from the environment. Risk settings are policy files."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("MIAOPI_TLS_CLIENT_CA needs MIAOPI_TLS_CERT")
         host = self.listen.rsplit(":", 1)[0]
-        if self.tls_cert is None and not (self.listen.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost")):
+        if self.tls_cert is None and not (
+            self.listen.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost")
+        ):
             raise ValueError(f"MIAOPI_LISTEN={self.listen}: only loopback or unix: without MIAOPI_TLS_CERT")
         if self.redis_url and not self.token_secrets:
             raise ValueError("MIAOPI_TOKEN_SECRETS is needed with REDIS_URL")

@@ -4,12 +4,9 @@ What passes here is valid; nothing is written before it passed. Checks raise Inv
 """
 
 import hashlib
-import json
-import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.application import (
     ENTITIES_MAX,
@@ -36,9 +33,7 @@ MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
 _VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
-def application(
-    request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer, replaying: bool
-) -> Application:
+def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer, replaying: bool) -> Application:
     """The checked Application of a request for a product of `schema`. Raises InvalidFieldError."""
     check_text("application_id", request.application_id, ID_MAX)
     if request.currency != schema.currency:
@@ -66,9 +61,7 @@ def application(
         product=request.product,
         amount_minor=request.amount_minor,
         term_months=request.term_months,
-        tokens=entity_tokens(
-            schema, tokenizer, request.applicant_id, entities, {c.purpose for c in request.consents}
-        ),
+        tokens=entity_tokens(schema, tokenizer, request.applicant_id, entities, {c.purpose for c in request.consents}),
         numbers=numbers,
         repayment=repayment,
         upfront_fee_minor=request.upfront_fee_minor,
@@ -142,21 +135,19 @@ def decision_reply(
     reasons: Sequence[Reason],
     scores: Scores,
     row: int,
-    where: tuple[str, int, int, int],
+    position: pb.LogPosition,
 ) -> bytes:
-    """The serialised DecideResponse; `where` is epoch, sequence, as_of and event time in ms."""
+    """The serialised DecideResponse of one row."""
     reply = pb.DecideResponse(
         application_id=request.application_id,
-        outcome=pb.Outcome.ValueType(int(decision.outcome)),
+        outcome=pb.Outcome.Name(int(decision.outcome)),
         approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate,
         all_in_rate=decision.all_in_rate,
         grade=decision.grade,
         fraud_probability=float(scores.fraud_probability[row]),
-        versions=pb.Versions(
-            bundle=product.bundle_version, policy=product.policy.version, schema=product.schema.hash
-        ),
-        log_position=pb.LogPosition(epoch=where[0], sequence=where[1], as_of=where[2], event_time_ms=where[3]),
+        versions=pb.Versions(bundle=product.bundle_version, policy=product.policy.version, schema=product.schema.hash),
+        log_position=position,
         degraded=decision.degraded,
     )
     if not np.isnan(scores.default_probability[row]):
@@ -167,24 +158,6 @@ def decision_reply(
             evidence=reason.evidence, legal_source=reason.legal_source,
         )  # fmt: skip
     return reply.SerializeToString(deterministic=True)
-
-
-def evidence(
-    product: Product,
-    where: tuple[str, int, int, int],
-    time_ms: int,
-    profiles: Mapping[str, Profile],
-    features: NDArray[np.float32],
-) -> bytes:
-    """What recomputing the decision needs beside the log (R23): length, JSON, then float32 [F] feature row."""
-    facts = json.dumps(
-        {
-            "bundle": product.bundle_version, "policy": product.policy.version, "schema": product.schema.hash,
-            "epoch": where[0], "sequence": where[1], "as_of": where[2], "time_ms": time_ms,
-            "profiles": {name: p.fetched_at_ms for name, p in profiles.items()},
-        }
-    ).encode()  # fmt: skip
-    return struct.pack("<I", len(facts)) + facts + features.astype("<f4").tobytes()
 
 
 def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str, float]:

@@ -3,7 +3,9 @@
 from proto.miaopi.v1 import decision_pb2 as pb
 
 
-def loan_request(application_id: str, *, tenant: str = "demo", device: str = "device-1", event_time_ms: int = 0) -> pb.DecideRequest:
+def loan_request(
+    application_id: str, *, tenant: str = "demo", device: str = "device-1", event_time_ms: int = 0
+) -> pb.DecideRequest:
     """A valid consumer loan application."""
     request = pb.DecideRequest(
         application_id=application_id,
@@ -42,3 +44,22 @@ def car_request(application_id: str, *, tenant: str = "demo") -> pb.DecideReques
         )
     )  # fmt: skip
     return request
+
+
+# What the sources know of a borrower whom a lender wants, by source and feature.
+GOOD_BORROWER: dict[str, dict[str, float]] = {
+    "bureau": {
+        "bureau_overdue_24m": 0, "bureau_inquiries_3m": 1, "bureau_open_loans": 1, "bureau_utilisation": 0.2,
+        "bureau_history_months": 96, "bureau_monthly_payment": 800,
+    },
+    "tax": {"tax_income": 9_000},
+    "registry": {"registry_companies": 0, "registry_abnormal": 0},
+    "courts": {"courts_cases": 0, "courts_enforced": 0},
+    "telecom": {"telecom_months": 90, "telecom_night_share": 0.05},
+    "social_security": {"social_base": 9_000, "social_months": 60},
+    "housing_fund": {"fund_base": 9_000, "fund_months": 60},
+    "multi_loan": {"multi_platforms_7d": 0, "multi_platforms_90d": 0},
+    "blacklist": {"blacklist_hits": 0},
+    "device_risk": {"device_risk_level": 5, "device_emulator": 0},
+    "consumption": {"consumption_monthly": 3_000, "consumption_night_share": 0.1},
+}  # fmt: skip

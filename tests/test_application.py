@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import schema as schemas
 from features.application import InvalidFieldError, entity_tokens, feature_number
 from features.schema import Schema
 from features.tokens import Tokenizer
 from tests.conftest import ROOT, TOKENIZER
-from features import schema as schemas
 
 
 @pytest.mark.parametrize(

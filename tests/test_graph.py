@@ -43,7 +43,8 @@ class Item:
 def applications() -> st.SearchStrategy[Item]:
     entity = st.integers(0, 3)
     return st.builds(
-        Item, st.sampled_from([0, 1, 30, 400, 9000, 50_000]), st.tuples(*[entity] * SLOTS), st.sampled_from([0.0, 10.0, 250.5])
+        Item, st.sampled_from([0, 1, 30, 400, 9000, 50_000]), st.tuples(*[entity] * SLOTS),
+        st.sampled_from([0.0, 10.0, 250.5]),
     )  # fmt: skip
 
 

@@ -1,0 +1,187 @@
+"""The engine in this process on a real store: serving equals replay, and no batch changes an answer."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from bench import history, world
+from bench.serving import SECRET
+from features.application import Application, Report
+from features.load import load_profiles
+from features.replay import History, replay
+from features.store import Store
+from features.tokens import Tokenizer
+from proto.miaopi.v1 import decision_pb2 as pb
+from server import evidence, products
+from server.batcher import Reply
+from server.engine import Engine
+from server.errors import NotFoundError, UnavailableError
+from server.products import Product
+from server.settings import Settings
+
+TOKENIZER = Tokenizer(SECRET.encode())
+APPLICATIONS = 400
+
+
+@pytest.fixture(scope="module")
+def served() -> dict[str, Product]:
+    return products.load(Settings())
+
+
+@pytest.fixture(scope="module")
+def past() -> History:
+    """A small world: its events, and its profiles by applicant."""
+    made = world.build(7, APPLICATIONS)
+    of_product = history.schemas_by_product(("consumer", "auto"))
+    known = history.profiles(made.profiles, of_product, TOKENIZER)
+    return history.history(made.events, known, of_product, TOKENIZER)
+
+
+@asynccontextmanager
+async def engine_on(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> AsyncIterator[tuple[Engine, Store]]:
+    """A ready engine over a store that holds the profiles of `past`."""
+    schemas = {p.schema.name: p.schema for p in served.values()}
+    store = Store(redis, tenant, TOKENIZER, list(schemas.values()))
+    await store.prepare()
+    owner = {int(e.tokens[0]): e.schema for e in past.events if isinstance(e, Application)}
+    await load_profiles(
+        store, [(t, owner[t], p) for t, some in past.profiles.items() for p in some.values() if t in owner]
+    )
+    engine = Engine(tenant, store, served)
+    follower = asyncio.create_task(engine.follow())
+    while not engine.ready:
+        await asyncio.sleep(0.01)
+    yield engine, store
+    follower.cancel()
+    with suppress(asyncio.CancelledError):
+        await follower
+
+
+def batches(events: Sequence[Application | Report], seed: int | None) -> list[list[Application | Report]]:
+    """Events in order, in batches of one or (with a seed) of 1 to 40; a report stands alone."""
+    chance = random.Random(seed)
+    out: list[list[Application | Report]] = []
+    room = 0
+    for event in events:
+        if isinstance(event, Report) or room == 0 or isinstance(out[-1][-1], Report):
+            out.append([])
+            room = 1 if seed is None else chance.randint(1, 40)
+        out[-1].append(event)
+        room -= 1
+    return out
+
+
+async def run(engine: Engine, events: Sequence[Application | Report], seed: int | None) -> list[pb.DecideResponse]:
+    """Every application decided, every outcome reported; replies in order."""
+    replies = []
+    for batch in batches(events, seed):
+        if isinstance(batch[0], Report):
+            await engine.report(batch[0])
+        else:
+            for reply in await engine.decide([a for a in batch if isinstance(a, Application)]):
+                assert isinstance(reply, Reply), reply
+                replies.append(pb.DecideResponse.FromString(reply.body))
+    return replies
+
+
+def essence(reply: pb.DecideResponse) -> tuple[object, ...]:
+    """What no batch may change at all."""
+    return (
+        reply.outcome, reply.approved_amount_minor, reply.annual_rate, reply.grade, tuple(reply.degraded),
+        tuple((r.code, r.evidence) for r in reply.reasons), reply.log_position.as_of,
+    )  # fmt: skip
+
+
+async def test_serving_equals_replay_in_any_batch(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        alone = await run(engine, past.events, None)
+    async with engine_on(redis, f"{tenant}-b", served, past) as (engine, _):
+        together = await run(engine, past.events, 5)
+    assert len(alone) == APPLICATIONS
+    for one, other in zip(alone, together, strict=True):
+        assert essence(one) == essence(other)
+        assert abs(one.fraud_probability - other.fraud_probability) <= 1e-6
+        assert abs(one.default_probability - other.default_probability) <= 1e-6
+    by_id = {reply.application_id: reply for reply in alone}
+    for rows in replay(past).values():
+        scores = served[rows.schema.products[0]].scorer.score(rows.snapshot)
+        served_scores = np.array([by_id[i].fraud_probability for i in rows.application_ids])
+        np.testing.assert_allclose(served_scores, scores.fraud_probability, atol=1e-6, rtol=0)
+
+
+async def test_outcomes_differ(redis: Redis, tenant: str, served: dict[str, Product], past: History) -> None:
+    """The world above exercises more than one outcome, or the equalities would be empty."""
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        outcomes = {reply.outcome for reply in await run(engine, past.events, 3)}
+    assert {pb.OUTCOME_APPROVE, pb.OUTCOME_REVIEW, pb.OUTCOME_DECLINE} <= outcomes
+
+
+async def test_evidence_recomputes_the_decision(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    """From the log up to as_of, the stored row's velocity and graph features come out again, and its scores."""
+    events = past.events[:200]
+    async with engine_on(redis, tenant, served, past) as (engine, store):
+        replies = {reply.application_id: reply for reply in await run(engine, events, 9)}
+        stored = {name: await store.decision(name) for name in replies}
+    for rows in replay(replace(past, events=events)).values():
+        product = served[rows.schema.products[0]]
+        for row, name in enumerate(rows.application_ids):
+            kept = stored[name]
+            assert kept is not None and pb.DecideResponse.FromString(kept[0]) == replies[name]
+            facts, features = evidence.unpack(kept[1])
+            assert (facts.as_of, facts.bundle) == (replies[name].log_position.as_of, product.bundle_version)
+            np.testing.assert_array_equal(features, rows.snapshot.features[row])
+
+
+async def test_retry_after_a_crash_masks_its_own_marks(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    """Begun and never decided: one event, one decision, as if it had come last."""
+    applications = [e for e in past.events if isinstance(e, Application)][:60]
+    lost, others = applications[0], [replace(a, event_time_ms=0) for a in applications[1:]]
+    lost = replace(lost, event_time_ms=0)
+    async with engine_on(redis, tenant, served, past) as (engine, store):
+        await store.begin([lost])  # what a crashed server did; this store's cursor goes on with it
+        engine._complete = engine.ready = False
+        while not engine.ready:
+            await asyncio.sleep(0.01)
+        await run(engine, others, 2)
+        reply = (await run(engine, [lost], None))[0]
+        again = (await run(engine, [lost], None))[0]
+        assert await store.position() == len(applications)
+    assert reply == again
+    assert (reply.log_position.sequence, reply.log_position.as_of) == (1, len(applications))
+
+
+async def test_recovers_when_the_log_is_lost(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:4]
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        await run(engine, applications[:2], None)
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
+        with pytest.raises(UnavailableError):
+            await engine.decide(applications[2:3])
+        while not engine.ready:
+            await asyncio.sleep(0.01)
+        reply = (await run(engine, applications[2:3], None))[0]
+        assert reply.log_position.sequence == 1
+
+
+async def test_unknown_application(redis: Redis, tenant: str, served: dict[str, Product], past: History) -> None:
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        with pytest.raises(NotFoundError):
+            await engine.decision("nobody")
+        with pytest.raises(NotFoundError):
+            await engine.report(Report("o", "nobody", "repaid"))
