@@ -264,7 +264,7 @@ class Schema:
                     f"age of {sources[name]['en']} data",
                     "days",
                     name,
-                )  # fmt: skip
+                )
             )
         for entity, stats in document.get("velocity", {}).items():
             if entity not in self.entities:
@@ -283,7 +283,7 @@ class Schema:
                         self.currency if unit == "currency" else unit,
                         entity=entity,
                         stat=stat,
-                    )  # fmt: skip
+                    )
                 )
         for stat in document.get("graph", ()):
             if stat not in GRAPH_STATS:

@@ -1,12 +1,15 @@
 """Requests as a lender's origination system would send them."""
 
+import zlib
+
 from proto.miaopi.v1 import decision_pb2 as pb
 
 
 def loan_request(
     application_id: str, *, tenant: str = "demo", device: str = "device-1", event_time_ms: int = 0
 ) -> pb.DecideRequest:
-    """A valid consumer loan application."""
+    """A valid consumer loan application of a person of its own; `device` is what it may share."""
+    person = zlib.crc32(application_id.encode())
     request = pb.DecideRequest(
         application_id=application_id,
         tenant=tenant,
@@ -18,8 +21,8 @@ def loan_request(
         applicant_id=f"id card of {application_id}",
         entities=[
             pb.Entity(type="device", id=device),
-            pb.Entity(type="phone", id="+86 138 0013 8000"),
-            pb.Entity(type="contact", id="13900139000"),
+            pb.Entity(type="phone", id=f"+86 138 {person % 10**8:08d}"),
+            pb.Entity(type="contact", id=f"139{person % 10**8:08d}"),
         ],
         consents=[pb.Consent(purpose="contacts", given_at_ms=1_700_000_000_000)],
         event_time_ms=event_time_ms,

@@ -26,7 +26,7 @@ from server.products import Product
 from server.settings import Settings
 
 TOKENIZER = Tokenizer(SECRET.encode())
-APPLICATIONS = 400
+APPLICATIONS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,8 @@ async def engine_on(
     schemas = {p.schema.name: p.schema for p in served.values()}
     store = Store(redis, tenant, TOKENIZER, list(schemas.values()))
     await store.prepare()
-    owner = {int(e.tokens[0]): e.schema for e in past.events if isinstance(e, Application)}
-    await load_profiles(
-        store, [(t, owner[t], p) for t, some in past.profiles.items() for p in some.values() if t in owner]
-    )
+    every_source = schemas["auto"]
+    await load_profiles(store, [(t, every_source, p) for t, some in past.profiles.items() for p in some.values()])
     engine = Engine(tenant, store, served)
     follower = asyncio.create_task(engine.follow())
     while not engine.ready:
