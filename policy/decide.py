@@ -1,0 +1,254 @@
+"""Policy: an application and what is known of it become a Decision (R2, R6–R8, R16, R22, R24).
+
+Every table votes and the worst vote wins, so no rule hides a worse one. What is missing, undecided or not foreseen
+votes REVIEW at least; only a row of the `sources` table that names a source and its state may accept a missing source.
+Pure and deterministic: the same application, values and policy file give the same Decision.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from features.application import Application, Reason
+from features.schema import Schema
+from policy.cells import Value
+from policy.jdm import PolicyError
+from policy.rates import all_in_rate
+from policy.reasons import reason_texts
+from policy.specs import CAPACITIES, MODEL_OF, SPECS, check_tables, policy_columns
+from policy.tables import Hit, Table, Values, load_tables
+
+HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
+
+
+class Outcome(IntEnum):
+    """What is decided; a greater one is worse for the applicant, and votes are combined with max."""
+
+    UNSPECIFIED = 0
+    APPROVE = 1
+    LIMIT = 2
+    REVIEW = 3
+    DECLINE = 4
+
+
+_OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first.
+
+    `explain` names the models, fraud or default, whose probability voted against the applicant: their features belong
+    among the reasons (R22). `degraded` lists sources as "source:bureau:missing".
+    """
+
+    outcome: Outcome
+    approved_amount_minor: int
+    annual_rate: float
+    all_in_rate: float
+    grade: str
+    reasons: tuple[Reason, ...]
+    degraded: tuple[str, ...]
+    explain: tuple[str, ...]
+
+
+class _Ballot:
+    """The votes of one decision, each with its reason."""
+
+    def __init__(self, texts: Mapping[str, tuple[str, str]]) -> None:
+        self._texts = texts
+        self._votes: list[tuple[Outcome, Reason]] = []
+        self.outcome = Outcome.APPROVE
+
+    def vote(self, outcome: Outcome, code: str, evidence: str, legal: str = "") -> None:
+        zh, en = self._texts[code]
+        self._votes.append((outcome, Reason(code, zh, en, 0.0, evidence, legal)))
+        self.outcome = max(self.outcome, outcome)
+
+    def vote_row(self, hit: Hit, table: str, seen: Values) -> bool:
+        """The vote of a row; False where it is to approve, which needs no reason."""
+        outcome = _OUTCOMES[str(hit.outputs["outcome"])]
+        if outcome == Outcome.APPROVE:
+            return False
+        evidence = f"{_facts(hit.tested, seen)} ({table}.{hit.row})"
+        self.vote(outcome, str(hit.outputs["reason"]), evidence, str(hit.outputs.get("legal", "")))
+        return True
+
+    def reasons(self) -> tuple[Reason, ...]:
+        return tuple(reason for _, reason in sorted(self._votes, key=lambda vote: -vote[0]))
+
+
+class Policy:
+    """The compiled policy of one product. `version` is the SHA-256 of its file, `inputs` the names it reads."""
+
+    def __init__(
+        self, product: str, version: str, schema: Schema, tables: Mapping[str, Table],
+        texts: Mapping[str, tuple[str, str]],
+    ) -> None:  # fmt: skip
+        self.product, self.version = product, version
+        self._tables, self._texts = tables, texts
+        self._sources = tuple((name, f"{name}_state") for name in schema.sources)
+        self._minor_per_major = schema.minor_per_major
+        names = {name for table in tables.values() for name in table.inputs if "." not in name}
+        names.update(state for _, state in self._sources)
+        if "limit" in tables:
+            names.update(name for output, (name, _) in CAPACITIES.items() if output in tables["limit"].outputs)
+        self.inputs = tuple(sorted(names))
+
+    @classmethod
+    def load(cls, path: Path, schema: Schema) -> "Policy":
+        """The policy in `<product>.json`, checked against the schema. Raises PolicyError."""
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise PolicyError(path, f"cannot be read: {error.strerror}") from None
+        if path.stem not in schema.products:
+            raise PolicyError(path, f"schema {schema.name} has no product {path.stem!r}")
+        inputs = policy_columns(schema)
+        tables = load_tables(path, raw, inputs, SPECS)
+        texts = reason_texts()
+        check_tables(path, schema, tables, inputs, texts)
+        return cls(path.stem, hashlib.sha256(raw).hexdigest(), schema, tables, texts)
+
+    def decide(self, application: Application, values: Values) -> Decision:
+        """`values` by name as in docs/architecture.md, Policy; None, NaN or absent is missing."""
+        ballot = _Ballot(self._texts)
+        if application.human_review_requested:
+            ballot.vote(Outcome.REVIEW, "HUMAN_REVIEW_REQUESTED", "human_review_requested=true", HUMAN_REVIEW_LAW)
+        for knockout in self._collect("knockouts", ballot, values):
+            ballot.vote_row(knockout, "knockouts", values)
+        degraded = self._vote_sources(ballot, values)
+        earlier: dict[str, Mapping[str, Value]] = {}
+        explain = []
+        for table, model in MODEL_OF.items():
+            hit = self._first(table, ballot, values, earlier)
+            if hit is not None and ballot.vote_row(hit, table, values):
+                explain.append(model)
+        amount, annual_rate, all_in = 0, 0.0, 0.0
+        if ballot.outcome < Outcome.DECLINE:  # nothing can be worse, and a limit is no reason to decline
+            amount = self._amount(ballot, application, values, earlier)
+            annual_rate, all_in = self._price(ballot, application, amount, values, earlier)
+        approved = ballot.outcome <= Outcome.LIMIT
+        return Decision(
+            ballot.outcome,
+            amount if approved else 0,
+            annual_rate if approved else 0.0,
+            all_in if approved else 0.0,
+            str(earlier["grade"]["grade"]) if "grade" in earlier else "",
+            ballot.reasons(),
+            degraded,
+            tuple(explain),
+        )
+
+    def _collect(self, name: str, ballot: _Ballot, values: Values) -> tuple[Hit, ...]:
+        """The rows of a collect table that hold; those that may hold vote REVIEW together."""
+        if name not in self._tables:
+            return ()
+        hits, undecided = self._tables[name].evaluate(values, {})
+        if undecided:
+            missing = dict.fromkeys(n for row in undecided for n in row.missing)
+            ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{', '.join(missing)} ({name})")
+        return hits
+
+    def _first(self, name: str, ballot: _Ballot, values: Values, earlier: dict[str, Mapping[str, Value]]) -> Hit | None:
+        """The row of a first table, its outputs then in `earlier`; a gap or an undecided row votes REVIEW."""
+        if name not in self._tables:
+            return None
+        hits, undecided = self._tables[name].evaluate(values, earlier)
+        if hits:
+            earlier[name] = hits[0].outputs
+            return hits[0]
+        for row in undecided:
+            # an output is missing where its table did not decide, and that voted already
+            missing = [n for n in row.missing if "." not in n or n.split(".")[0] in earlier]
+            if missing:
+                ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{', '.join(missing)} ({name}.{row.row})")
+        if not undecided:
+            ballot.vote(Outcome.REVIEW, "POLICY_GAP", f"{_facts(self._tables[name].inputs, values)} ({name})")
+        return None
+
+    def _vote_sources(self, ballot: _Ballot, values: Values) -> tuple[str, ...]:
+        """What is missing or stale; each votes REVIEW unless a row that holds names its state and says otherwise."""
+        named: set[str] = set()
+        for hit in self._collect("sources", ballot, values):
+            ballot.vote_row(hit, "sources", values)
+            named.update(hit.tested)
+        degraded = []
+        for source, key in self._sources:
+            state = values.get(key)
+            if state == "fresh":
+                continue
+            state = "stale" if state == "stale" else "missing"
+            degraded.append(f"source:{source}:{state}")
+            if key not in named:
+                ballot.vote(Outcome.REVIEW, f"SOURCE_{state.upper()}", f"{key}={state}")
+        return tuple(degraded)
+
+    def _amount(
+        self, ballot: _Ballot, application: Application, values: Values, earlier: dict[str, Mapping[str, Value]]
+    ) -> int:
+        """What may be lent, minor units; 0 where that is not known or less than the least loan."""
+        asked = application.amount_minor
+        if "limit" not in self._tables:
+            return asked
+        hit = self._first("limit", ballot, values, earlier)
+        if hit is None:
+            return 0
+        terms = hit.outputs
+        most, code, bound = float(terms["cap_minor"]), "LIMIT_BY_CAP", "cap_minor"
+        for output, (name, because) in CAPACITIES.items():
+            if output not in terms:
+                continue
+            value = _number(values.get(name))
+            if value is None:
+                ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{name} (limit.{hit.row})")
+                return 0
+            # 0.7 × 100 000 is 70 000 and not one rounding step less: a thousandth of a fen is binary noise
+            carries = value * float(terms[output]) * self._minor_per_major + 0.001
+            if carries < most:
+                most, code, bound = carries, because, output
+        rounding = int(terms["rounding_minor"])
+        amount = asked if asked <= most else int(most // rounding) * rounding
+        if amount < asked or amount < float(terms["minimum_minor"]):
+            facts = _facts((CAPACITIES[bound][0],), values) + ", " if bound in CAPACITIES else ""
+            evidence = f"{facts}{bound}={terms[bound]} (limit.{hit.row})"
+            too_low = amount < float(terms["minimum_minor"])
+            outcome, code = (Outcome.DECLINE, "LIMIT_TOO_LOW") if too_low else (Outcome.LIMIT, code)
+            ballot.vote(outcome, code, evidence, str(terms.get("legal", "")))
+            return 0 if too_low else amount
+        return amount
+
+    def _price(
+        self, ballot: _Ballot, application: Application, amount: int, values: Values,
+        earlier: dict[str, Mapping[str, Value]],
+    ) -> tuple[float, float]:  # fmt: skip
+        """Annual and all-in rate; above the cap votes REVIEW (R7)."""
+        hit = self._first("price", ballot, values, earlier)
+        if hit is None or amount == 0:
+            return 0.0, 0.0
+        annual_rate, cap_rate = float(hit.outputs["annual_rate"]), float(hit.outputs["cap_rate"])
+        all_in = all_in_rate(
+            amount, annual_rate, application.term_months, application.repayment,
+            application.upfront_fee_minor, application.monthly_fee_minor,
+        )  # fmt: skip
+        if all_in > cap_rate:
+            evidence = f"all_in_rate={all_in:.4f}, cap_rate={cap_rate} (price.{hit.row})"
+            ballot.vote(Outcome.REVIEW, "ALL_IN_RATE_ABOVE_CAP", evidence, str(hit.outputs.get("legal", "")))
+        return annual_rate, all_in
+
+
+def _number(value: Value | None) -> float | None:
+    return value if isinstance(value, float | int) and math.isfinite(value) else None
+
+
+def _facts(names: tuple[str, ...], values: Values) -> str:
+    return ", ".join(f"{name}={_shown(values.get(name))}" for name in names)
+
+
+def _shown(value: Value | None) -> str:
+    if value is None or value != value:
+        return "missing"
+    return value if isinstance(value, str) else f"{value:g}"

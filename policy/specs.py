@@ -1,0 +1,96 @@
+"""What a policy file is made of: its tables with their columns, the inputs they may read, and what must be there.
+
+Every name, type and code is checked here or in policy.tables before a policy is used (R16); a table that is missing
+refuses to load where leaving it out would approve what a model should have judged.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from features.application import REPAYMENT_METHODS
+from features.schema import SOURCE_STATES, Schema
+from policy.cells import Column
+from policy.jdm import PolicyError
+from policy.reasons import REASONS_PATH
+from policy.tables import Output, Spec, Table
+
+GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
+
+_VOTES = Column("string", ("approve", "review", "decline"))
+_TEXT = Column("string")
+_WORDS = {"reason": Output(_TEXT, blank=True), "legal": Output(_TEXT, needed=False, blank=True)}
+_RATE = Output(Column("number", range=(0.0, 1.0)))
+_MONEY = Output(Column("number", range=(0.0, 1e12)))
+_AT_LEAST_1 = Output(Column("number", range=(1.0, 1e12)))
+
+# The tables of a policy file, in their order. A `first` table must decide, a `collect` table may say nothing.
+SPECS = {
+    "knockouts": Spec("collect", {"outcome": Output(Column("string", ("review", "decline"))), **_WORDS}),
+    "sources": Spec("collect", {"outcome": Output(_VOTES), **_WORDS}),
+    "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}),
+    "grade": Spec("first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}),
+    "limit": Spec("first", {
+        "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
+        "income_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
+        "ltv_max": Output(Column("number", range=(0.0, 2.0)), needed=False),
+        "legal": _WORDS["legal"],
+    }),
+    "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
+}  # fmt: skip
+
+# The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
+MODEL_OF = {"fraud": "fraud", "grade": "default"}
+NEEDED = {"fraud": ("fraud",), "default": ("grade", "limit", "price")}
+# Outputs of `limit` that multiply an input, in currency, to what the borrower or the collateral carries.
+CAPACITIES = {
+    "income_multiple": ("verified_income", "LIMIT_BY_INCOME"),
+    "ltv_max": ("valuation_low", "LIMIT_BY_VALUATION"),
+}
+CODES = (
+    "SOURCE_MISSING", "SOURCE_STALE", "INPUT_MISSING", "POLICY_GAP", "HUMAN_REVIEW_REQUESTED", "LIMIT_BY_CAP",
+    "LIMIT_BY_INCOME", "LIMIT_BY_VALUATION", "LIMIT_TOO_LOW", "ALL_IN_RATE_ABOVE_CAP",
+)  # fmt: skip
+
+
+def policy_columns(schema: Schema) -> dict[str, Column]:
+    """Every input that a policy of this schema may name."""
+    values = {f.name: f.values for f in schema.features if f.values}
+    values.update({f"{source}_state": SOURCE_STATES for source in schema.sources})
+    ranges = {f.name: f.range for f in schema.features if f.range is not None}
+    columns = {
+        name: Column(kind, tuple(values.get(name, ())), ranges.get(name, (-math.inf, math.inf)))
+        for name, kind in schema.policy_inputs().items()
+    }
+    columns["amount_minor"] = Column("number", range=(float(schema.amount_minor[0]), float(schema.amount_minor[1])))
+    columns["term_months"] = Column("number", range=(float(schema.term_months[0]), float(schema.term_months[1])))
+    columns.update({f"{label}_probability": Column("number", range=(0.0, 1.0)) for label in schema.labels})
+    columns["repayment"] = Column("string", REPAYMENT_METHODS)
+    columns["human_review_requested"] = Column("boolean")
+    return columns
+
+
+def check_tables(
+    path: Path, schema: Schema, tables: Mapping[str, Table], inputs: Mapping[str, Column],
+    texts: Mapping[str, tuple[str, str]],
+) -> None:  # fmt: skip
+    """What the tables need together: all that the schema's models call for, capacities that exist, words."""
+    if unknown := sorted(set(CODES) - set(texts)):
+        raise PolicyError(REASONS_PATH, f"{unknown[0]}: the engine says this, it needs words")
+    for label in schema.labels:
+        for name in NEEDED[label]:
+            if name not in tables:
+                raise PolicyError(path, f"the table is missing, and schema {schema.name} has a {label} model", name)
+    for name, label in MODEL_OF.items():
+        if name in tables and f"{label}_probability" not in tables[name].inputs:
+            raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")
+    if "price" in tables and schema.term_months[0] < 1:
+        raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price")
+    for output, (name, _) in CAPACITIES.items():
+        if "limit" in tables and output in tables["limit"].outputs and name not in inputs:
+            raise PolicyError(path, f"schema {schema.name} has no {name} to multiply", "limit", column=output)
+    for table in tables.values():
+        for row in table.rows:
+            reason, outcome = row.literals.get("reason", ""), row.literals.get("outcome", "approve")
+            if (reason or outcome != "approve") and reason not in texts:
+                raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason")
