@@ -1,0 +1,164 @@
+"""The synthetic world: reproducible, in order, inside the schemas, and neither a toy nor noise."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from bench import history
+from bench.rings import COLLUSION, DEVICE_FARM, IDENTITY_MIXING, SHARED_CONTACTS
+from bench.world import World, best_single_feature, build, single_auc
+from features.application import feature_number
+from features.replay import replay
+from features.tokens import Tokenizer
+from proto.miaopi.v1 import decision_pb2 as pb
+
+SCHEMAS = history.schemas_by_product(("consumer", "auto"))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return build(7, 20_000)
+
+
+def requests(world: World) -> list[pb.DecideRequest]:
+    return [e for e in world.events if isinstance(e, pb.DecideRequest)]
+
+
+def content(world: World) -> list[bytes]:
+    return [m.SerializeToString(deterministic=True) for m in (*world.profiles, *world.events)]
+
+
+def test_same_seed_same_bytes_other_seed_other() -> None:
+    one = build(3, 1500)
+    again = build(3, 1500)
+    assert content(one) == content(again)
+    assert one.truth == again.truth
+    assert not set(content(one)) & set(content(build(4, 1500)))
+
+
+def test_too_small_a_world_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1000"):
+        build(1, 999)
+
+
+def test_events_are_in_order_and_outcomes_follow_their_application(world: World) -> None:
+    assert len(requests(world)) == len(world.truth) == 20_000
+    times = np.array([e.event_time_ms for e in world.events])
+    assert (np.diff(times) >= 1).all()
+    seen: set[str] = set()
+    outcome_ids: set[str] = set()
+    for event in world.events:
+        if isinstance(event, pb.DecideRequest):
+            assert event.application_id not in seen
+            seen.add(event.application_id)
+        else:
+            assert event.application_id in seen
+            assert event.outcome_id not in outcome_ids
+            outcome_ids.add(event.outcome_id)
+
+
+def test_profiles_are_fetched_before_the_first_application(world: World) -> None:
+    first: dict[str, int] = {}
+    for request in requests(world):
+        first.setdefault(request.applicant_id, request.event_time_ms)
+    keys = [(p.applicant_id, p.source) for p in world.profiles]
+    assert len(set(keys)) == len(keys)
+    assert all(p.fetched_at_ms < first[p.applicant_id] for p in world.profiles)
+
+
+def test_gaps_of_every_source(world: World) -> None:
+    held = Counter(p.source for p in world.profiles)
+    applicants = {r.applicant_id for r in requests(world)}
+    buyers = {r.applicant_id for r in requests(world) if r.product == "auto"}
+    assert set(held) == set(SCHEMAS["auto"].sources)
+    for source, count in held.items():
+        asked = buyers if source == "vehicle_valuation" else applicants
+        assert 0.005 < 1 - count / len(asked) < 0.075, source
+
+
+def test_every_value_satisfies_the_schema(world: World) -> None:
+    # the wire's own checks: names, ranges, entity types, slots, amounts, terms, vehicles
+    tokenizer = Tokenizer(b"0" * 16)
+    known = history.profiles(world.profiles, SCHEMAS, tokenizer)
+    history.history(world.events, known, SCHEMAS, tokenizer)
+    messages: list[pb.DecideRequest | pb.PutProfileRequest] = [*requests(world), *world.profiles]
+    for message in messages:
+        schema = SCHEMAS[message.product]
+        for name, value in message.features.items():
+            feature_number(schema, name, value.text if value.HasField("text") else value.number, name)
+
+
+def test_rates_kinds_and_ring_sizes(world: World) -> None:
+    truth = list(world.truth.values())
+    honest = [t for t in truth if not t.fraud]
+    kinds = Counter(t.fraud_kind for t in truth if t.fraud)
+    rings = Counter(t.ring for t in truth if t.fraud)
+    assert 0.04 <= 1 - len(honest) / len(truth) <= 0.06
+    assert 0.04 <= np.mean([t.default for t in honest]) <= 0.06
+    assert set(kinds) == {DEVICE_FARM, SHARED_CONTACTS, COLLUSION, IDENTITY_MIXING}
+    assert min(kinds.values()) > 0.1 * sum(kinds.values())
+    assert min(rings.values()) >= 4
+    assert max(rings.values()) <= 25
+    assert all(t.ring == -1 and not t.fraud_kind for t in honest)
+    assert 0.6 < np.mean([r.product == "consumer" for r in requests(world)]) < 0.7
+    assert 0.95 < np.mean([any(c.purpose == "contacts" for c in r.consents) for r in requests(world)]) < 0.99
+
+
+def test_labels_come_late_and_some_never(world: World) -> None:
+    applied = {r.application_id: r.event_time_ms for r in requests(world)}
+    confirmed, delays = set(), []
+    for event in world.events:
+        fraud = world.truth[event.application_id].fraud
+        if isinstance(event, pb.ReportOutcomeRequest) and event.kind == pb.OUTCOME_KIND_FRAUD_CONFIRMED and fraud:
+            confirmed.add(event.application_id)
+            delays.append((event.event_time_ms - applied[event.application_id]) / 86_400_000)
+    assert min(delays) >= 5
+    assert max(delays) < 40.1
+    assert 0.8 < len(confirmed) / sum(t.fraud for t in world.truth.values()) < 0.95
+
+
+def test_honest_people_share_things_too(world: World) -> None:
+    users: dict[tuple[str, str], set[str]] = defaultdict(set)
+    honest = [r for r in requests(world) if not world.truth[r.application_id].fraud]
+    for request in honest:
+        for entity in request.entities:
+            users[entity.type, entity.id].add(request.applicant_id)
+    for kinds, least in (
+        ({"device"}, 0.3),
+        ({"phone"}, 0.02),
+        ({"contact"}, 0.4),
+        ({"address"}, 0.4),
+        ({"card"}, 0.01),
+    ):
+        shared = [any(e.type in kinds and len(users[e.type, e.id]) > 1 for e in r.entities) for r in honest]
+        assert np.mean(shared) > least, (kinds, np.mean(shared))
+
+
+def test_identifiers_do_not_tell_the_label(world: World) -> None:
+    fraud = np.array([world.truth[r.application_id].fraud for r in requests(world)])
+    identifiers = {
+        "application": [int(r.application_id, 16) for r in requests(world)],
+        "applicant": [int(r.applicant_id[14:17]) for r in requests(world)],
+        "phone": [next(int(e.id) for e in r.entities if e.type == "phone") for r in requests(world)],
+        "device": [next(int(e.id, 16) for e in r.entities if e.type == "device") for r in requests(world)],
+        "card": [next(int(e.id) for e in r.entities if e.type == "card") for r in requests(world)],
+    }
+    for name, numbers in identifiers.items():
+        assert single_auc(np.array(numbers, dtype=np.float32), fraud) < 0.56, name
+
+
+def test_no_single_feature_tells_fraud(world: World) -> None:
+    tokenizer = Tokenizer(b"0" * 16)
+    known = history.profiles(world.profiles, SCHEMAS, tokenizer)
+    for rows in replay(history.history(world.events, known, SCHEMAS, tokenizer)).values():
+        name, figure = best_single_feature(rows)
+        assert 0.6 < figure < 0.75, name
+
+
+def test_single_auc_counts_ties_half_and_takes_either_direction() -> None:
+    bad = np.array([True, True, False, False])
+    assert single_auc(np.array([1, 2, 2, 3], dtype=np.float32), bad) == 0.875
+    assert single_auc(np.array([1, 1, 1, 1], dtype=np.float32), bad) == 0.5
+    assert single_auc(np.array([np.nan, np.nan, 1, 2], dtype=np.float32), bad) == 1.0
+    assert single_auc(np.full(4, np.nan, dtype=np.float32), bad) == 0.5
