@@ -22,7 +22,7 @@ from models.bundle import BundleError
 from policy.tables import PolicyError
 from server import products, telemetry
 from server.batcher import Batcher
-from server.engine import Engine
+from server.engine import Engine, rehearse
 from server.products import Product
 from server.service import SERVICE, Service, Tenant
 from server.settings import Settings
@@ -69,6 +69,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loaded = products.load(settings)
+    for product in loaded.values():
+        rehearse(product)
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if not url:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
+from features.events import finish, pack_application, unpack
 from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
@@ -194,6 +195,24 @@ class Engine:
             out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")
         return out
+
+
+def rehearse(product: Product) -> None:
+    """One made-up application through every step that needs no store: what is compiled on first use is compiled
+    before the first caller waits for it, and a bundle or policy that cannot decide fails at start.
+    """
+    schema = product.schema
+    tokens = np.zeros(SLOTS_MAX, dtype=np.uint64)
+    tokens[: schema.slots] = np.arange(1, schema.slots + 1)
+    application = Application("", "", schema, product.name, schema.amount_minor[0], schema.term_months[0], tokens, {})
+    graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
+    view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
+    view = join(view, graph.review(own, links))
+    snapshot = assemble(schema, [application] * 2, [{}, {}], view, np.arange(2))
+    scores = product.scorer.score(snapshot)
+    for label in schema.labels:
+        product.scorer.explain(label, snapshot)
+    product.policy.decide(application, policy_values(product, application, snapshot, scores, 0))
 
 
 def policy_values(
