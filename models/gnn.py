@@ -1,0 +1,267 @@
+"""The graph network: an application seen through its entities, and each entity through its recent applications.
+
+Two levels of typed attention over the dense neighbourhood of a Snapshot (after TGAT, Xu et al. 2020, and HGT, Hu et
+al. 2020): neighbour applications → entity → application. Plain torch, padded, no scatter, so that it exports to
+ONNX; every input transform is in the graph, which therefore takes raw Snapshot arrays. Columns the schema declares
+monotone for the label are left to the trees, which guarantee it.
+"""
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from features.application import Snapshot
+from features.schema import Schema
+
+INPUTS = ("features", "entity_state", "neighbor_state", "neighbor_mask")  # fields of Snapshot, in forward's order
+GAP_COLUMN = 0  # of neighbor_state: hours since that application
+TIME_SCALES_HOURS = (1.0, 6.0, 24.0, 168.0, 720.0)  # where the learned decays start
+SCORE_LIMIT = 15.0  # attention scores are clamped: exp stays finite in float32 without subtracting a maximum
+
+
+@dataclass(frozen=True)
+class GNNConfig:
+    """Shapes from the schema, and sizes.
+
+    slot_types: entity type of each slot, length E. own_columns: columns of `Snapshot.features` of the request itself.
+    """
+
+    slot_types: tuple[int, ...]
+    own_columns: tuple[int, ...]
+    entity_stats: int
+    neighbor_columns: int
+    width: int = 32
+    heads: int = 2
+    dropout: float = 0.1
+    epochs: int = 24
+    patience: int = 5
+    batch: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    threads: int = 1  # see TreesConfig; one thread also gives the same network on a machine of more cores
+
+    @classmethod
+    def of(cls, schema: Schema, label: str, snapshot: Snapshot) -> "GNNConfig":
+        """The configuration for a label; ValueError if the request has no column that is free of constraints."""
+        own = tuple(
+            int(i) for i in schema.columns(label)
+            if schema.features[i].origin not in ("velocity", "graph") and not schema.features[i].monotone.get(label)
+        )  # fmt: skip
+        if not own:
+            raise ValueError(f"label {label}: no unconstrained column of the request for the graph network")
+        types = tuple(t for t, e in enumerate(schema.entities.values()) for _ in range(e.slots))
+        return cls(types, own, snapshot.entity_state.shape[-1], snapshot.neighbor_state.shape[-1])
+
+
+class Intake(nn.Module):
+    """Raw numbers [..., n], NaN where unknown → [..., width]: compressed, standardised, with is-missing flags."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, columns: int, width: int) -> None:
+        super().__init__()
+        self.known = nn.Linear(columns, width)
+        self.missing = nn.Linear(columns, width, bias=False)
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("spread", torch.ones(columns))
+
+    def fit(self, numbers: Tensor) -> None:
+        """Take mean and spread of each column of float32 [..., n], skipping NaN."""
+        compressed = compress(numbers.flatten(0, -2).double())
+        known = ~torch.isnan(compressed)
+        count = known.sum(0).clamp(min=1)
+        mean = torch.where(known, compressed, 0.0).sum(0) / count
+        variance = torch.where(known, (compressed - mean) ** 2, 0.0).sum(0) / count
+        self.mean.copy_(mean)
+        self.spread.copy_(torch.where(variance > 1e-8, variance.sqrt(), 1.0))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        missing = torch.isnan(numbers)
+        compressed = compress(torch.where(missing, 0.0, numbers))
+        # Standardising is folded into weights, which ONNX Runtime computes once; a missing number stands at
+        # -mean/spread, a constant that its flag's weight learns to undo.
+        weight = self.known.weight / self.spread
+        bias = self.known.bias - weight @ self.mean
+        both = torch.cat([compressed, missing.to(numbers.dtype)], -1)
+        return nn.functional.linear(both, torch.cat([weight, self.missing.weight], -1), bias)
+
+
+class Attention(nn.Module):
+    """Attention of one query over n items, some absent. A null item of score 0 keeps the empty set defined.
+
+    Keys and values are the items themselves: a linear map has just made them, so another adds little but time.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.shape = (heads, width)
+        self.query = nn.Linear(width, heads * width)
+
+    def forward(self, query: Tensor, items: Tensor, present: Tensor) -> Tensor:
+        """query [..., d], items [..., n, d], present float [..., n], 1 or 0 → [..., H·d]."""
+        asked = self.query(query).unflatten(-1, self.shape)  # [..., H, d]
+        scores = (asked @ items.transpose(-1, -2)) / math.sqrt(self.shape[1])  # [..., H, n]
+        weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * present.unsqueeze(-2)
+        weights = weights / (1.0 + weights.sum(-1, keepdim=True))
+        return torch.matmul(weights, items).flatten(-2)
+
+
+class GNN(nn.Module):
+    """Logits of one label. `slot_types` [E] and `own_columns` are constants of the exported graph."""
+
+    slot_types: Tensor
+    own_columns: Tensor
+
+    def __init__(self, config: GNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.register_buffer("slot_types", torch.tensor(config.slot_types))
+        self.register_buffer("own_columns", torch.tensor(config.own_columns))
+        self.types = nn.Embedding(max(config.slot_types) + 1, width)
+        self.ties = nn.Embedding(max(config.slot_types) + 1, config.heads * width)
+        nn.init.ones_(self.ties.weight)
+        self.decay = nn.Parameter(-torch.log(torch.tensor(TIME_SCALES_HOURS)))
+        self.own = Intake(len(config.own_columns), width)
+        self.entity = Intake(config.entity_stats, width)
+        self.neighbor = Intake(config.neighbor_columns, width)
+        self.recency = nn.Linear(len(TIME_SCALES_HOURS), width, bias=False)
+        self.look = Attention(width, config.heads)
+        self.gather = Attention(width, config.heads)
+        self.entity_merge = nn.Linear(config.heads * width, width)
+        self.application_merge = nn.Linear(config.heads * width, width)
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(width, 1)
+
+    def fit_scales(self, snapshot: Snapshot) -> None:
+        """Standardise by the training rows."""
+        self.own.fit(torch.from_numpy(snapshot.features[:, list(self.config.own_columns)]))
+        self.entity.fit(torch.from_numpy(snapshot.entity_state))
+        if snapshot.neighbor_mask.any():
+            self.neighbor.fit(torch.from_numpy(snapshot.neighbor_state[snapshot.neighbor_mask]))
+
+    def forward(self, features: Tensor, entity_state: Tensor, neighbor_state: Tensor, neighbor_mask: Tensor) -> Tensor:
+        """Snapshot arrays: [B, F], [B, E, S], [B, E, K, C], bool [B, E, K] → logits [B]."""
+        # Each application is carried twice: ONNX Runtime multiplies a single row by another routine than several
+        # rows, which would make the last bit of an answer depend on who else was in the batch.
+        own_features = features[:, self.own_columns].unsqueeze(1).expand(-1, 2, -1)
+        own = self.own(own_features).relu()  # [B, 2, d]
+        gap_hours = neighbor_state[..., GAP_COLUMN : GAP_COLUMN + 1]
+        decays = torch.exp(-gap_hours * self.decay.exp())  # [B, E, K, scales]
+        neighbor = (self.neighbor(neighbor_state) + self.recency(decays)).relu()  # [B, E, K, d]
+        entity = self.entity(entity_state) + self.types(self.slot_types) + own[:, :1]  # [B, E, d]
+        seen = self.look(entity, neighbor, neighbor_mask.to(neighbor.dtype)) * self.ties(self.slot_types)
+        entity = self.dropout((entity + self.entity_merge(seen)).relu())
+        present = (~torch.isnan(entity_state).all(-1)).to(entity.dtype).unsqueeze(1)  # [B, 1, E]
+        linked = self.gather(own, entity.unsqueeze(1), present)  # [B, 2, H·d]
+        application = self.norm(own + self.application_merge(linked))
+        hidden = self.dropout(self.hidden(application).relu())
+        logit: Tensor = self.head(hidden)
+        return logit[:, 0, 0]
+
+
+def compress(numbers: Tensor) -> Tensor:
+    """Signed eighth root of 1 + |x|, less 1: close to a logarithm over the range of money, counts and hours.
+
+    IEEE 754 rounds a square root exactly. A logarithm it does not: ONNX Runtime's differs in the last bit between the
+    vectorised body of an array and its tail, so with where in the batch a row stands.
+    """
+    return torch.sign(numbers) * ((1.0 + torch.abs(numbers)).sqrt().sqrt().sqrt() - 1.0)
+
+
+def tensors(snapshot: Snapshot) -> tuple[Tensor, ...]:
+    """The arrays of a snapshot that `GNN.forward` takes, without a copy."""
+    return tuple(torch.from_numpy(np.ascontiguousarray(getattr(snapshot, name))) for name in INPUTS)
+
+
+def logits(model: GNN, snapshot: Snapshot, batch: int = 4096) -> NDArray[np.float64]:
+    """float64 [N] logits of a snapshot."""
+    model.eval()
+    inputs = tensors(snapshot)
+    with torch.no_grad():
+        parts = [model(*(t[i : i + batch] for t in inputs)) for i in range(0, len(snapshot), batch)]
+    return torch.cat(parts).double().numpy()
+
+
+def fit(
+    config: GNNConfig, seed: int,
+    rows: Snapshot, labels: NDArray[np.int8], validation: Snapshot, validation_labels: NDArray[np.int8],
+    progress: Callable[[str], None],
+) -> GNN:  # fmt: skip
+    """A network trained on rows with labels [N] of 0 and 1, stopped where the validation log loss is least.
+
+    The same seed and rows give the same network.
+    """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GNN(config)
+        model.fit_scales(rows)
+        optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+        inputs, targets = tensors(rows), torch.from_numpy(labels.astype(np.float32))
+        least, best, waited = math.inf, copy.deepcopy(model.state_dict()), 0
+        for epoch in range(config.epochs):
+            _epoch(model, optimiser, inputs, targets)
+            schedule.step()
+            loss = _log_loss(logits(model, validation), validation_labels)
+            progress(f"graph network: epoch {epoch + 1}, validation log loss {loss:.5f}")
+            if loss < least:
+                least, best, waited = loss, copy.deepcopy(model.state_dict()), 0
+            elif (waited := waited + 1) == config.patience:
+                break
+    torch.set_num_threads(threads_before)
+    model.load_state_dict(best)
+    return model.eval()
+
+
+def _epoch(model: GNN, optimiser: torch.optim.Optimizer, inputs: tuple[Tensor, ...], targets: Tensor) -> None:
+    model.train()
+    for chosen in torch.split(torch.randperm(len(targets)), model.config.batch):
+        loss = nn.functional.binary_cross_entropy_with_logits(model(*(t[chosen] for t in inputs)), targets[chosen])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+
+def _log_loss(logit: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
+    return float(np.mean(np.logaddexp(0.0, logit) - labels * logit))
+
+
+def to_onnx(model: GNN, example: Snapshot) -> bytes:
+    """The network as ONNX, any batch size; `example` has at least two rows and the shapes of the rest.
+
+    dynamo=True because the older exporter silently drops reductions. Stack traces, which hold paths, are removed.
+    """
+    inputs = tensors(example.take(slice(0, 2)))
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names operators of packages that are not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about its own parts
+        program = torch.onnx.export(
+            model.eval(), inputs, dynamo=True, verbose=False, input_names=list(INPUTS), output_names=["logit"],
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
+        )  # fmt: skip
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())

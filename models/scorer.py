@@ -1,0 +1,80 @@
+"""Serving side of a bundle: probabilities and contributions of a batch. Loads neither torch nor a training library.
+
+Invariant: a row's answer does not depend, in any bit, on the batch it came in. The graph network is built for that
+(see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from features.application import Snapshot
+from models.bundle import Bundle, LabelModel
+from models.reasons import Explainer
+
+LABELS = ("fraud", "default")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label."""
+
+    fraud_probability: NDArray[np.float64]
+    default_probability: NDArray[np.float64]
+
+
+class Scorer:
+    """Scores and explains snapshots of the bundle's schema. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._models = {
+            label: _LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
+        }
+
+    def score(self, snapshot: Snapshot) -> Scores:
+        """The probabilities of B applications."""
+        unknown = np.full(len(snapshot), np.nan)
+        if not len(snapshot):
+            return Scores(unknown, unknown)
+        return Scores(*(self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS))
+
+    def explain(self, label: str, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B, n]: log-odds that each of `schema.columns(label)` adds to the label's log-odds by the trees.
+
+        With the calibrated bias they sum to the trees' part of the log-odds. Raises KeyError for an unknown label.
+        """
+        return self._models[label].explain(snapshot)
+
+
+class _LabelScorer:
+    def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
+        self._columns = columns
+        self._trees = _session(model.trees_onnx)
+        self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
+        self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
+        self._calibration = model.calibration
+        self._explainer = Explainer(model.forest, len(columns))
+
+    def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        (margin,) = self._trees.run(None, {"row": snapshot.features[:, self._columns]})
+        inputs = [margin[:, 0].astype(np.float64)]
+        if self._gnn is not None:
+            # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
+            given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
+            (logit,) = self._gnn.run(None, given)
+            inputs.append(logit.astype(np.float64))
+        return self._calibration.probability(*inputs)
+
+    def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        weight = self._calibration.weights[0]
+        return weight * self._explainer.contributions(snapshot.features[:, self._columns])
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the event loop owns the core; a second thread would also reorder sums
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import xgboost
+
+from features.schema import Schema
+from models import trees
+from models.reasons import Explainer, Forest, feature_reasons
+
+
+def random_table(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [1500, 12] with missing numbers, and labels with interactions, so that paths repeat features."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(1500, 12)).astype(np.float32)
+    log_odds = 2 * x[:, 0] * x[:, 1] + x[:, 2] - np.abs(x[:, 0]) - 1
+    x[random.random(x.shape) < 0.15] = np.nan
+    return x, (random.random(1500) < 1 / (1 + np.exp(-log_odds))).astype(np.int8)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4, 5, 6])
+def test_contributions_are_exact(depth: int) -> None:
+    x, y = random_table(depth)
+    config = trees.TreesConfig(rounds=40, depth=depth, min_child_weight=0.1)
+    booster = trees.fit(config, 0, (0,) * 12, x[:1000], y[:1000], x[1000:], y[1000:])
+    explainer = Explainer(trees.to_forest(booster), 12)
+    contributions = explainer.contributions(x)
+    expected = booster.predict(xgboost.DMatrix(x), pred_contribs=True)
+    np.testing.assert_allclose(contributions, expected[:, :-1], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(explainer.bias, expected[:, -1], atol=1e-5, rtol=0)
+    margin = trees.margins(booster, x)
+    np.testing.assert_allclose(contributions.sum(axis=1) + explainer.bias, margin, atol=1e-5, rtol=0)
+
+
+def test_a_tree_of_one_leaf_moves_nothing() -> None:
+    one, zero = np.array([-1], dtype=np.int32), np.zeros(1, dtype=np.float32)
+    forest = Forest(
+        np.zeros(1, np.int32), one, one, np.zeros(1, np.int32), zero, np.zeros(1, np.bool_), zero + 0.25, zero + 9, -2.0
+    )
+    explainer = Explainer(forest, 3)
+    assert explainer.bias == pytest.approx(-1.75)
+    assert not explainer.contributions(np.ones((2, 3), np.float32)).any()
+
+
+def test_deeper_than_the_tables_refuses() -> None:
+    x, y = random_table(0)
+    config = trees.TreesConfig(rounds=2, depth=9, min_child_weight=0.0)
+    booster = trees.fit(config, 0, (0,) * 12, x[:1000], y[:1000], x[1000:], y[1000:])
+    with pytest.raises(ValueError, match="deeper than 6"):
+        Explainer(trees.to_forest(booster), 12)
+
+
+def explained(consumer: Schema, **values: float) -> list[tuple[str, str, str, str]]:
+    """Reasons of an application with these features, each counting more than the one after it."""
+    columns = consumer.columns("fraud")
+    row = np.full(len(consumer.features), np.nan, dtype=np.float32)
+    contributions = np.full(len(columns), -1.0)
+    for rank, (name, value) in enumerate(values.items()):
+        row[consumer.column[name]] = value
+        contributions[np.searchsorted(columns, consumer.column[name])] = 1.0 / (rank + 1)
+    reasons = feature_reasons(consumer, columns, contributions, row)
+    assert [r.contribution for r in reasons] == sorted((r.contribution for r in reasons), reverse=True)
+    return [(r.code, r.zh, r.en, r.evidence) for r in reasons]
+
+
+def test_words_of_a_reason(consumer: Schema) -> None:
+    assert explained(consumer, device_count_24h=7, amount=50000.5, bureau_utilisation=0.8125, housing=3) == [
+        ("DEVICE_COUNT_24H", "同一设备近24小时申请数: 7", "device: applications in 24 hours: 7", "device_count_24h=7"),
+        ("AMOUNT", "申请金额: 50000.5元", "amount asked for: 50000.5 CNY", "amount=50000.5"),
+        ("BUREAU_UTILISATION", "授信使用率: 81.25%", "credit line utilisation: 81.25%", "bureau_utilisation=0.8125"),
+        ("HOUSING", "居住状况: owned", "housing: owned", "housing=owned"),
+    ]
+    assert explained(consumer, device_emulator=1, tax_income=np.nan) == [
+        ("DEVICE_EMULATOR", "模拟器: 是", "emulator: yes", "device_emulator=1"),
+        ("TAX_INCOME", "个税月收入: 缺失", "monthly income by tax: missing", "tax_income=missing"),
+    ]
+
+
+def test_personal_values_stay_out(consumer: Schema) -> None:
+    personal = {f.name: 123456.0 for f in consumer.features if f.personal and not f.values}
+    personal |= {f.name: 1.0 for f in consumer.features if f.personal and f.values}
+    for name, value in personal.items():
+        ((code, zh, en, evidence),) = explained(consumer, **{name: value})
+        assert (code, evidence) == (name.upper(), name)
+        assert "123456" not in zh + en and ":" not in zh + en
+
+
+def test_at_most_top_and_only_towards_bad(consumer: Schema) -> None:
+    columns = consumer.columns("default")
+    row = np.ones(len(consumer.features), dtype=np.float32)
+    assert len(feature_reasons(consumer, columns, np.ones(len(columns)), row)) == 4
+    assert len(feature_reasons(consumer, columns, np.ones(len(columns)), row, top=2)) == 2
+    assert feature_reasons(consumer, columns, np.zeros(len(columns)), row) == []

@@ -1,0 +1,61 @@
+import numpy as np
+import onnxruntime
+import pytest
+import xgboost
+from numpy.typing import NDArray
+
+from features.schema import Schema
+from models import trees
+from tests.snapshots import random_rows
+
+Trained = tuple[xgboost.Booster, NDArray[np.float32], NDArray[np.int8]]
+
+
+def fit(consumer: Schema, seed: int, depth: int = 4) -> Trained:
+    rows = random_rows(consumer, 4000, 0)
+    known = rows.labels["default"] >= 0
+    x = np.ascontiguousarray(rows.snapshot.features[known][:, consumer.columns("default")])
+    y = rows.labels["default"][known]
+    config = trees.TreesConfig(rounds=80, depth=depth)
+    booster = trees.fit(config, seed, trees.monotone(consumer, "default"), x[:2400], y[:2400], x[2400:], y[2400:])
+    return booster, x, y
+
+
+@pytest.fixture(scope="module")
+def trained(consumer: Schema) -> Trained:
+    return fit(consumer, 0)
+
+
+def test_onnx_gives_the_margin(trained: Trained) -> None:
+    booster, x, _ = trained
+    session = onnxruntime.InferenceSession(trees.to_onnx(booster), providers=["CPUExecutionProvider"])
+    (margin,) = session.run(["margin"], {"row": x})
+    assert np.isnan(x).any()
+    np.testing.assert_allclose(margin[:, 0], trees.margins(booster, x), atol=1e-5, rtol=0)
+
+
+def test_monotone_where_the_schema_says(consumer: Schema, trained: Trained) -> None:
+    booster, x, _ = trained
+    constraints = np.array(trees.monotone(consumer, "default"))
+    moved = 0
+    for column in np.flatnonzero(constraints):
+        values = np.sort(np.exp(np.random.default_rng(column).normal(1, 3, 12)))
+        base = np.repeat(x[:60, None], len(values), axis=1)
+        base[:, :, column] = values
+        margin = trees.margins(booster, base.reshape(-1, x.shape[1])).reshape(60, -1)
+        steps = np.diff(margin, axis=1) * constraints[column]
+        assert (steps >= -1e-6).all(), consumer.feature_names[consumer.columns("default")[column]]
+        moved += int((steps > 1e-6).any())
+    assert moved >= 2
+
+
+def test_better_than_chance_and_stopped_early(trained: Trained) -> None:
+    booster, x, y = trained
+    margin = trees.margins(booster, x[2400:])
+    assert margin[y[2400:] == 1].mean() > margin[y[2400:] == 0].mean() + 0.5
+    assert 1 <= booster.num_boosted_rounds() <= 80
+
+
+def test_same_seed_same_trees(consumer: Schema, trained: Trained) -> None:
+    assert trees.to_onnx(fit(consumer, 0)[0]) == trees.to_onnx(trained[0])
+    assert trees.to_onnx(fit(consumer, 1)[0]) != trees.to_onnx(trained[0])
