@@ -26,7 +26,7 @@ from features.tokens import Tokenizer
 from models.evaluate import auc
 from proto.miaopi.v1 import decision_pb2 as pb
 
-DEMO_SEED = 2
+DEMO_SEED = 11
 PAST_APPLICATIONS = 10_000
 DECISIONS = 2_000
 

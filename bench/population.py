@@ -198,16 +198,20 @@ def _loans(seed: int, people: People, person: Ints, auto: Bools) -> dict[str, An
     markup = rng.normal(1.03, 0.05, owners) + np.where(pre_owned, np.maximum(rng.normal(0.04, 0.13, owners), -0.1), 0)
     price = np.round(value * markup, -2)
     mileage = np.where(pre_owned, age * rng.gamma(4, 320, owners), rng.integers(5, 60, owners))
+    strict = (kind == USED) | (kind == COMMERCIAL)
+    least = np.where(strict, 0.3, 0.2)  # 汽车贷款管理办法; dealers know it, most of them
     down_rate = np.clip(rng.choice([0.2, 0.3, 0.3, 0.4, 0.5], owners) + rng.normal(0, 0.02, owners), 0.15, 0.7)
-    down = np.round(price * down_rate, -2)
+    careless = rng.random(owners) < 0.04
+    down = np.ceil(price * np.where(careless, down_rate, np.maximum(down_rate, least)) / 100) * 100
     wanted = np.exp(2.5 + 0.75 * np.log(income) + rng.normal(0, 0.75, n))
     sticker = rng.random(n) < 0.3  # a thing with a price tag: 5999, 8999
     consumer = np.where(sticker, np.round(wanted, -3) - 1, np.round(wanted, -2))
     amount = np.where(auto, np.round((price - down)[person], -2), np.clip(consumer, 1000, 300_000))
+    auto_term = rng.choice(AUTO_TERMS, n, p=AUTO_TERM_SHARES)
+    auto_term = np.where((strict & ~careless)[person], np.minimum(auto_term, 36), auto_term)
     return {
         "amount": np.where(auto, np.clip(amount, 12_000, 1_500_000), amount),
-        "term": np.where(auto, rng.choice(AUTO_TERMS, n, p=AUTO_TERM_SHARES),
-                         rng.choice(CONSUMER_TERMS, n, p=CONSUMER_TERM_SHARES)),
+        "term": np.where(auto, auto_term, rng.choice(CONSUMER_TERMS, n, p=CONSUMER_TERM_SHARES)),
         "vin": np.where(auto, person, -1), "kind": kind[person], "value": value[person], "price": price[person],
         "down": down[person], "age_months": age[person], "mileage_km": mileage.astype(np.int64)[person],
         "battery": np.clip(1 - age * 0.0022 - np.abs(rng.normal(0, 0.02, owners)), 0.6, 1)[person],

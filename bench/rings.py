@@ -133,7 +133,7 @@ def _collusion(rng: np.random.Generator, people: People, drawn: Applications, ro
     drawn.mileage_km[cars] = drawn.age_months[cars] * rng.integers(900, 2200, len(cars))
     drawn.value[cars] = np.maximum(drawn.value[cars] * 0.988 ** drawn.age_months[cars], 18_000)
     drawn.price[cars] = np.round(drawn.value[cars] * rng.uniform(1.15, 1.6, len(cars)), -2)
-    drawn.down[cars] = np.round(drawn.price[cars] * rng.uniform(0.2, 0.25, len(cars)), -2)
+    drawn.down[cars] = np.round(drawn.price[cars] * rng.uniform(0.3, 0.35, len(cars)), -2)
     drawn.amount[cars] = np.maximum(np.round((drawn.price - drawn.down)[cars], -2), 12_000)
     for column in (drawn.vin, drawn.kind, drawn.value, drawn.price, drawn.down, drawn.amount, drawn.age_months,
                    drawn.mileage_km) if len(cars) else ():  # fmt: skip

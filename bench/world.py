@@ -171,7 +171,7 @@ def _requests(
         request = pb.DecideRequest(
             application_id=ids.applications[row], tenant=tenant, product="auto" if auto else "consumer", currency="CNY",
             amount_minor=int(drawn.amount[row]) * 100, term_months=int(drawn.term[row]),
-            repayment_method=pb.REPAYMENT_METHOD_EQUAL_INSTALMENT, upfront_fee_minor=0 if auto else 5000,
+            repayment_method=pb.REPAYMENT_METHOD_EQUAL_INSTALMENT, upfront_fee_minor=0 if auto else int(drawn.amount[row]) * 3 // 10,
             applicant_id=ids.applicants[person], human_review_requested=bool(refuses[row]),
             entities=[pb.Entity(type=kind, id=text) for kind, text in ids.entities(row)],
             vehicle=_vehicle(drawn, row, ids) if auto else None,
@@ -212,7 +212,10 @@ def _profiles(
         records = sources.records(rng, source, people, drawn)
         held = records.held & buys if source == "vehicle_valuation" else records.held
         fetched = (start_ms + first - records.lag_ms).tolist()
-        columns = [(name, values.tolist(), rng.random(len(people)) >= 0.01) for name, values in records.columns.items()]
+        patchy = sources.FIELD_GAP[source in sources.OFTEN_OLD]
+        columns = [
+            (name, values.tolist(), rng.random(len(people)) >= patchy) for name, values in records.columns.items()
+        ]
         for person in np.flatnonzero(held).tolist():
             profile = pb.PutProfileRequest(
                 tenant=tenant, product=product[person], applicant_id=ids.applicants[person], source=source,
