@@ -171,7 +171,8 @@ def _requests(
         request = pb.DecideRequest(
             application_id=ids.applications[row], tenant=tenant, product="auto" if auto else "consumer", currency="CNY",
             amount_minor=int(drawn.amount[row]) * 100, term_months=int(drawn.term[row]),
-            repayment_method=pb.REPAYMENT_METHOD_EQUAL_INSTALMENT, upfront_fee_minor=0 if auto else int(drawn.amount[row]) * 3 // 10,
+            repayment_method=pb.REPAYMENT_METHOD_EQUAL_INSTALMENT,
+            upfront_fee_minor=0 if auto else int(drawn.amount[row]) * 3 // 10,  # 0.3 %
             applicant_id=ids.applicants[person], human_review_requested=bool(refuses[row]),
             entities=[pb.Entity(type=kind, id=text) for kind, text in ids.entities(row)],
             vehicle=_vehicle(drawn, row, ids) if auto else None,

@@ -95,7 +95,7 @@ def test_a_stale_source_is_accepted_as_far_as_its_row_says() -> None:
 
 
 def test_a_worse_vote_is_never_masked_and_comes_first() -> None:
-    decision = decide(bureau_state="missing", fraud_probability=0.3, blacklist_hits=2.0, default_probability=0.9)
+    decision = decide(bureau_state="missing", fraud_probability=0.2, blacklist_hits=2.0, default_probability=0.9)
     assert decision.outcome == Outcome.DECLINE
     assert codes(decision) == ["BLACKLISTED", "GRADE_TOO_LOW", "SOURCE_MISSING", "FRAUD_SUSPECTED"]
     assert decision.explain == ("fraud", "default")
