@@ -18,12 +18,10 @@ from rich.table import Table
 
 from bench import history, world
 from bench.serving import SECRET, client, server_process
-from bench.train import SCHEMAS
 from features.embedded import embedded_store
 from features.load import load_history, load_profiles
 from features.store import Store
 from features.tokens import Tokenizer
-from models.evaluate import auc
 from proto.miaopi.v1 import decision_pb2 as pb
 
 DEMO_SEED = 11
@@ -54,7 +52,7 @@ def run() -> None:
 
 async def _load(url: str, made: world.World, cut: int) -> None:
     """Profiles and the events before `cut` into the store."""
-    of_product = history.schemas_by_product(SCHEMAS)
+    of_product = history.schemas_by_product()
     tokenizer = Tokenizer(SECRET.encode())
     redis = Redis.from_url(url)
     store = Store(redis, "demo", tokenizer, list(of_product.values()))
@@ -102,7 +100,7 @@ def summary(
         "review": count[pb.OUTCOME_REVIEW],
         "decline": count[pb.OUTCOME_DECLINE],
         "automation_rate": round(float(np.mean(outcome != pb.OUTCOME_REVIEW)), 4),
-        "fraud_auc": round(auc(fraud.astype(np.int8), np.array([r.fraud_probability for r in replies])), 4),
+        "fraud_auc": round(world.auc(np.array([r.fraud_probability for r in replies]), fraud), 4),
         "fraud_recall": round(float(np.mean(~approved[fraud])), 4),
         "bad_rate_all": round(float(np.mean(bad)), 4),
         "bad_rate_approved": round(float(np.mean(bad[approved])), 4),

@@ -12,12 +12,13 @@ from proto.miaopi.v1.decision_pb2 import DecideRequest, PutProfileRequest, Repor
 from server import wire
 from server.settings import Settings
 
+SCHEMAS = ("consumer", "auto")
 Event = DecideRequest | ReportOutcomeRequest
 
 
-def schemas_by_product(names: Sequence[str]) -> dict[str, Schema]:
-    """The shipped schemas by the products they serve."""
-    loaded = [schemas.load(Settings().schemas / f"{name}.yaml") for name in names]
+def schemas_by_product() -> dict[str, Schema]:
+    """The schemas of the world by the products they serve."""
+    loaded = [schemas.load(Settings().schemas / f"{name}.yaml") for name in SCHEMAS]
     return {product: schema for schema in loaded for product in schema.products}
 
 

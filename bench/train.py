@@ -12,12 +12,11 @@ from models.train import train
 
 TRAIN_SEED = 1
 TRAIN_APPLICATIONS = 30_000
-SCHEMAS = ("consumer", "auto")
 
 
 def run(out: Path) -> list[Path]:
     """Train both bundles into `out`; their folders."""
-    of_product = history.schemas_by_product(SCHEMAS)
+    of_product = history.schemas_by_product()
     made = world.build(TRAIN_SEED, TRAIN_APPLICATIONS)
     tokenizer = Tokenizer(SECRET.encode())
     known = history.profiles(made.profiles, of_product, tokenizer)
@@ -27,4 +26,4 @@ def run(out: Path) -> list[Path]:
         rows = replay(past, lambda n: progress.advance(task, n))
     name, figure = world.best_single_feature(rows["consumer"])
     print(f"best single feature for fraud, consumer: {name}, AUC {figure:.3f}")
-    return [train(rows[schema], out / schema) for schema in SCHEMAS]
+    return [train(rows[schema], out / schema) for schema in history.SCHEMAS]

@@ -96,13 +96,18 @@ def single_auc(values: np.typing.NDArray[np.float32], bad: population.Bools) -> 
         return 0.5
     best = 0.5
     for missing in (np.median(present), present.min() - 1, present.max() + 1):
-        _, group, size = np.unique(np.where(np.isnan(values), missing, values), return_inverse=True, return_counts=True)
-        rank = (np.cumsum(size) - (size - 1) / 2)[group]  # ties share their mean rank
-        positives = int(bad.sum())
-        below = rank[bad].sum() - positives * (positives + 1) / 2
-        auc = below / (positives * (len(bad) - positives))
-        best = max(best, auc, 1 - auc)
-    return float(best)
+        one_way = auc(np.where(np.isnan(values), missing, values), bad)
+        best = max(best, one_way, 1 - one_way)
+    return best
+
+
+def auc(values: np.typing.NDArray[np.floating], bad: population.Bools) -> float:
+    """AUC of [N] values without NaN, ties counting half. Here because the demo runs without scikit-learn."""
+    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # ties share their mean rank
+    positives = int(bad.sum())
+    below = rank[bad].sum() - positives * (positives + 1) / 2
+    return float(below / (positives * (len(bad) - positives)))
 
 
 def _defaults(rng: np.random.Generator, people: People, drawn: Applications) -> population.Bools:

@@ -38,7 +38,7 @@ def served() -> dict[str, Product]:
 def past() -> History:
     """A small world: its events, and its profiles by applicant."""
     made = world.build(7, APPLICATIONS)
-    of_product = history.schemas_by_product(("consumer", "auto"))
+    of_product = history.schemas_by_product()
     known = history.profiles(made.profiles, of_product, TOKENIZER)
     return history.history(made.events, known, of_product, TOKENIZER)
 
