@@ -110,8 +110,8 @@ def summary(
 
 
 def _examples(replies: Sequence[pb.DecideResponse]) -> list[pb.DecideResponse]:
-    """The last decision of each outcome."""
-    return list({reply.outcome: reply for reply in replies}.values())
+    """Of each outcome the decision with most to say."""
+    return list({reply.outcome: reply for reply in sorted(replies, key=lambda r: (r.outcome, len(r.reasons)))}.values())
 
 
 def _show(reply: pb.DecideResponse) -> None:

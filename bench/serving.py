@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,21 +24,28 @@ SECRET = "a secret of benchmarks"
 
 @contextmanager
 def server_process(
-    redis_url: str, *, tenant: str = "demo", program: tuple[str, ...] = ("-m", "server"), **settings: str | Path
+    redis_url: str,
+    *,
+    tenant: str = "demo",
+    program: tuple[str, ...] = ("-m", "server"),
+    log: IO[bytes] | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    **settings: str | Path,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Start a server, wait until it is healthy, give its address and process; stop it and check that it ended well.
 
-    settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
+    log: where its log goes, else this process's standard error. credentials: with which to ask for its health, where
+    it has TLS. settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
     """
     with tempfile.TemporaryDirectory(prefix="miaopi-") as folder:
-        address = f"unix:{folder}/server.sock"
+        address = str(settings.get("listen", f"unix:{folder}/server.sock"))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MIAOPI_")} | {
             "REDIS_URL": redis_url, "MIAOPI_LISTEN": address, "MIAOPI_TOKEN_SECRETS": json.dumps({tenant: SECRET}),
         }  # fmt: skip
         environment |= {f"MIAOPI_{name.upper()}": str(value) for name, value in settings.items()}
-        process = subprocess.Popen([sys.executable, *program], env=environment)
+        process = subprocess.Popen([sys.executable, *program], env=environment, stderr=log)
         try:
-            _wait_until_healthy(address, process)
+            _wait_until_healthy(address, process, credentials)
             yield address, process
         finally:
             if process.poll() is None:
@@ -54,9 +62,11 @@ def client(address: str) -> Iterator[DecisionServiceStub]:
         yield DecisionServiceStub(channel)
 
 
-def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_healthy(
+    address: str, process: subprocess.Popen[bytes], credentials: grpc.ChannelCredentials | None
+) -> None:
     deadline = time.monotonic() + START_SECONDS
-    with grpc.insecure_channel(address) as channel:
+    with grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             if process.poll() is not None:

@@ -24,6 +24,7 @@ def run(out: Path) -> list[Path]:
     with Progress() as progress:
         task = progress.add_task("replay", total=len(past.events))
         rows = replay(past, lambda n: progress.advance(task, n))
-    name, figure = world.best_single_feature(rows["consumer"])
-    print(f"best single feature for fraud, consumer: {name}, AUC {figure:.3f}")
+    for schema in history.SCHEMAS:
+        name, figure = world.best_single_feature(rows[schema])
+        print(f"best single feature for fraud, {schema}: {name}, AUC {figure:.3f}")
     return [train(rows[schema], out / schema) for schema in history.SCHEMAS]

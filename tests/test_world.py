@@ -13,7 +13,7 @@ from features.replay import replay
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 
-SCHEMAS = history.schemas_by_product(("consumer", "auto"))
+SCHEMAS = history.schemas_by_product()
 
 
 @pytest.fixture(scope="module")
