@@ -4,6 +4,7 @@ The same function serves and makes training rows. Sums in float64, columns in fl
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,33 @@ from features.schema import (
 DAY_MS = 86_400_000.0
 _ENTITY_COLUMN = {name: i for i, name in enumerate(ENTITY_STATS)}
 _GRAPH_COLUMN = {name: i for i, name in enumerate(GRAPH_STATS)}
+
+
+class _Plan:
+    """Where the columns of velocity and graph features come from; made once for a schema.
+
+    velocity, slot, stat: int64 [n], features of entities with one slot; several: (column, slots, statistic) of the
+    others, of which a feature takes the largest; graph, graph_stat: int64 [m].
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        single, graph = [], []
+        self.several: list[tuple[int, slice, int]] = []
+        for column, feature in enumerate(schema.features):
+            if feature.origin == "velocity":
+                entity, stat = schema.entities[feature.entity], _ENTITY_COLUMN[feature.stat]
+                if entity.slots == 1:
+                    single.append((column, entity.first_slot, stat))
+                else:
+                    slots = slice(entity.first_slot, entity.first_slot + entity.slots)
+                    self.several.append((column, slots, stat))
+            elif feature.origin == "graph":
+                graph.append((column, _GRAPH_COLUMN[feature.stat]))
+        self.velocity, self.slot, self.stat = np.array(single, dtype=np.int64).reshape(-1, 3).T
+        self.graph, self.graph_stat = np.array(graph, dtype=np.int64).reshape(-1, 2).T
+
+
+_plan = cache(_Plan)
 
 
 def assemble(
@@ -46,14 +74,11 @@ def assemble(
             features[b, schema.column[f"{source.name}_age_days"]] = age_days
             source_state[b, s] = SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE
     entity_state = view.entity_state[rows, : schema.slots]
-    with np.errstate(all="ignore"):
-        for i, feature in enumerate(schema.features):
-            if feature.origin == "velocity":
-                entity = schema.entities[feature.entity]
-                slots = slice(entity.first_slot, entity.first_slot + entity.slots)
-                features[:, i] = np.fmax.reduce(entity_state[:, slots, _ENTITY_COLUMN[feature.stat]], axis=1)
-            elif feature.origin == "graph":
-                features[:, i] = view.graph_state[rows, _GRAPH_COLUMN[feature.stat]]
+    plan = _plan(schema)
+    features[:, plan.velocity] = entity_state[:, plan.slot, plan.stat]
+    for column, slots, stat in plan.several:
+        features[:, column] = np.fmax.reduce(entity_state[:, slots, stat], axis=1)
+    features[:, plan.graph] = view.graph_state[rows][:, plan.graph_stat]
     for i, expression in schema.crosses:
         features[:, i] = expression(lambda name: features[:, schema.column[name]])
     return Snapshot(
