@@ -5,6 +5,7 @@ token in one place only (R20, R21).
 """
 
 import math
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def check_text(name: str, text: str, longest: int) -> str:
         raise InvalidFieldError(name, "is missing")
     if len(text.encode()) > longest:
         raise InvalidFieldError(name, f"is longer than {longest} bytes")
-    if not text.isprintable():
+    if any(unicodedata.category(c) == "Cc" for c in text):
         raise InvalidFieldError(name, "has control characters")
     return text
 

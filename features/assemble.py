@@ -11,16 +11,11 @@ from numpy.typing import NDArray
 
 from features.application import Application, Profile, Snapshot
 from features.graph import NEIGHBOR_COLUMNS, Neighborhood
-from features.schema import (
-    ENTITY_STATS,
-    GRAPH_STATS,
-    SOURCE_FRESH,
-    SOURCE_MISSING,
-    SOURCE_STALE,
-    Schema,
-)
+from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 DAY_MS = 86_400_000.0
+SKEW_MS = 300_000  # by which the clock of whoever fetched may be ahead of the store's
 _ENTITY_COLUMN = {name: i for i, name in enumerate(ENTITY_STATS)}
 _GRAPH_COLUMN = {name: i for i, name in enumerate(GRAPH_STATS)}
 
@@ -66,12 +61,16 @@ def assemble(
         for name, number in application.numbers.items():
             features[b, schema.column[name]] = number
         for s, source in enumerate(schema.sources.values()):
+            completeness = schema.column[f"{source.name}_completeness"]
+            features[b, completeness] = 0
             profile = profiles[b].get(source.name)
-            if profile is None:
+            age_ms = 0 if profile is None else view.time_ms[rows[b]] - profile.fetched_at_ms
+            if profile is None or age_ms < -SKEW_MS:  # what was fetched after the application is not known at it
                 continue
+            age_days = max(age_ms, 0) / DAY_MS
             features[b, source.columns] = profile.numbers
-            age_days = (view.time_ms[rows[b]] - profile.fetched_at_ms) / DAY_MS
             features[b, schema.column[f"{source.name}_age_days"]] = age_days
+            features[b, completeness] = np.mean(~np.isnan(profile.numbers))
             source_state[b, s] = SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE
     entity_state = view.entity_state[rows, : schema.slots]
     plan = _plan(schema)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Application, Report
@@ -16,7 +17,7 @@ from features.schema import RECORD_MAX, SLOTS_MAX, Schema
 
 EVENT_VERSION = 1
 APPLICATION, REPORT = 1, 2
-LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD = -2, -1, 0, 1
+LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD, LABEL_PRESUMED_GOOD = -2, -1, 0, 1, 2
 
 EVENT = np.dtype(
     [
@@ -68,14 +69,24 @@ def pack_report(report: Report, schema: Schema) -> bytes:
 
 
 def label_value(schema: Schema, label: str, kind: str) -> int:
-    """What an outcome kind makes of a label: LABEL_BAD, LABEL_GOOD, LABEL_UNKNOWN or LABEL_UNCHANGED."""
+    """What an outcome kind makes of a label: one of the LABEL_ constants."""
     if kind == "retracted":
         return LABEL_UNKNOWN
     if label not in schema.labels:
         return LABEL_UNCHANGED
     if kind in schema.labels[label].bad:
         return LABEL_BAD
+    if kind in schema.labels[label].presumed_good:
+        return LABEL_PRESUMED_GOOD
     return LABEL_GOOD if kind in schema.labels[label].good else LABEL_UNCHANGED
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def settle(known: int, reported: int) -> int:
+    """The label after a report: the last word counts, but what is only presumed good takes back nothing known."""
+    if reported == LABEL_PRESUMED_GOOD:
+        return LABEL_GOOD if known == LABEL_UNKNOWN else known
+    return known if reported == LABEL_UNCHANGED else reported
 
 
 def finish(packed: bytes, subject: int, sequence: int) -> bytes:

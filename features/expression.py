@@ -13,9 +13,10 @@ class ExpressionError(ValueError):
 
 
 class Expression:
-    """Arithmetic over feature names: + - * /, numbers, and min, max, median of what is present.
+    """Arithmetic over feature names: + - * /, numbers, min, max, and median of what is present.
 
-    Evaluated on float64 columns; division by zero and a missing operand give NaN, min, max and median skip NaN.
+    Evaluated on float64 columns. Division by zero and a missing operand give NaN; only median skips what is missing,
+    and of an even number it is the lower one: losing a value must not flatter.
     """
 
     _OPERATORS: ClassVar[dict[type, Callable[..., Any]]] = {
@@ -58,7 +59,7 @@ class Expression:
                 return self._OPERATORS[type(operator)](self._evaluate(left, column), self._evaluate(right, column))
             case ast.Call(ast.Name(function), arguments):
                 values = np.stack(np.broadcast_arrays(*(self._evaluate(a, column) for a in arguments)))
-                return _SKIP_MISSING[function](values)
+                return _FUNCTIONS[function](values)
             case ast.Name(name):
                 return column(name)
             case ast.Constant(value):
@@ -67,16 +68,14 @@ class Expression:
 
 
 def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """float64 [B]: median over axis 0 of what is present, NaN where nothing is; np.nanmedian warns and is slow."""
+    """float64 [B]: lower median over axis 0 of what is present, NaN where nothing is."""
     ordered = np.sort(values, axis=0)  # NaN sorts last
     present = np.count_nonzero(~np.isnan(values), axis=0)
-    low = np.take_along_axis(ordered, np.maximum(present - 1, 0)[None] // 2, axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(present // 2, len(values) - 1)[None], axis=0)[0]
-    return np.where(present == 0, np.nan, (low + high) / 2)
+    return np.take_along_axis(ordered, (np.maximum(present, 1)[None] - 1) // 2, axis=0)[0]
 
 
-_SKIP_MISSING: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "min": lambda v: np.fmin.reduce(v, axis=0),
-    "max": lambda v: np.fmax.reduce(v, axis=0),
+_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "min": lambda v: np.minimum.reduce(v, axis=0),
+    "max": lambda v: np.maximum.reduce(v, axis=0),
     "median": _median,
 }

@@ -13,10 +13,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from features.events import APPLICATION, LABEL_UNCHANGED, LABEL_UNKNOWN, Events
-from features.schema import ENTITY_STATS, GRAPH_STATS, RECORD_MAX, SLOTS_MAX
+from features.events import APPLICATION, LABEL_UNKNOWN, Events, settle
+from features.schema import RECORD_MAX, SLOTS_MAX
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 
-RING = 16  # most recent applications kept of an entity
+RING = 16  # most recent applications of an entity that count
+KEPT = RING + 1  # one more is kept, so that with one masked there are still RING
 FANOUT = 8  # of them, neighbours handed to the GNN
 BUCKETS = 6
 HOUR_MS = 3_600_000.0
@@ -33,12 +35,12 @@ class _State(NamedTuple):
     key: NDArray[np.uint64]  # [H], 0 empty
     place: NDArray[np.int32]  # [H] node
     uses: NDArray[np.int32]  # [N] applications of the entity
-    first_ms: NDArray[np.int64]  # [N]
+    first_ms: NDArray[np.int64]  # [N, 2] of the first and second application
     amount_sum: NDArray[np.float64]  # [N]
     bucket: NDArray[np.int32]  # [N, 4, BUCKETS]
     bucket_epoch: NDArray[np.int32]  # [N, 4] number of the newest bucket
     label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
-    ring: NDArray[np.int32]  # [N, RING] applications
+    ring: NDArray[np.int32]  # [N, KEPT] applications
     time_ms: NDArray[np.int64]  # [A]
     amount: NDArray[np.float64]  # [A]
     node: NDArray[np.int32]  # [A, SLOTS_MAX], -1 absent
@@ -162,9 +164,9 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
     """Empty arrays; the hash has twice as many places as there may be nodes."""
     return _State(
         np.zeros(2, dtype=np.int64), np.zeros(2 * nodes, dtype=np.uint64), np.zeros(2 * nodes, dtype=np.int32),
-        np.zeros(nodes, dtype=np.int32), np.zeros(nodes, dtype=np.int64), np.zeros(nodes, dtype=np.float64),
+        np.zeros(nodes, dtype=np.int32), np.zeros((nodes, 2), dtype=np.int64), np.zeros(nodes, dtype=np.float64),
         np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
-        np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, RING), dtype=np.int32),
+        np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
         np.zeros(applications, dtype=np.int64), np.zeros(applications, dtype=np.float64),
         np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, RECORD_MAX), dtype=np.float32),
         np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
@@ -217,7 +219,6 @@ def _walk(  # type: ignore[no-untyped-def]
                     if s.key[at] == 0:
                         s.key[at] = tokens[i, e]
                         s.place[at] = s.sizes[0]
-                        s.first_ms[s.sizes[0]] = time_ms[i]
                         s.sizes[0] += 1
                     nodes[e] = s.place[at]
             if row_of[i] >= 0:
@@ -244,7 +245,9 @@ def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-unt
         n = nodes[e]
         if n < 0:
             continue
-        s.ring[n, s.uses[n] % RING] = a
+        if s.uses[n] < 2:
+            s.first_ms[n, s.uses[n]] = time_ms
+        s.ring[n, s.uses[n] % KEPT] = a
         s.uses[n] += 1
         s.amount_sum[n] += amount
         for w in range(4):
@@ -256,9 +259,10 @@ def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _relabel(s, a, which, value):  # type: ignore[no-untyped-def]
+def _relabel(s, a, which, reported):  # type: ignore[no-untyped-def]
     """Set one label of application `a`; what it counted before is taken back."""
-    if value == LABEL_UNCHANGED or value == s.label[a, which]:
+    value = settle(s.label[a, which], reported)
+    if value == s.label[a, which]:
         return
     for e in range(SLOTS_MAX):
         n = s.node[a, e]
@@ -271,28 +275,38 @@ def _relabel(s, a, which, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _recent(s, n, masked, out):  # type: ignore[no-untyped-def]
+    """int: how many of node `n`'s latest applications, newest first and without `masked`, went into int32 [RING]."""
+    found = 0
+    for j in range(1, min(s.uses[n], KEPT) + 1):
+        a = s.ring[n, (s.uses[n] - j) % KEPT]
+        if a != masked and found < RING:
+            out[found] = a
+            found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
 def _gather(  # type: ignore[no-untyped-def]
     s, row, nodes, now_ms, amount, masked, links, entity_state, graph_state, neighbor_state, neighbor_mask
 ):
     """Write one row of a Neighborhood; application `masked` (-1: none) is left out as if it had never come."""
     linked = np.empty(SLOTS_MAX * RING, dtype=np.int32)
     shared = np.empty(SLOTS_MAX * RING, dtype=np.int32)
+    recent = np.empty(RING, dtype=np.int32)
     n_linked = 0
     for e in range(SLOTS_MAX):
         n = nodes[e]
         if n < 0:
             continue
-        _entity(s, n, now_ms, amount, masked, entity_state[row, e])
-        k = 0
-        for j in range(1, min(s.uses[n], RING) + 1):
-            a = s.ring[n, (s.uses[n] - j) % RING]
-            if a == masked:
-                continue
+        found = _recent(s, n, masked, recent)
+        _entity(s, n, now_ms, amount, masked, recent[:found], nodes[0], entity_state[row, e])
+        for k in range(found):
+            a = recent[k]
             same = s.node[a, 0] == nodes[0]
             if k < FANOUT:
                 _neighbor(s, a, now_ms, same, neighbor_state[row, e, k])
                 neighbor_mask[row, e, k] = True
-                k += 1
             if links[row, e] and not same:
                 at = 0
                 while at < n_linked and linked[at] != a:
@@ -319,7 +333,7 @@ def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
+def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: ignore[no-untyped-def]
     """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
     count, total = s.uses[n], s.amount_sum[n]
     if masked >= 0:
@@ -335,30 +349,22 @@ def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
             inside -= 1
         out[w] = inside
     out[4] = count
-    last, oldest, labelled, bad, applicants = -1, -1, 0, 0, 0
-    seen = np.empty(RING, dtype=np.int32)
-    for j in range(1, min(s.uses[n], RING) + 1):
-        a = s.ring[n, (s.uses[n] - j) % RING]
-        if a == masked:
-            continue
-        if last < 0:
-            last = a
-        oldest = a
+    labelled, bad, applicants, others = 0, 0, 0, 0
+    for j in range(len(recent)):
+        a = recent[j]
         if s.label[a, 0] >= 0:
             labelled += 1
             bad += s.label[a, 0]
         new = True
-        for i in range(applicants):
-            new = new and seen[i] != s.node[a, 0]
-        if new:
-            seen[applicants] = s.node[a, 0]
-            applicants += 1
+        for i in range(j):
+            new = new and s.node[recent[i], 0] != s.node[a, 0]
+        applicants += new
+        others += new and s.node[a, 0] != applicant
     out[6] = 0.0
-    if last >= 0:
-        first_ms = s.first_ms[n]
-        if masked >= 0 and s.time_ms[masked] == first_ms:  # then the oldest other in the ring
-            first_ms = s.time_ms[oldest]
-        out[6] = (now_ms - first_ms) / HOUR_MS / 24.0
+    if len(recent):
+        last = recent[0]
+        masked_first = masked >= 0 and s.time_ms[masked] == s.first_ms[n, 0]
+        out[6] = (now_ms - s.first_ms[n, 1 if masked_first else 0]) / HOUR_MS / 24.0
         out[5] = (now_ms - s.time_ms[last]) / HOUR_MS
         out[7] = total / count
         if total > 0:
@@ -379,6 +385,7 @@ def _entity(s, n, now_ms, amount, masked, out):  # type: ignore[no-untyped-def]
     out[14] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
     out[15] = fraud_bad + fraud_good
     out[16] = applicants
+    out[17] = others
 
 
 @njit(cache=True, nogil=True)

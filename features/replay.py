@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from features.application import Application, Profile, Report, Snapshot
 from features.assemble import assemble
-from features.events import finish, label_value, pack_application, pack_report, unpack
+from features.events import finish, label_value, pack_application, pack_report, settle, unpack
 from features.graph import EntityGraph
 from features.schema import SLOTS_MAX, Schema
 
@@ -17,7 +17,7 @@ CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhoo
 
 @dataclass(frozen=True)
 class History:
-    """Applications and reports in the order of the log, with the profiles of each applicant by token and source."""
+    """Applications and reports in the order of the log, and profiles by token of whom they know and by source."""
 
     events: Sequence[Application | Report]
     profiles: Mapping[int, Mapping[str, Profile]] = field(default_factory=dict)
@@ -59,9 +59,8 @@ def replay(history: History, progress: Callable[[int], None] = lambda done: None
                 schema = history_schema(history, subject)
                 blobs.append(finish(pack_report(event, schema), subject, sequence))
                 for name in schema.labels:
-                    value = label_value(schema, name, event.kind)
-                    if value >= -1:
-                        label_of[event.application_id][name] = value
+                    label = label_of[event.application_id]
+                    label[name] = settle(label[name], label_value(schema, name, event.kind))
         _observe(graph, chunk, blobs, own, history.profiles, parts)
         progress(len(chunk))
     return {name: _rows(part, label_of) for name, part in parts.items()}

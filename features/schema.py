@@ -7,7 +7,7 @@ or type refuses to load with the file and the key.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,58 +15,14 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from features.expression import Expression, ExpressionError
+from features.specs import FeatureSpec, SchemaSpec
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 SLOTS_MAX = 16  # entity slots of one event
 RECORD_MAX = 8  # numbers of one event
-
-# Statistics of one entity, strictly before the application; columns of `Snapshot.entity_state`, written by
-# features.graph. Unit and the words that follow the entity's name, in Chinese and English.
-ENTITY_STATS: dict[str, tuple[str, str, str]] = {
-    "count_1h": ("applications", "近1小时申请数", "applications in 1 hour"),
-    "count_24h": ("applications", "近24小时申请数", "applications in 24 hours"),
-    "count_7d": ("applications", "近7天申请数", "applications in 7 days"),
-    "count_30d": ("applications", "近30天申请数", "applications in 30 days"),
-    "count_all": ("applications", "累计申请数", "applications ever"),
-    "gap_hours": ("hours", "距上次申请小时数", "hours since the last application"),
-    "age_days": ("days", "首次出现至今天数", "days since first seen"),
-    "amount_mean": ("currency", "历史平均金额", "mean amount so far"),
-    "amount_ratio": ("ratio", "本次金额与历史均值之比", "this amount against the mean so far"),
-    "amount_last_ratio": ("ratio", "本次金额与上次之比", "this amount against the last"),
-    "fraud_count": ("applications", "已确认欺诈数", "confirmed frauds"),
-    "fraud_rate": ("rate", "已知欺诈率(平滑)", "known fraud rate, smoothed"),
-    "recent_fraud_rate": ("rate", "近16笔已知欺诈率(平滑)", "known fraud rate of the last 16, smoothed"),
-    "default_count": ("applications", "已知违约数", "known defaults"),
-    "default_rate": ("rate", "已知违约率(平滑)", "known default rate, smoothed"),
-    "labelled_count": ("applications", "已有结果数", "applications with a known result"),
-    "distinct_applicants": ("applicants", "近16笔中不同申请人数", "different applicants among the last 16"),
-}
-
-# Statistics over all linked entities of a request; columns of `Snapshot.graph_state`.
-GRAPH_STATS: dict[str, tuple[str, str, str]] = {
-    "linked_applications": ("applications", "关联的他人申请数", "applications of others linked to this one"),
-    "linked_applicants": ("applicants", "关联的他人人数", "other applicants linked to this one"),
-    "linked_24h": ("applications", "近24小时关联的他人申请数", "linked applications of others in 24 hours"),
-    "linked_fraud": ("applications", "关联申请中已确认欺诈数", "confirmed frauds among linked applications"),
-    "linked_fraud_rate": ("rate", "关联申请已知欺诈率(平滑)", "known fraud rate of linked applications, smoothed"),
-    "shared_entities": (
-        "entities",
-        "与同一他人申请共用的最多要素数",
-        "most identifiers shared with one other application",
-    ),
-}
-
-# What the application's own fields give a `from: application` feature.
-APPLICATION_FIELDS = (
-    "amount", "term_months", "vehicle_kind", "vehicle_price", "down_payment", "vehicle_age_months",
-    "vehicle_mileage_km", "battery_health",
-)  # fmt: skip
-
-OUTCOME_KINDS = (
-    "fraud_confirmed", "fraud_cleared", "first_payment_default", "past_due_30", "past_due_90", "repaid", "retracted",
-)  # fmt: skip
-
 SOURCE_FRESH, SOURCE_STALE, SOURCE_MISSING = 0, 1, 2
 SOURCE_STATES = ("fresh", "stale", "missing")
 
@@ -92,7 +48,10 @@ class Entity:
 
 @dataclass(frozen=True)
 class Source:
-    """An external source of features, which stand in `columns` of a row; older than `fresh_days` it is stale."""
+    """An external source of features, which stand in `columns` of a row; older than `fresh_days` it is stale.
+
+    It knows the entity in `slot` of an application: the applicant's unless the schema says `of`.
+    """
 
     name: str
     zh: str
@@ -100,6 +59,7 @@ class Source:
     fresh_days: float
     features: tuple[str, ...]
     columns: tuple[int, ...]
+    slot: int
 
     @property
     def layout(self) -> bytes:
@@ -133,19 +93,8 @@ class Label:
     name: str
     bad: tuple[str, ...]
     good: tuple[str, ...]
+    presumed_good: tuple[str, ...]
     uses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """How a flat table of this schema is read; `time` counts steps of `time_unit_ms`, `amount` is in major units."""
-
-    time: str
-    time_unit_ms: int
-    amount: str
-    entities: Mapping[str, str]
-    labels: Mapping[str, Mapping[str, Any]]
-    features: Mapping[str, str]
 
 
 class Schema:
@@ -158,37 +107,36 @@ class Schema:
     def __init__(self, document: Mapping[str, Any], path: str) -> None:
         self.document = dict(document)
         self._path = path
-        known = {"name", "version", "products", "currency", "amount_minor", "term_months", "entities", "record",
-                 "minor_units", "sources", "features", "velocity", "graph", "labels", "table"}  # fmt: skip
-        self._refuse_unknown(document, known, "top level")
-        self.name: str = self._need(document, "name", str)
-        self.version: int = self._need(document, "version", int)
-        self.products: tuple[str, ...] = tuple(self._need(document, "products", list))
-        self.currency: str = self._need(document, "currency", str)
-        self.minor_per_major = 10 ** int(document.get("minor_units", 2))
-        self.amount_minor: tuple[int, int] = self._pair(document, "amount_minor")
-        self.term_months: tuple[int, int] = self._pair(document, "term_months")
-        self.entities = self._entities(self._need(document, "entities", dict))
+        try:
+            spec = SchemaSpec.model_validate(self.document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise self._error(key, f"{first['msg']}, is {first['input']!r}") from None
+        self.name, self.version, self.currency = spec.name, spec.version, spec.currency
+        self.products = spec.products
+        self.minor_per_major = 10**spec.minor_units
+        self.amount_minor, self.term_months = spec.amount_minor, spec.term_months
+        self.record, self.table = spec.record, spec.table
+        self.entities = self._entities(spec)
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
             raise self._error("entities", f"{self.slots} slots, at most {SLOTS_MAX}")
-        self.features = self._features(document)
+        self.features = self._features(spec)
         self.feature_names = tuple(f.name for f in self.features)
         self.column = {name: i for i, name in enumerate(self.feature_names)}
         if len(self.column) != len(self.features):
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
-        self.sources = self._sources(self._need(document, "sources", dict))
-        self.labels = self._labels(self._need(document, "labels", dict))
-        self.record: tuple[str, ...] = tuple(document.get("record", ()))
-        for name in self.record:
-            if name not in self.column or self.features[self.column[name]].origin not in ("request", "application"):
-                raise self._error("record", f"{name!r} is not a feature of the request")
-        if len(self.record) > RECORD_MAX:
-            raise self._error("record", f"{len(self.record)} numbers, at most {RECORD_MAX}")
+        self.sources = self._sources(spec)
+        self.labels = {
+            name: Label(name, label.bad, label.good, label.presumed_good, label.uses)
+            for name, label in spec.labels.items()
+        }
         self.crosses = self._crosses()
-        self.table = self._table(document.get("table"))
-        canonical = json.dumps(self.document, sort_keys=True, ensure_ascii=False)
+        self._check_names(spec)
+        # the order of keys counts: it fixes slots and columns; so do the statistics that the graph computes
+        canonical = json.dumps([self.document, list(ENTITY_STATS), list(GRAPH_STATS)], ensure_ascii=False)
         self.fingerprint = hashlib.blake2b(canonical.encode(), digest_size=8).digest()
 
     @property
@@ -215,140 +163,90 @@ class Schema:
     def _error(self, key: str, reason: str) -> SchemaError:
         return SchemaError(f"{self._path}: {key}: {reason}")
 
-    def _refuse_unknown(self, mapping: Mapping[str, Any], known: set[str], key: str) -> None:
-        unknown = sorted(set(mapping) - known)
-        if unknown:
-            raise self._error(key, f"unknown key {', '.join(map(repr, unknown))}")
+    def _known(self, key: str, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            raise self._error(key, f"unknown name {name!r}; known are {', '.join(known)}")
 
-    def _need(self, mapping: Mapping[str, Any], key: str, kind: type) -> Any:
-        if key not in mapping:
-            raise self._error(key, "is missing")
-        if not isinstance(mapping[key], kind) or isinstance(mapping[key], bool):
-            raise self._error(key, f"must be a {kind.__name__}, is {mapping[key]!r}")
-        return mapping[key]
+    def _check_names(self, spec: SchemaSpec) -> None:
+        """Names that one section uses of another."""
+        for name in self.record:
+            self._known("record", name, [f.name for f in self.features if f.origin in ("request", "application")])
+        for feature in spec.features:
+            for label in feature.monotone:
+                self._known(f"features.{feature.name}.monotone", label, self.labels)
+        if self.table is not None:
+            for entity in self.table.entities:
+                self._known("table.entities", entity, self.entities)
+            for name in self.table.features:
+                self._known("table.features", name, self.feature_names)
+            for label in self.table.labels:
+                self._known("table.labels", label, self.labels)
+            if next(iter(self.entities)) not in self.table.entities:
+                raise self._error("table.entities", "the first entity, the applicant, has no column")
 
-    def _pair(self, mapping: Mapping[str, Any], key: str) -> tuple[int, int]:
-        pair = self._need(mapping, key, list)
-        if len(pair) != 2 or not all(isinstance(v, int) for v in pair) or pair[0] > pair[1]:
-            raise self._error(key, f"must be [low, high] in whole numbers, is {pair!r}")
-        return pair[0], pair[1]
-
-    def _entities(self, raw: Mapping[str, Any]) -> dict[str, Entity]:
+    def _entities(self, spec: SchemaSpec) -> dict[str, Entity]:
         entities: dict[str, Entity] = {}
         slot = 0
-        for name, spec in raw.items():
-            self._refuse_unknown(spec, {"zh", "en", "slots", "link", "personal", "consent", "of"}, f"entities.{name}")
-            of = tuple(spec.get("of", ()))
-            for part in of:
-                if part not in entities or entities[part].slots != 1:
-                    raise self._error(f"entities.{name}.of", f"{part!r} is no single-slot entity declared before")
-            entity = Entity(
-                name, self._need(spec, "zh", str), self._need(spec, "en", str), slot, spec.get("slots", 1),
-                spec.get("link", False), spec.get("personal", False), spec.get("consent", ""), of,
-            )  # fmt: skip
-            entities[name] = entity
-            slot += entity.slots
-        if not entities:
-            raise self._error("entities", "at least one, the applicant, is needed")
+        for name, e in spec.entities.items():
+            for part in e.of:
+                self._known(f"entities.{name}.of", part, [n for n, known in entities.items() if known.slots == 1])
+            entities[name] = Entity(name, e.zh, e.en, slot, e.slots, e.link, e.personal, e.consent, e.of)
+            slot += e.slots
         return entities
 
-    def _features(self, document: Mapping[str, Any]) -> tuple[Feature, ...]:
-        sources = self._need(document, "sources", dict)
-        features = [self._feature(spec, sources) for spec in self._need(document, "features", list)]
-        for name in sources:
+    def _features(self, spec: SchemaSpec) -> tuple[Feature, ...]:
+        features = [self._feature(feature, spec.sources) for feature in spec.features]
+        for name, source in spec.sources.items():
+            zh, en = source.zh, source.en
+            features.append(Feature(f"{name}_age_days", "source", f"{zh}数据天数", f"age of {en} data", "days", name))
             features.append(
-                Feature(
-                    f"{name}_age_days",
-                    "source",
-                    f"{sources[name]['zh']}数据天数",
-                    f"age of {sources[name]['en']} data",
-                    "days",
-                    name,
-                )
+                Feature(f"{name}_completeness", "source", f"{zh}数据完整度", f"completeness of {en} data", "rate", name)
             )
-        for entity, stats in document.get("velocity", {}).items():
-            if entity not in self.entities:
-                raise self._error(f"velocity.{entity}", "no such entity")
+        for entity, stats in spec.velocity.items():
+            self._known("velocity", entity, self.entities)
             for stat in stats:
-                if stat not in ENTITY_STATS:
-                    raise self._error(f"velocity.{entity}", f"unknown statistic {stat!r}")
+                self._known(f"velocity.{entity}", stat, ENTITY_STATS)
                 unit, zh, en = ENTITY_STATS[stat]
-                owner = self.entities[entity]
+                owner, unit = self.entities[entity], self.currency if unit == "currency" else unit
                 features.append(
                     Feature(
                         f"{entity}_{stat}",
                         "velocity",
                         f"同一{owner.zh}{zh}",
                         f"{owner.en}: {en}",
-                        self.currency if unit == "currency" else unit,
+                        unit,
                         entity=entity,
                         stat=stat,
                     )
                 )
-        for stat in document.get("graph", ()):
-            if stat not in GRAPH_STATS:
-                raise self._error("graph", f"unknown statistic {stat!r}")
+        for stat in spec.graph:
+            self._known("graph", stat, GRAPH_STATS)
             unit, zh, en = GRAPH_STATS[stat]
             features.append(Feature(stat, "graph", zh, en, unit, stat=stat))
         return tuple(features)
 
-    def _feature(self, spec: Mapping[str, Any], sources: Mapping[str, Any]) -> Feature:
-        name = self._need(spec, "name", str)
-        key = f"features.{name}"
-        self._refuse_unknown(
-            spec,
-            {"name", "from", "cross", "unit", "range", "type", "values", "monotone", "personal", "zh", "en"}, key
-        )  # fmt: skip
-        if ("cross" in spec) == ("from" in spec):
-            raise self._error(key, "needs either 'from' or 'cross'")
-        came_from = spec.get("from", "cross")
-        if came_from == "application" and name not in APPLICATION_FIELDS:
-            raise self._error(key, f"an application has no field {name!r}; it has {', '.join(APPLICATION_FIELDS)}")
-        if came_from not in ("application", "request", "cross") and came_from not in sources:
-            raise self._error(key, f"unknown source {came_from!r}")
-        kind = spec.get("type", "number")
-        if kind not in ("number", "category") or (kind == "category") != ("values" in spec):
-            raise self._error(key, "type must be number, or category with its values")
-        if any(v not in (-1, 0, 1) for v in spec.get("monotone", {}).values()):
-            raise self._error(key, "monotone must be -1, 0 or 1")
+    def _feature(self, spec: FeatureSpec, sources: Collection[str]) -> Feature:
+        origin = spec.came_from or "cross"
+        if origin not in ("application", "request", "cross"):
+            self._known(f"features.{spec.name}.from", origin, ["application", "request", *sources])
         return Feature(
-            name,
-            came_from if came_from in ("application", "request", "cross") else "source",
-            self._need(spec, "zh", str),
-            self._need(spec, "en", str),
-            spec.get("unit", ""),
-            came_from if came_from in sources else "",
-            tuple(map(float, spec["range"])) if "range" in spec else None,  # type: ignore[arg-type]
-            tuple(spec.get("values", ())),
-            spec.get("monotone", {}),
-            spec.get("personal", False),
-            spec.get("cross", ""),
-        )
+            spec.name, "source" if origin in sources else origin, spec.zh, spec.en, spec.unit,
+            origin if origin in sources else "", spec.range, spec.values, spec.monotone, spec.personal, spec.cross,
+        )  # fmt: skip
 
-    def _sources(self, raw: Mapping[str, Any]) -> dict[str, Source]:
+    def _sources(self, spec: SchemaSpec) -> dict[str, Source]:
         sources = {}
-        for name, spec in raw.items():
-            self._refuse_unknown(spec, {"fresh_days", "zh", "en"}, f"sources.{name}")
-            names = tuple(f.name for f in self.features if f.source == name and f.name != f"{name}_age_days")
+        for name, source in spec.sources.items():
+            names = tuple(f.name for f in spec.features if f.came_from == name)
             if not names:
                 raise self._error(f"sources.{name}", "no feature comes from it")
+            about = source.of or next(iter(self.entities))
+            self._known(f"sources.{name}.of", about, [n for n, e in self.entities.items() if e.slots == 1])
             sources[name] = Source(
-                name, self._need(spec, "zh", str), self._need(spec, "en", str), spec["fresh_days"], names,
-                tuple(self.column[n] for n in names),
+                name, source.zh, source.en, source.fresh_days, names, tuple(self.column[n] for n in names),
+                self.entities[about].first_slot,
             )  # fmt: skip
         return sources
-
-    def _labels(self, raw: Mapping[str, Any]) -> dict[str, Label]:
-        labels = {}
-        for name, spec in raw.items():
-            self._refuse_unknown(spec, {"bad", "good", "uses"}, f"labels.{name}")
-            if name not in ("fraud", "default"):
-                raise self._error(f"labels.{name}", "a label is fraud or default")
-            for kind in (*spec["bad"], *spec["good"]):
-                if kind not in OUTCOME_KINDS:
-                    raise self._error(f"labels.{name}", f"unknown outcome {kind!r}")
-            labels[name] = Label(name, tuple(spec["bad"]), tuple(spec["good"]), tuple(spec["uses"]))
-        return labels
 
     def _crosses(self) -> tuple[tuple[int, Expression], ...]:
         """Column and compiled expression of every cross feature; one may use those before it."""
@@ -368,17 +266,6 @@ class Schema:
 
     def _origin(self, name: str) -> str:
         return self.features[self.column[name]].origin if name in self.column else ""
-
-    def _table(self, raw: Mapping[str, Any] | None) -> Table | None:
-        if raw is None:
-            return None
-        self._refuse_unknown(raw, {"time", "time_unit_ms", "amount", "entities", "labels", "features"}, "table")
-        for name in raw["entities"]:
-            if name not in self.entities:
-                raise self._error(f"table.entities.{name}", "no such entity")
-        return Table(
-            raw["time"], raw["time_unit_ms"], raw["amount"], raw["entities"], raw["labels"], raw.get("features", {})
-        )
 
 
 def load(path: str | Path) -> Schema:

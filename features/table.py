@@ -32,23 +32,26 @@ class TableRow:
 
 
 def read(schema: Schema, path: Path) -> list[TableRow]:
-    """The rows of a Parquet file in order of time. Raises SchemaError naming the missing column."""
+    """The rows of a Parquet file in order of time. Raises SchemaError naming the column."""
     table = schema.table
     if table is None:
         raise SchemaError(f"{schema.name}: table: is missing, so {path} cannot be read")
     frame = pl.read_parquet(path)
     wanted = [table.time, table.amount, *table.entities.values(), *table.features.values()]
-    missing = [c for c in [*wanted, *(spec["column"] for spec in table.labels.values())] if c not in frame.columns]
+    missing = [c for c in [*wanted, *(spec.column for spec in table.labels.values())] if c not in frame.columns]
     if missing:
         raise SchemaError(f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
+    for column in (table.time, table.amount, table.entities[next(iter(schema.entities))]):
+        if frame[column].null_count():
+            raise SchemaError(f"{path}: column {column}: {frame[column].null_count()} rows are empty")
     applicant, *others = schema.entities
     rows = []
     for i, row in enumerate(frame.sort(table.time, maintain_order=True).iter_rows(named=True)):
         kinds = []
         for name, spec in table.labels.items():
-            if row[spec["column"]] in spec["bad"]:
+            if row[spec.column] in spec.bad:
                 kinds.append(schema.labels[name].bad[0])
-            elif row[spec["column"]] in spec["good"]:
+            elif row[spec.column] in spec.good:
                 kinds.append(schema.labels[name].good[0])
         rows.append(
             TableRow(
@@ -56,7 +59,11 @@ def read(schema: Schema, path: Path) -> list[TableRow]:
                 EPOCH_MS + int(row[table.time]) * table.time_unit_ms,
                 round(row[table.amount] * schema.minor_per_major),
                 str(row[table.entities[applicant]]),
-                tuple((e, str(row[table.entities[e]])) for e in others if e in table.entities),
+                tuple(
+                    (e, str(row[table.entities[e]]))
+                    for e in others
+                    if e in table.entities and row[table.entities[e]] is not None
+                ),
                 {name: row[column] for name, column in table.features.items() if row[column] is not None},
                 tuple(kinds),
             )

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from features.application import Snapshot
 from features.graph import FANOUT, NEIGHBOR_COLUMNS
 from features.replay import Rows
-from features.schema import ENTITY_STATS, SOURCE_FRESH, Schema
+from features.schema import SOURCE_FRESH, Schema
+from features.statistics import ENTITY_STATS
 
 FRAUD_COLUMN = NEIGHBOR_COLUMNS.index("fraud")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.events import APPLICATION, EVENT, EVENT_VERSION, REPORT, Events
+from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_PRESUMED_GOOD, REPORT, Events
 from features.graph import (
     BUCKETS,
     FANOUT,
@@ -22,7 +22,8 @@ from features.graph import (
     Neighborhood,
     SequenceGapError,
 )
-from features.schema import ENTITY_STATS, GRAPH_STATS, SLOTS_MAX
+from features.schema import SLOTS_MAX
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 SLOTS = 4
 LINKS = np.array([False, True, True, False] + [False] * (SLOTS_MAX - SLOTS))
@@ -49,7 +50,7 @@ def applications() -> st.SearchStrategy[Item]:
 
 
 def reports() -> st.SearchStrategy[Item]:
-    label = st.sampled_from([-2, -1, 0, 1])
+    label = st.sampled_from([-2, -1, 0, 1, LABEL_PRESUMED_GOOD])
     return st.builds(
         Item, st.sampled_from([0, 5]), st.just(()), st.just(0.0), st.integers(0, 40), label, label
     )  # fmt: skip
@@ -65,6 +66,7 @@ def encode(items: list[Item]) -> Events:
         fields["kind"][i] = APPLICATION if item.subject < 0 else REPORT
         fields["fraud"][i], fields["default"][i] = item.fraud, item.default
         fields["amount"][i] = item.amount
+        fields["record"][i] = np.arange(8) + i
         for slot, entity in enumerate(item.entities):
             if entity or slot == 0:
                 fields["tokens"][i, slot] = 100 * (slot + 1) + entity
@@ -107,6 +109,7 @@ class Oracle:
     def __init__(self) -> None:
         self.graph = nx.Graph()
         self.label: dict[tuple[int, str], int] = {}
+        self.records: dict[int, list[float]] = {}
 
     def history(self, token: int) -> list[int]:
         """Sequence numbers of the applications of an entity, newest first."""
@@ -120,14 +123,18 @@ class Oracle:
     def record(self, event: np.void, time_ms: int) -> None:
         node = ("application", int(event["sequence"]))
         tokens = [int(t) for t in event["tokens"]]
+        self.records[node[1]] = event["record"].tolist()
         self.graph.add_node(node, time_ms=time_ms, amount=float(event["amount"]), applicant=tokens[0])
         self.graph.add_edges_from((node, ("entity", token)) for token in tokens if token)
 
     def report(self, event: np.void) -> None:
         if event["subject"]:
             for name in ("fraud", "default"):
-                if event[name] != -2:
-                    self.label[int(event["subject"]), name] = int(event[name])
+                key, reported = (int(event["subject"]), name), int(event[name])
+                if reported == LABEL_PRESUMED_GOOD:
+                    self.label[key] = max(self.label.get(key, -1), 0)
+                elif reported != -2:
+                    self.label[key] = reported
 
     def rate(self, labels: list[int]) -> float:
         return (labels.count(1) + RATE_PRIOR) / (len(labels) + RATE_WEIGHT)
@@ -135,7 +142,7 @@ class Oracle:
     def labels(self, sequences: list[int], name: str) -> list[int]:
         return [v for v in (self.label.get((s, name), -1) for s in sequences) if v >= 0]
 
-    def entity(self, token: int, now_ms: int, amount: float) -> dict[str, float]:
+    def entity(self, token: int, now_ms: int, amount: float, applicant: int) -> dict[str, float]:
         past = self.history(token)
         facts = [self.facts(s) for s in past]
         stats = dict.fromkeys(ENTITY_STATS, np.nan)
@@ -147,6 +154,7 @@ class Oracle:
             "recent_fraud_rate": self.rate(self.labels(past[:RING], "fraud")), "default_count": default.count(1),
             "default_rate": self.rate(default), "labelled_count": len(fraud),
             "distinct_applicants": len({f["applicant"] for f in facts[:RING]}),
+            "other_applicants": len({f["applicant"] for f in facts[:RING]} - {applicant}),
         }  # fmt: skip
         if past:
             mean = sum(f["amount"] for f in facts) / len(past)
@@ -156,6 +164,13 @@ class Oracle:
             stats["amount_ratio"] = amount / mean if mean else np.nan
             stats["amount_last_ratio"] = amount / facts[0]["amount"] if facts[0]["amount"] else np.nan
         return stats
+
+    def neighbor(self, sequence: int, now_ms: int, applicant: int) -> list[float]:
+        facts = self.facts(sequence)
+        fraud, default = (self.label.get((sequence, name), -1) for name in ("fraud", "default"))
+        labels = [float(fraud == 1), float(fraud == 0), float(default == 1), float(default == 0)]
+        gap_hours = (now_ms - facts["time_ms"]) / HOUR_MS
+        return [gap_hours, facts["amount"], float(facts["applicant"] == applicant), *labels, *self.records[sequence]]
 
     def links(self, tokens: list[int], now_ms: int) -> dict[str, float]:
         shared: dict[int, int] = {}
@@ -188,14 +203,14 @@ def test_equals_oracle(items: list[Item]) -> None:
             if not token:
                 assert np.isnan(view.entity_state[row, slot]).all()
                 continue
-            expected = oracle.entity(token, time_ms, float(event["amount"]))
+            expected = oracle.entity(token, time_ms, float(event["amount"]), tokens[0])
             np.testing.assert_allclose(view.entity_state[row, slot], list(expected.values()), rtol=1e-6)
             newest = oracle.history(token)[:FANOUT]
             assert view.neighbor_mask[row, slot].sum() == len(newest)
-            gaps = [(time_ms - oracle.facts(s)["time_ms"]) / HOUR_MS for s in newest]
-            np.testing.assert_allclose(view.neighbor_state[row, slot, : len(newest), 0], gaps, rtol=1e-6)
-            frauds = [float(oracle.label.get((s, "fraud"), -1) == 1) for s in newest]
-            assert view.neighbor_state[row, slot, : len(newest), 3].tolist() == frauds
+            expected_neighbors = [oracle.neighbor(s, time_ms, tokens[0]) for s in newest]
+            np.testing.assert_allclose(
+                view.neighbor_state[row, slot, : len(newest)], np.array(expected_neighbors).reshape(-1, 15), rtol=1e-6
+            )
         expected = oracle.links(tokens, time_ms)
         assert list(expected) == list(GRAPH_STATS)
         np.testing.assert_allclose(view.graph_state[row], list(expected.values()), rtol=1e-6)
@@ -220,7 +235,7 @@ def test_chunks_and_later_events_change_nothing(items: list[Item], sizes: list[i
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(applications(), min_size=2, max_size=RING), st.data())
+@given(st.lists(applications(), min_size=2, max_size=50), st.data())
 def test_review_masks_own_marks(items: list[Item], data: st.DataObject) -> None:
     """The masked view is the view of a log in which the application comes last instead."""
     chosen = data.draw(st.integers(0, len(items) - 1))
@@ -241,7 +256,7 @@ def test_review_masks_own_marks(items: list[Item], data: st.DataObject) -> None:
 
 def test_correction_takes_back() -> None:
     application, again = Item(0, (1, 1, 0, 0), 10.0), Item(1, (2, 1, 0, 0), 10.0)
-    for reported, expected in (([1], 1), ([1, 0], 0), ([1, -1], 0), ([1, 1], 1), ([0, 1], 1)):
+    for reported, expected in (([1], 1), ([1, 0], 0), ([1, -1], 0), ([1, 1], 1), ([0, 1], 1), ([1, 2], 1), ([2, 1], 1)):
         items = [application, *(Item(1, subject=0, fraud=value) for value in reported), again]
         view = walk(encode(items), [])[0]
         assert view.entity_state[-1, 1, list(ENTITY_STATS).index("fraud_count")] == expected

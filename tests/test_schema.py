@@ -11,6 +11,8 @@ from features.expression import Expression, ExpressionError
 from features.schema import Schema, SchemaError
 from tests.conftest import ROOT
 
+X = {"name": "x", "from": "request", "zh": "x", "en": "x"}
+
 
 @pytest.mark.parametrize("name", ["consumer", "auto", "sffsd"])
 def test_shipped_schemas_load(name: str) -> None:
@@ -31,19 +33,26 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
 @pytest.mark.parametrize(
     ("change", "key", "reason"),
     [
-        ({"nonsense": 1}, "top level", "unknown key 'nonsense'"),
+        ({"nonsense": 1}, "nonsense", "not permitted"),
         ({"amount_minor": [5, 1]}, "amount_minor", "low, high"),
-        ({"version": "1"}, "version", "must be a int"),
-        ({"entities": {}}, "entities", "at least one"),
-        ({"entities": {"a": {"zh": "甲", "en": "a", "slots": 17}}}, "entities", "at most 16"),
-        ({"velocity": {"nobody": ["count_1h"]}}, "velocity.nobody", "no such entity"),
-        ({"velocity": {"device": ["count_5y"]}}, "velocity.device", "unknown statistic"),
-        ({"graph": ["beauty"]}, "graph", "unknown statistic"),
-        ({"record": ["tax_income"]}, "record", "is not a feature of the request"),
-        ({"labels": {"luck": {"bad": [], "good": [], "uses": []}}}, "labels.luck", "fraud or default"),
-        ({"labels": {"fraud": {"bad": ["stolen"], "good": [], "uses": []}}}, "labels.fraud", "unknown outcome"),
-        ({"features": [{"name": "x", "from": "moon", "zh": "x", "en": "x"}]}, "features.x", "unknown source"),
-        ({"features": [{"name": "x", "zh": "x", "en": "x"}]}, "features.x", "either 'from' or 'cross'"),
+        ({"version": "1"}, "version", "valid integer"),
+        ({"entities": {}}, "entities", "at least 1 item"),
+        ({"entities": {"a": {"zh": "甲", "en": "a", "slots": 17}}}, "entities.a.slots", "less than or equal to 16"),
+        ({"entities": {n: {"zh": "甲", "en": n, "slots": 9} for n in "ab"}}, "entities", "at most 16"),
+        ({"velocity": {"nobody": ["count_1h"]}}, "velocity", "unknown name 'nobody'"),
+        ({"velocity": {"device": ["count_5y"]}}, "velocity.device", "unknown name 'count_5y'"),
+        ({"graph": ["beauty"]}, "graph", "unknown name 'beauty'"),
+        ({"record": ["tax_income"]}, "record", "unknown name 'tax_income'"),
+        ({"labels": {"luck": {"bad": [], "good": [], "uses": []}}}, "labels.luck", "'fraud' or 'default'"),
+        ({"labels": {"fraud": {"bad": ["stolen"], "good": [], "uses": ["request"]}}}, "labels.fraud.bad", "'repaid'"),
+        ({"labels": {"fraud": {"bad": ["repaid"], "good": [], "uses": ["reqest"]}}}, "labels.fraud.uses", "'request'"),
+        ({"sources": {"tax": {"zh": "税", "en": "tax"}}}, "sources.tax.fresh_days", "required"),
+        ({"sources": {"tax": {"zh": "税", "en": "tax", "fresh_days": "30"}}}, "sources.tax.fresh_days", "number"),
+        ({"features": [{"name": "x", "from": "moon", "zh": "x", "en": "x"}]}, "features.x", "unknown name 'moon'"),
+        ({"features": [{"name": "x", "zh": "x", "en": "x"}]}, "features.0", "either 'from' or 'cross'"),
+        ({"features": [X | {"monotone": {"defualt": 1}}]}, "features.x.monotone", "unknown name 'defualt'"),
+        ({"features": [X | {"range": [5, 1]}]}, "features.0", "low, high"),
+        ({"features": [X, X]}, "features", "declared twice: x"),
         ({"features": [{"name": "x", "cross": "y **", "zh": "x", "en": "x"}]}, "features.x", "cannot read"),
         ({"features": [{"name": "x", "cross": "y + 1", "zh": "x", "en": "x"}]}, "features.x", "unknown name 'y'"),
     ],
@@ -52,6 +61,8 @@ def test_refusals_name_file_and_key(consumer: Schema, change: dict[str, Any], ke
     document = consumer.document | change
     if "features" in change:
         document = document | {"sources": {}, "velocity": {}, "record": []}
+    if "velocity" not in change and "entities" in change:
+        document = document | {"velocity": {}}
     with pytest.raises(SchemaError, match=r"^w\.yaml: ") as refusal:
         Schema(document, "w.yaml")
     assert key in str(refusal.value) and reason in str(refusal.value)
@@ -74,9 +85,9 @@ def test_expression() -> None:
     for text, expected in (
         ("a / b", [0.5, np.nan, np.nan, np.nan]),
         ("(a + 2 * b) - 1", [4.0, np.nan, 5.0, -1.0]),
-        ("median(a, b, c)", [2.0, 4.0, 3.0, 0.0]),
-        ("min(a, b)", [1.0, 4.0, 0.0, 0.0]),
-        ("max(a, 1)", [1.0, 1.0, 6.0, 1.0]),
+        ("median(a, b, c)", [2.0, 4.0, 0.0, 0.0]),
+        ("min(a, b)", [1.0, np.nan, 0.0, 0.0]),
+        ("max(a, 1)", [1.0, np.nan, 6.0, 1.0]),
     ):
         np.testing.assert_array_equal(Expression(text)(columns.__getitem__), expected, err_msg=text)
 
@@ -85,3 +96,12 @@ def test_expression() -> None:
 def test_expression_refuses(text: str) -> None:
     with pytest.raises(ExpressionError):
         Expression(text)
+
+
+def test_hash_follows_the_order_of_slots_and_columns(consumer: Schema) -> None:
+    for key in ("entities", "sources", "velocity"):
+        turned = consumer.document | {key: dict(reversed(consumer.document[key].items()))}
+        if key == "entities":  # the applicant stays first
+            first = {"applicant": turned[key].pop("applicant")}
+            turned[key] = first | turned[key]
+        assert Schema(turned, "w.yaml").hash != consumer.hash
