@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from features import schema as schemas
-from features.application import Application, Profile, Report
-from features.load import profiles_by_applicant
+from features.application import Application, Profile, Report, subject_token
+from features.load import profiles_by_subject
 from features.replay import History
 from features.schema import Schema
 from features.tokens import Tokenizer
@@ -25,10 +25,10 @@ def schemas_by_product() -> dict[str, Schema]:
 def profiles(
     requests: Sequence[PutProfileRequest], of_product: Mapping[str, Schema], tokenizer: Tokenizer
 ) -> list[tuple[int, Schema, Profile]]:
-    """(applicant token, schema, profile) of each request."""
+    """(token of whom it knows, schema, profile) of each request."""
     return [
-        (wire.applicant_token(r, of_product[r.product], tokenizer), of_product[r.product],
-         wire.profile(r, of_product[r.product]))
+        (subject_token(of_product[r.product], tokenizer, r.source, r.subject_id), of_product[r.product],
+         wire.profile(r, of_product[r.product], replaying=True))
         for r in requests
     ]  # fmt: skip
 
@@ -46,4 +46,4 @@ def history(
             items.append(wire.application(event, of_product[event.product], tokenizer, replaying=True))
         else:
             items.append(wire.report(event, replaying=True))
-    return History(items, profiles_by_applicant(known))
+    return History(items, profiles_by_subject(known))

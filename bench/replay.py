@@ -21,7 +21,8 @@ from features import table
 from features.embedded import embedded_store
 from features.load import load_history
 from features.replay import History, replay
-from features.schema import OUTCOME_KINDS, Schema
+from features.schema import Schema
+from features.specs import OUTCOME_KINDS
 from features.store import Store
 from features.table import TableRow
 from features.tokens import Tokenizer

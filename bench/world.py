@@ -207,16 +207,22 @@ def _vehicle(drawn: Applications, row: int, ids: Identifiers) -> pb.Vehicle:
 def _profiles(
     seed: int, people: People, drawn: Applications, ids: Identifiers, tenant: str, start_ms: int
 ) -> Iterator[pb.PutProfileRequest]:
-    """One record of each source for each person, fetched before the first application; of cars for who buys one."""
+    """One record of each source for each person, or car, fetched before the first application."""
     first = np.full(len(people), np.iinfo(np.int64).max)
     np.minimum.at(first, drawn.person, drawn.time_ms)
     buys = np.zeros(len(people), dtype=np.bool_)
     buys[drawn.person[drawn.auto]] = True
     product = np.where(buys, "auto", "consumer").tolist()
+    car = np.full(len(people), -1)
+    car[drawn.person[drawn.auto]] = drawn.vin[drawn.auto]
+    first_with = np.zeros(len(people), dtype=np.bool_)  # the first person with their car: one may be pledged again
+    by_time = np.argsort(first)
+    first_with[by_time[np.unique(car[by_time], return_index=True)[1]]] = True
     for source in sources.GAPS:
         rng = part(seed, f"source {source}")
         records = sources.records(rng, source, people, drawn)
-        held = records.held & buys if source == "vehicle_valuation" else records.held
+        of_car = source == "vehicle_valuation"
+        held = records.held & buys & first_with if of_car else records.held
         fetched = (start_ms + first - records.lag_ms).tolist()
         patchy = sources.FIELD_GAP[source in sources.OFTEN_OLD]
         columns = [
@@ -224,8 +230,8 @@ def _profiles(
         ]
         for person in np.flatnonzero(held).tolist():
             profile = pb.PutProfileRequest(
-                tenant=tenant, product=product[person], applicant_id=ids.applicants[person], source=source,
-                fetched_at_ms=fetched[person],
+                tenant=tenant, product=product[person], source=source, fetched_at_ms=fetched[person],
+                subject_id=ids.vehicles[car[person]] if of_car else ids.applicants[person],
             )  # fmt: skip
             for name, values, present in columns:
                 if present[person]:

@@ -1,20 +1,19 @@
 """`python -m features load`: write a source's profiles from Parquet into the store."""
 
 import asyncio
+import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import polars as pl
 import typer
 from redis.asyncio import Redis
 from rich.progress import Progress
 
 from features import schema as schemas
-from features.application import InvalidFieldError, Profile, entity_tokens, feature_number
+from features.application import InvalidFieldError, Profile, feature_number, make_profile, subject_token
 from features.load import load_profiles
 from features.schema import Schema, SchemaError
 from features.store import Store, StoreError
@@ -32,10 +31,10 @@ def _root() -> None:
 def load(
     schema: Annotated[Path, typer.Option(help="schema YAML that declares the source")],
     source: Annotated[str, typer.Option(help="which source")],
-    data: Annotated[Path, typer.Option(help="Parquet: applicant_id, fetched_at_ms, and the source's features")],
+    data: Annotated[Path, typer.Option(help="Parquet: subject_id, fetched_at_ms, and the source's features")],
     tenant: Annotated[str, typer.Option(help="the lender")],
 ) -> None:
-    """Load profiles; REDIS_URL and MIAOPI_TOKEN_SECRET (this tenant's) come from the environment."""
+    """Load profiles; REDIS_URL and MIAOPI_TOKEN_SECRETS come from the environment, as the server's do."""
     try:
         asyncio.run(_load(schemas.load(schema), source, pl.read_parquet(data), tenant))
     except (SchemaError, InvalidFieldError, StoreError, pl.exceptions.PolarsError, KeyError) as error:
@@ -46,11 +45,16 @@ def load(
 async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -> None:
     if source not in schema.sources:
         raise SchemaError(f"no source {source}; {schema.name} has {', '.join(schema.sources)}")
-    missing = {"applicant_id", "fetched_at_ms", *schema.sources[source].features} - set(frame.columns)
+    missing = {"subject_id", "fetched_at_ms", *schema.sources[source].features} - set(frame.columns)
     if missing:
         raise SchemaError(f"no column {', '.join(sorted(missing))}")
-    tokenizer = Tokenizer(os.environ["MIAOPI_TOKEN_SECRET"].encode())
-    rows = list(_profiles(schema, source, frame, tokenizer))  # all are checked before the first is written
+    tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
+    rows = []  # all are checked before the first is written
+    for i, row in enumerate(frame.iter_rows(named=True)):
+        try:
+            rows.append(_profile(schema, source, row, tokenizer))
+        except InvalidFieldError as error:
+            raise InvalidFieldError(f"row {i}: {error.field}", error.reason) from None
     redis = Redis.from_url(os.environ["REDIS_URL"])
     store = Store(redis, tenant, tokenizer, [schema])
     await store.open()
@@ -61,25 +65,16 @@ async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -
     print(f"{len(rows)} read, {stored} stored, {len(rows) - stored} older than what was there")
 
 
-def _profiles(
-    schema: Schema, source: str, frame: pl.DataFrame, tokenizer: Tokenizer
-) -> Iterator[tuple[int, Schema, Profile]]:
-    names = schema.sources[source].features
-    for i, row in enumerate(frame.iter_rows(named=True)):
-        yield _profile(schema, source, names, row, tokenizer, f"row {i}: ")
-
-
-def _profile(
-    schema: Schema, source: str, names: tuple[str, ...], row: dict[str, Any], tokenizer: Tokenizer, key: str
-) -> tuple[int, Schema, Profile]:
-    numbers = [
-        np.nan if row[name] is None else feature_number(schema, name, row[name], f"{key}{name}") for name in names
-    ]
-    try:
-        token = int(entity_tokens(schema, tokenizer, str(row["applicant_id"]), (), ())[0])
-    except InvalidFieldError as error:
-        raise InvalidFieldError(key + error.field, error.reason) from None
-    return token, schema, Profile(source, int(row["fetched_at_ms"]), np.array(numbers, dtype=np.float32))
+def _profile(schema: Schema, source: str, row: dict[str, Any], tokenizer: Tokenizer) -> tuple[int, Schema, Profile]:
+    numbers = {
+        name: feature_number(schema, name, row[name], name)
+        for name in schema.sources[source].features
+        if row[name] is not None
+    }
+    if row["fetched_at_ms"] is None:
+        raise InvalidFieldError("fetched_at_ms", "is missing")
+    token = subject_token(schema, tokenizer, source, row["subject_id"] or "")
+    return token, schema, make_profile(schema, source, int(row["fetched_at_ms"]), numbers)
 
 
 if __name__ == "__main__":

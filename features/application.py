@@ -136,7 +136,7 @@ def feature_number(schema: Schema, name: str, value: float | str, key: str) -> f
     if not math.isfinite(value):
         raise InvalidFieldError(key, "must be a finite number")
     if feature.range is not None and not feature.range[0] <= value <= feature.range[1]:
-        raise InvalidFieldError(key, f"must be from {feature.range[0]:g} to {feature.range[1]:g}, is {value:g}")
+        raise InvalidFieldError(key, f"must be from {feature.range[0]:g} to {feature.range[1]:g}")
     return float(value)
 
 
@@ -157,7 +157,7 @@ def entity_tokens(
     for i, (kind, identifier) in enumerate(entities):
         entity = schema.entities.get(kind)
         if entity is None or entity.of or entity is applicant:
-            raise InvalidFieldError(f"entities[{i}].type", f"{kind[:64]!r} is no entity type of {schema.name}")
+            raise InvalidFieldError(f"entities[{i}].type", f"is no entity type of {schema.name}")
         token = _token(tokenizer, kind, identifier, f"entities[{i}].id")
         if entity.consent and entity.consent not in consents:
             continue
@@ -180,3 +180,20 @@ def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str) -> int:
         return tokenizer.token(kind, identifier)
     except ValueError:
         raise InvalidFieldError(key, f"is no {kind}") from None
+
+
+def subject_token(schema: Schema, tokenizer: Tokenizer, source: str, subject_id: str) -> int:
+    """uint64 token of whom or what a source knows. Raises InvalidFieldError naming `source` or `subject_id`."""
+    if source not in schema.sources:
+        raise InvalidFieldError("source", f"must be one of {', '.join(schema.sources) or 'none'}")
+    slot = schema.sources[source].slot
+    entity = next(e for e in schema.entities.values() if e.first_slot == slot)
+    return _token(tokenizer, entity.name, subject_id, "subject_id")
+
+
+def make_profile(schema: Schema, source: str, fetched_at_ms: int, numbers: Mapping[str, float]) -> Profile:
+    """The Profile of checked numbers by feature name. Raises InvalidFieldError where there are none."""
+    if not numbers:
+        raise InvalidFieldError("features", "is empty: a source that knows nothing is not reported")
+    names = schema.sources[source].features
+    return Profile(source, fetched_at_ms, np.array([numbers.get(name, np.nan) for name in names], dtype=np.float32))

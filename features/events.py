@@ -81,7 +81,7 @@ def label_value(schema: Schema, label: str, kind: str) -> int:
     return LABEL_GOOD if kind in schema.labels[label].good else LABEL_UNCHANGED
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def settle(known: int, reported: int) -> int:
     """The label after a report: the last word counts, but what is only presumed good takes back nothing known."""
     if reported == LABEL_PRESUMED_GOOD:

@@ -71,7 +71,8 @@ def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """float64 [B]: lower median over axis 0 of what is present, NaN where nothing is."""
     ordered = np.sort(values, axis=0)  # NaN sorts last
     present = np.count_nonzero(~np.isnan(values), axis=0)
-    return np.take_along_axis(ordered, (np.maximum(present, 1)[None] - 1) // 2, axis=0)[0]
+    middle: NDArray[np.float64] = np.take_along_axis(ordered, (np.maximum(present, 1)[None] - 1) // 2, axis=0)[0]
+    return middle
 
 
 _FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

@@ -5,14 +5,16 @@
 
 local function pack_number(n) return struct.pack('<i8', n) end
 
--- Append one event. Returns its stream id, or false when `time_ms` (replay only) lies before the end of the log.
-local function append(log, event, subject, sequence, time_ms)
+-- Append one event and its number, so that an error later in the call leaves no number to be used twice.
+-- Returns its stream id, or false when `time_ms` (replay only) lies before the end of the log.
+local function append(log, meta, event, subject, sequence, time_ms)
   local id = time_ms == '' and '*' or (time_ms .. '-*')
   local reply = redis.pcall('XADD', log, id, 'e', event .. pack_number(subject) .. pack_number(sequence))
   if type(reply) == 'table' then
     if string.find(reply.err, 'equal or smaller', 1, true) then return false end
     error(reply.err)
   end
+  redis.call('HSET', meta, 'sequence', sequence)
   return reply
 end
 
@@ -39,7 +41,7 @@ local function begin(keys, args)
     local at = 2 + (n - 3) * 4
     local known = redis.call('HMGET', keys[n], 'h', 'i', 's', 'd')
     if not known[1] then
-      local id = append(keys[1], args[at + 1], 0, sequence + 1, args[at + 2])
+      local id = append(keys[1], keys[2], args[at + 1], 0, sequence + 1, args[at + 2])
       if id then
         sequence = sequence + 1
         redis.call('HSET', keys[n], 'h', args[at], 'i', id, 's', sequence, 'p', args[at + 3])
@@ -55,7 +57,6 @@ local function begin(keys, args)
       replies[n - 2] = {'PENDING', known[2], tonumber(known[3]), ''}
     end
   end
-  redis.call('HSET', keys[2], 'sequence', sequence)
   return replies
 end
 
@@ -93,7 +94,7 @@ local function report(keys, args)
       replies[n] = {known[1] == args[at] and 'KNOWN' or 'CONFLICT', tonumber(known[2])}
     elseif not subject then
       replies[n] = {'NOT_FOUND', 0}
-    elseif append(keys[1], args[at + 1], tonumber(subject), sequence + 1, args[at + 2]) then
+    elseif append(keys[1], keys[2], args[at + 1], tonumber(subject), sequence + 1, args[at + 2]) then
       sequence = sequence + 1
       redis.call('HSET', outcome, 'h', args[at], 's', sequence)
       replies[n] = {'NEW', sequence}
@@ -101,7 +102,6 @@ local function report(keys, args)
       replies[n] = {'PAST', 0}
     end
   end
-  redis.call('HSET', keys[2], 'sequence', sequence)
   return replies
 end
 

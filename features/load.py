@@ -36,7 +36,7 @@ async def load_profiles(
     profiles: Iterable[tuple[int, Schema, Profile]],
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Store (applicant token, schema, profile); how many were newer than what was there."""
+    """Store (token of whom it knows, schema, profile); how many were newer than what was there."""
     items, stored = iter(profiles), 0
     while batch := list(islice(items, BATCH)):
         stored += sum(await store.put_profiles(batch))
@@ -44,10 +44,10 @@ async def load_profiles(
     return stored
 
 
-def profiles_by_applicant(profiles: Iterable[tuple[int, Schema, Profile]]) -> Mapping[int, Mapping[str, Profile]]:
+def profiles_by_subject(profiles: Iterable[tuple[int, Schema, Profile]]) -> Mapping[int, Mapping[str, Profile]]:
     """What `load_profiles` would store, as replay takes it."""
     known: dict[int, dict[str, Profile]] = {}
-    for token, _, profile in profiles:
+    for token, _, profile in sorted(profiles, key=lambda item: item[2].fetched_at_ms):
         known.setdefault(token, {})[profile.source] = profile
     return known
 

@@ -92,9 +92,19 @@ def _observe(
         by_schema.setdefault(application.schema.name, []).append(row)
     for name, rows in by_schema.items():
         applications = [own[row][1] for row in rows]
-        known = [profiles.get(int(a.tokens[0]), {}) for a in applications]
+        known = [_profiles_of(a, profiles) for a in applications]
         snapshot = assemble(applications[0].schema, applications, known, view, np.array(rows))
         parts.setdefault(name, []).append((applications, snapshot))
+
+
+def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, Profile]]) -> dict[str, Profile]:
+    """By source, what each source knows of the entity that it is about."""
+    found = {}
+    for source in application.schema.sources.values():
+        profile = profiles.get(int(application.tokens[source.slot]), {}).get(source.name)
+        if profile is not None:
+            found[source.name] = profile
+    return found
 
 
 def _rows(part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[str, Mapping[str, int]]) -> Rows:

@@ -129,7 +129,7 @@ class Schema:
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
         self.sources = self._sources(spec)
-        self.labels = {
+        self.labels: dict[str, Label] = {
             name: Label(name, label.bad, label.good, label.presumed_good, label.uses)
             for name, label in spec.labels.items()
         }

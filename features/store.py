@@ -7,7 +7,8 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -59,6 +60,15 @@ class Started:
     unreadable: list[str]
 
 
+@contextmanager
+def _redis_errors() -> Iterator[None]:
+    """Errors of Redis and of its events' format as StoreError."""
+    try:
+        yield
+    except (RedisError, EventFormatError) as error:
+        raise (EpochError if "EPOCH the log" in str(error) else StoreError)(str(error)) from error
+
+
 class Store:
     """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
 
@@ -69,27 +79,24 @@ class Store:
         self._layouts = Layouts(schemas)
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
+        self._cursor_sequence = 0
         self.epoch = ""
 
     async def prepare(self) -> None:
         """Load the functions where the store lacks them, and exchange profile layouts."""
-        try:
+        with _redis_errors():
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
             if self._layouts.own:
-                await cast(
-                    Awaitable[Any],
-                    self._redis.hset(f"{self._prefix}layouts", mapping=cast("dict[Any, Any]", self._layouts.own)),
-                )
+                own = cast("dict[Any, Any]", self._layouts.own)
+                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=own))
             await self._learn_layouts()
-        except RedisError as error:
-            raise StoreError(str(error)) from error
 
     async def open(self) -> int:
         """Name the log if it is new and start reading from its beginning; the number of its last event."""
         await self.prepare()
         epoch, sequence = await self._call("open", [self._meta], [secrets.token_hex(8)])
-        self.epoch, self.cursor = epoch.decode(), "0-0"
+        self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
 
     async def begin(self, applications: Sequence[Application]) -> Started:
@@ -101,49 +108,38 @@ class Store:
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
             arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
-        wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources]
-        profile_keys = [self._profile_key(source, int(applications[i].tokens[0])) for i, source in wanted]
-        try:
+        wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
+        profile_keys = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
+        with _redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
             if profile_keys:
                 pipeline.mget(profile_keys)
-            pipeline.xrange(self._log, f"({self.cursor}", "+", PAGE)
-            replies = await pipeline.execute(raise_on_error=False)
-        except RedisError as error:
-            raise StoreError(str(error)) from error
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise _error(reply)
+            pipeline.xrange(self._log, self.cursor, "+", PAGE)
+            replies = await pipeline.execute()
         begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
-        last = max((b.sequence for b in begun if b.status == "NEW"), default=0)
-        events = await self._events(replies[-1], last)
         profiles: list[dict[str, Profile]] = [{} for _ in applications]
         unreadable = []
         for (i, source), blob in zip(wanted, replies[1] if profile_keys else (), strict=True):
             if blob is not None:
                 try:
-                    profiles[i][source] = await self._profile(applications[i].schema, source, blob)
+                    profiles[i][source.name] = await self._profile(applications[i].schema, source.name, blob)
                 except UnknownLayoutError as error:
                     unreadable.append(str(error))
-        return Started(begun, profiles, events, unreadable)
+        last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
+        return Started(begun, profiles, await self._events(replies[-1], last), unreadable)
 
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
-        try:
-            entries = await self._redis.xrange(self._log, f"({self.cursor}", "+", PAGE)
-            return self._advance(cast("list[tuple[bytes, Mapping[bytes, bytes]]]", entries))
-        except RedisError as error:
-            raise StoreError(str(error)) from error
+        with _redis_errors():
+            entries = await self._redis.xrange(self._log, self.cursor, "+", PAGE)
+            return self._advance(cast("list[_Entry]", entries))
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
-        try:
-            epoch, sequence = await cast(
-                Awaitable[list[bytes | None]], self._redis.hmget(self._meta, ["epoch", "sequence"])
-            )
-        except RedisError as error:
-            raise StoreError(str(error)) from error
+        with _redis_errors():
+            known = self._redis.hmget(self._meta, ["epoch", "sequence"])
+            epoch, sequence = await cast(Awaitable[list[bytes | None]], known)
         if epoch is None or epoch.decode() != self.epoch:
             raise EpochError("the log has another epoch")
         return int(sequence or 0)
@@ -158,21 +154,18 @@ class Store:
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
-        try:
-            decision, evidence = await cast(
-                Awaitable[list[bytes | None]], self._redis.hmget(self._application_key(application_id), ["d", "e"])
-            )
-        except RedisError as error:
-            raise StoreError(str(error)) from error
+        decision, evidence = await self._application(application_id, "d", "e")
         return None if decision is None else (decision, evidence or b"")
 
     async def product(self, application_id: str) -> str | None:
         """The product that an application was made for; None where there is no such application."""
-        try:
-            product = await cast(Awaitable[bytes | None], self._redis.hget(self._application_key(application_id), "p"))
-        except RedisError as error:
-            raise StoreError(str(error)) from error
+        (product,) = await self._application(application_id, "p")
         return None if product is None else product.decode()
+
+    async def _application(self, application_id: str, *fields: str) -> list[bytes | None]:
+        with _redis_errors():
+            known = self._redis.hmget(self._application_key(application_id), list(fields))
+            return await cast(Awaitable[list[bytes | None]], known)
 
     async def report(self, reports: Sequence[tuple[Report, Schema]]) -> list[tuple[str, int]]:
         """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
@@ -182,13 +175,13 @@ class Store:
                 self._application_key(item.application_id),
                 f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}",
             ]
-            body = hashlib.blake2b(f"{item.application_id}\0{item.kind}".encode(), digest_size=16).digest()
+            body = self._tokenizer.body_hash(f"{item.application_id}\0{item.kind}".encode())
             arguments += [body, pack_report(item, schema), str(item.event_time_ms or "")]
         replies = await self._call("report", keys, arguments)
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
-        """Store profiles of (applicant token, schema, profile); False where a newer one was there."""
+        """Store (token of whom it knows, schema, profile); False where a newer one was there."""
         keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
         return [reply == 1 for reply in await self._call("put_profiles", keys, blobs)]
@@ -198,10 +191,8 @@ class Store:
         try:
             return self._layouts.unpack(schema, source, blob)
         except UnknownLayoutError:
-            try:
+            with _redis_errors():
                 await self._learn_layouts()
-            except RedisError as error:
-                raise StoreError(str(error)) from error
             return self._layouts.unpack(schema, source, blob)
 
     async def _learn_layouts(self) -> None:
@@ -216,38 +207,49 @@ class Store:
                 raise
 
     async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
-        try:
-            return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
-        except RedisError as error:
-            raise _error(error) from error
+        with _redis_errors():
+            try:
+                return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
+            except ResponseError as error:
+                if "unction not found" not in str(error):
+                    raise
+                await self._load_functions()  # a store that lost its functions ran nothing of the call
+                return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
 
-    async def _events(self, entries: list[Any], last: int) -> Events:
+    async def _events(self, entries: list["_Entry"], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
-        pages = [self._advance(entries)]
-        while len(pages[-1]) and int(pages[-1].fields["sequence"][-1]) < last:
+        with _redis_errors():
+            pages = [self._advance(entries)]
+        while len(pages[-1]) and self._cursor_sequence < last:
             pages.append(await self.tail())
         if len(pages) == 1:
             return pages[0]
         return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
 
-    def _advance(self, entries: list[tuple[bytes, Mapping[bytes, bytes]]]) -> Events:
-        try:
-            events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
-        except EventFormatError as error:
-            raise StoreError(str(error)) from error
-        if entries:
-            self.cursor = entries[-1][0].decode()
+    def _advance(self, entries: list["_Entry"]) -> Events:
+        """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
+        state (a failover) no longer has it, whatever was written since.
+        """
+        events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
+        if self._cursor_sequence:
+            if not entries or entries[0][0].decode() != self.cursor or not self._at_cursor(events):
+                raise EpochError(f"the log no longer holds event {self._cursor_sequence}")
+            events = Events(events.fields[1:], events.time_ms[1:])
+        if len(events):
+            self.cursor, self._cursor_sequence = entries[-1][0].decode(), int(events.fields["sequence"][-1])
         return events
+
+    def _at_cursor(self, events: Events) -> bool:
+        return bool(events.fields["sequence"][0] == self._cursor_sequence)
 
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
 
-    def _profile_key(self, source: str, applicant: int) -> str:
-        return f"{self._prefix}p:{source}:{applicant:016x}"
+    def _profile_key(self, source: str, subject: int) -> str:
+        return f"{self._prefix}p:{source}:{subject:016x}"
 
 
-def _error(error: Exception) -> StoreError:
-    return (EpochError if str(error).startswith("EPOCH") else StoreError)(str(error))
+_Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 
 def _time_ms(stream_id: bytes) -> int:

@@ -12,7 +12,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from features.embedded import embedded_store
 from features.schema import SchemaError
@@ -30,6 +30,7 @@ from server.settings import Settings
 MESSAGE_MAX_BYTES = 4 << 20
 HEALTH_SECONDS = 0.2
 REDIS_TIMEOUT_SECONDS = 2.0
+REDIS_CONNECTIONS = 32  # more callers than that wait for one
 
 log = structlog.get_logger()
 
@@ -75,14 +76,19 @@ async def serve(settings: Settings) -> None:
         url = settings.redis_url
         if not url:
             url = stack.enter_context(embedded_store())
-        redis = Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS)
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=REDIS_CONNECTIONS, timeout=REDIS_TIMEOUT_SECONDS,
+            socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        )  # fmt: skip
+        redis = Redis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
         tenants = {name: _tenant(name, secret, redis, loaded, settings) for name, secret in secret_of.items()}
         server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
         )
-        server.add_generic_rpc_handlers((Service(tenants, loaded, settings.replay).handler(),))
+        service = Service(tenants, loaded, settings.replay)
+        server.add_generic_rpc_handlers((service.handler(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -97,6 +103,7 @@ async def serve(settings: Settings) -> None:
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
         log.info("draining")
         await servicer.enter_graceful_shutdown()
+        service.stopping.set()
         await server.stop(settings.drain_seconds)
         await asyncio.gather(*(t.batcher.drain() for t in tenants.values()))
         for task in background:

@@ -33,11 +33,15 @@ class _Waiting:
 
 
 class Batcher:
-    """Queues one tenant's applications for `decide`, which takes a batch and returns a Reply or an error for each."""
+    """Queues one tenant's applications for `decide`.
+
+    `decide` is given a function that takes the batch, to be called when its turn has come and no sooner, and returns a
+    Reply or an error for each application taken.
+    """
 
     def __init__(
         self,
-        decide: Callable[[Sequence[Application]], Awaitable[list[Reply | Exception]]],
+        decide: Callable[[Callable[[], Sequence[Application]]], Awaitable[list[Reply | Exception]]],
         batch_max: int,
         queue_max: int,
         deadline_min_ms: float,
@@ -48,6 +52,7 @@ class Batcher:
         self._deadline_min = deadline_min_ms / 1000
         self._queue: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._forming = False  # whether a started batch has not taken its applications yet
         self._closed = False
 
     async def submit(self, application: Application, seconds_left: float | None) -> Reply:
@@ -70,32 +75,47 @@ class Batcher:
             await asyncio.wait(self._running) if self._running else await asyncio.sleep(0)
 
     def _start(self) -> None:
-        """Start batches while there is something queued and a place free."""
-        while self._queue and len(self._running) < IN_FLIGHT:
-            batch: list[_Waiting] = []
-            while self._queue and len(batch) < self._batch_max:
-                waiting = self._queue.popleft()
-                if waiting.future.cancelled():
-                    continue
-                if waiting.deadline - time.monotonic() < self._deadline_min:
-                    waiting.future.set_exception(DeadlineError("too little time left to decide"))
-                    continue
-                batch.append(waiting)
-            if batch:
-                task = asyncio.create_task(self._run(batch))
-                self._running.add(task)
-                task.add_done_callback(self._done)
+        """Start a batch if something is queued, a place is free and no batch is still waiting for its turn."""
+        if self._queue and not self._forming and len(self._running) < IN_FLIGHT:
+            self._forming = True
+            task = asyncio.create_task(self._run())
+            self._running.add(task)
+            task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._start()
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    def _take(self) -> list[_Waiting]:
+        """What is queued and still wanted, up to a batch."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_max:
+            waiting = self._queue.popleft()
+            if waiting.future.cancelled():
+                continue
+            if waiting.deadline - time.monotonic() < self._deadline_min:
+                waiting.future.set_exception(DeadlineError("too little time left to decide"))
+                continue
+            batch.append(waiting)
+        return batch
+
+    async def _run(self) -> None:
+        batch: list[_Waiting] = []
         started = time.monotonic()
+
+        def take() -> list[Application]:
+            nonlocal batch, started
+            batch, started = self._take(), time.monotonic()
+            self._forming = False
+            self._start()
+            return [waiting.application for waiting in batch]
+
         replies: Sequence[Reply | Exception]
         try:
-            replies = await self._decide([w.application for w in batch])
+            replies = await self._decide(take)
         except Exception as error:  # whatever failed, every caller hears of it; server.service maps and logs it
+            batch = batch or self._take()
+            self._forming = False
             replies = [error] * len(batch)
         for waiting, reply in zip(batch, replies, strict=True):
             if waiting.future.done():

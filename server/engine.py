@@ -8,7 +8,7 @@ with its own marks masked out of the graph.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import structlog
@@ -62,34 +62,39 @@ class Engine:
                 self._lost(error)
             await asyncio.sleep(TAIL_SECONDS)
 
-    async def decide(self, batch: Sequence[Application]) -> list[Reply | Exception]:
-        """A Reply or an error for each application. Raises UnavailableError or StoreError for the whole batch."""
-        clock = _Clock()
+    async def decide(self, take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
+        """A Reply or an error for each application that `take` gives when the sequencer is free.
+
+        Raises UnavailableError or StoreError for the whole batch.
+        """
+        self._check_ready()
         async with self._sequencer:
-            if not self.ready:
-                raise UnavailableError("the event log is being read; try again")
+            self._check_ready()
+            batch, clock = take(), _Clock()
+            if not batch:
+                return []
             try:
                 started = await self._store.begin(batch)
                 clock.mark("begin")
                 rows, view = self._observe(batch, started)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
-                raise UnavailableError("the event log is being read again; try again") from error
+                raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
-        replies: list[Reply | Exception | None] = [_settled(begun) for begun in started.begun]
+        replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
         open_rows = [i for i, reply in enumerate(replies) if reply is None]
         evaluated = []
-        for product in {batch[i].product for i in open_rows}:
+        for product in dict.fromkeys(batch[i].product for i in open_rows):
             mine = [i for i in open_rows if batch[i].product == product]
             evaluated += self._evaluate(self._products[product], batch, started, mine, rows, view, epoch, clock)
         if evaluated:
             stored = await self._store.commit([(batch[i].application_id, body, facts) for i, body, facts in evaluated])
             clock.mark("commit")
             for (i, _, _), body in zip(evaluated, stored, strict=True):
-                replies[i] = Reply(body, clock.stage_us)
+                replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
         return [reply for reply in replies if reply is not None]
 
     async def decision(self, application_id: str) -> bytes:
@@ -97,7 +102,7 @@ class Engine:
         stored = await self._store.decision(application_id)
         if stored is None:
             raise NotFoundError("application_id: no decision is stored for it")
-        return stored[0]
+        return wire.addressed(application_id, stored[0])
 
     async def report(self, report: Report) -> int:
         """Append an outcome; its sequence number. Raises NotFoundError, ConflictError."""
@@ -113,24 +118,31 @@ class Engine:
             raise wire.past_event()
         return sequence
 
-    async def put_profile(self, applicant: int, schema: Schema, profile: Profile) -> bool:
-        """Store a profile; False where a newer one was there."""
-        return (await self._store.put_profiles([(applicant, schema, profile)]))[0]
+    async def put_profile(self, subject: int, schema: Schema, profile: Profile) -> bool:
+        """Store a profile of whom or what the token stands for; False where a newer one was there."""
+        return (await self._store.put_profiles([(subject, schema, profile)]))[0]
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise UnavailableError("the event log is being read; try again")
 
     async def _rebuild(self) -> None:
-        graph, last = EntityGraph(), await self._store.open()
-        while graph.sequence < last:
-            events = await self._store.tail()
-            if not len(events):
-                raise StoreError(f"the log ends at {graph.sequence}, {last} expected")
-            graph.observe(events, _NONE, _NO_LINKS)
-        self._graph, self._complete = graph, True
-        log.info("log_read", tenant=self.tenant, events=graph.sequence, entities=graph.nodes)
+        self._graph = EntityGraph()
+        await self._read_to(await self._store.open())
+        self._complete = True
+        log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
 
     async def _catch_up(self) -> None:
-        if await self._store.position() < self._graph.sequence:
+        await self._read_to(await self._store.position())
+
+    async def _read_to(self, last: int) -> None:
+        """Record the log up to the event numbered `last`. Raises EpochError where it holds less than is recorded."""
+        if last < self._graph.sequence:
             raise EpochError("the log has lost events")
-        while len(events := await self._store.tail()):
+        while self._graph.sequence < last:
+            events = await self._store.tail()
+            if not len(events):
+                raise EpochError(f"the log ends at {self._graph.sequence}, {last} expected")
             self._graph.observe(events, _NONE, _NO_LINKS)
 
     def _lost(self, error: Exception) -> None:
@@ -145,6 +157,8 @@ class Engine:
         before = self._graph.sequence
         row_of: dict[int, int] = {}
         for application, begun in zip(batch, started.begun, strict=True):
+            if begun.status == "NEW" and begun.sequence <= before:
+                raise SequenceGapError(f"new event {begun.sequence} after event {before}")
             if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
                 links[len(row_of), : application.schema.slots] = application.schema.link_slots
                 row_of[begun.sequence] = len(row_of)
@@ -187,7 +201,7 @@ class Engine:
         for row, i in enumerate(mine):
             begun, as_of, time_ms = started.begun[i], int(view.as_of[rows[i]]), int(view.time_ms[rows[i]])
             position = pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
-            reply = wire.decision_reply(product, batch[i], decisions[row], reasons[row], scores, row, position)
+            reply = wire.decision_reply(product, decisions[row], reasons[row], scores, row, position)
             facts = Facts(
                 product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
                 time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()},
@@ -232,7 +246,8 @@ def policy_values(
         values[f"{source}_state"] = SOURCE_STATES[snapshot.source_state[row, s]]
     for name in product.policy.inputs:
         if name not in values:
-            number = float(snapshot.features[row, schema.column[name]])
+            # the shortest decimal of the float32: a limit of 0.7 must hold for 0.7
+            number = float(str(snapshot.features[row, schema.column[name]]))
             categories = schema.features[schema.column[name]].values
             values[name] = None if np.isnan(number) else categories[int(number)] if categories else number
     return values
@@ -251,11 +266,11 @@ def model_reasons(product: Product, snapshot: Snapshot, decisions: Sequence[Deci
     return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
 
 
-def _settled(begun: Begun) -> Reply | Exception | None:
+def _settled(application: Application, begun: Begun) -> Reply | Exception | None:
     """The answer that `begin` already gives; None where a decision has to be taken."""
     match begun.status:
         case "DECIDED":
-            return Reply(begun.decision, {})
+            return Reply(wire.addressed(application.application_id, begun.decision), {})
         case "CONFLICT":
             return ConflictError("application_id: known with another body")
         case "PAST":

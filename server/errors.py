@@ -5,7 +5,7 @@ ServiceError
 ├── NotFoundError       NOT_FOUND
 ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
 ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
-└── UnavailableError    UNAVAILABLE         nothing recorded, nothing decided
+└── UnavailableError    UNAVAILABLE         send the same request again; never decided twice
 InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
 StoreError              UNAVAILABLE
 """
@@ -95,6 +95,6 @@ def status_of(error: Exception) -> Status:
         case ServiceError():
             return Status(error.code, str(error))
         case StoreError():
-            return Status(grpc.StatusCode.UNAVAILABLE, "the store cannot be reached; nothing was decided, try again")
+            return Status(grpc.StatusCode.UNAVAILABLE, "the store cannot be reached; send the same request again")
         case _:
             return Status(grpc.StatusCode.INTERNAL, "internal error; the request may be sent again")

@@ -13,7 +13,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from features.application import InvalidFieldError, check_text
+from features.application import InvalidFieldError, check_text, subject_token
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
@@ -46,6 +46,7 @@ class Service:
         self._tenants = tenants
         self._products = products
         self._replaying = replaying
+        self.stopping = asyncio.Event()  # set: streams take no more
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
@@ -73,7 +74,10 @@ class Service:
         return pb.BatchDecideResponse(results=results).SerializeToString()
 
     async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> None:
-        """Up to BATCH_RPC_MAX applications under way; reading waits for a place: the stream's back-pressure."""
+        """Up to BATCH_RPC_MAX applications under way; reading waits for a place: the stream's back-pressure.
+
+        When the server stops, what was read is answered and the stream ends UNAVAILABLE.
+        """
         places, writing = asyncio.Semaphore(BATCH_RPC_MAX), asyncio.Lock()
 
         async def answer(body: bytes) -> None:
@@ -83,9 +87,22 @@ class Service:
             places.release()
 
         async with asyncio.TaskGroup() as under_way:
-            async for body in bodies:
+            while (body := await self._unless_stopping(bodies)) is not None:
                 await places.acquire()
                 under_way.create_task(answer(body))
+        if self.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping; send the rest again")
+
+    async def _unless_stopping(self, bodies: AsyncIterator[bytes]) -> bytes | None:
+        """The next message of a stream; None at its end, or when the server stops."""
+        reading = asyncio.ensure_future(anext(bodies, None))
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else None
+        finally:
+            reading.cancel()
+            stopping.cancel()
 
     async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
         try:
@@ -126,8 +143,9 @@ class Service:
         request = _parse(pb.PutProfileRequest, body)
         tenant = self._tenant(request.tenant)
         schema = self._product(request.product).schema
-        applicant = wire.applicant_token(request, schema, tenant.tokenizer)
-        stored = await tenant.engine.put_profile(applicant, schema, wire.profile(request, schema))
+        subject = subject_token(schema, tenant.tokenizer, request.source, request.subject_id)
+        profile = wire.profile(request, schema, self._replaying)
+        stored = await tenant.engine.put_profile(subject, schema, profile)
         return pb.PutProfileResponse(stored=stored).SerializeToString()
 
     def _tenant(self, name: str) -> Tenant:

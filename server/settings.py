@@ -6,11 +6,13 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.tokens import SECRET_MIN_BYTES
+
 
 class Settings(BaseSettings):
     """Environment variables MIAOPI_<NAME>, and REDIS_URL. An unknown MIAOPI_ variable refuses to start."""
 
-    model_config = SettingsConfigDict(env_prefix="MIAOPI_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MIAOPI_", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH; beyond loopback only with TLS")
     redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        known = {f"MIAOPI_{name.upper()}" for name in type(self).model_fields}
+        known = {f"MIAOPI_{name.upper()}" for name in type(self).model_fields if name != "redis_url"}
         unknown = sorted(n for n in os.environ if n.startswith("MIAOPI_") and n not in known)
         if unknown:
             raise ValueError(f"unknown setting {', '.join(unknown)}")
@@ -42,6 +44,12 @@ class Settings(BaseSettings):
             self.listen.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost")
         ):
             raise ValueError(f"MIAOPI_LISTEN={self.listen}: only loopback or unix: without MIAOPI_TLS_CERT")
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: no such file")
         if self.redis_url and not self.token_secrets:
             raise ValueError("MIAOPI_TOKEN_SECRETS is needed with REDIS_URL")
+        for tenant, secret in self.token_secrets.items():
+            if len(secret.encode()) < SECRET_MIN_BYTES:
+                raise ValueError(f"MIAOPI_TOKEN_SECRETS: {tenant}: at least {SECRET_MIN_BYTES} bytes")
         return self

@@ -3,7 +3,7 @@
 What passes here is valid; nothing is written before it passed. Checks raise InvalidFieldError with the field's path.
 """
 
-import hashlib
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +19,10 @@ from features.application import (
     check_text,
     entity_tokens,
     feature_number,
+    make_profile,
 )
-from features.schema import OUTCOME_KINDS, Schema
+from features.schema import Schema
+from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
 from models.scorer import Scores
 from policy.decide import Decision
@@ -29,6 +31,9 @@ from server.products import Product
 
 ID_MAX = 128
 FEATURES_MAX = 1024
+CONSENTS_MAX = 64
+FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
+EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
 _VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
@@ -45,6 +50,8 @@ def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer,
     repayment = _enum("repayment_method", request.repayment_method, REPAYMENT_METHODS)
     if len(request.entities) > ENTITIES_MAX:
         raise InvalidFieldError("entities", f"at most {ENTITIES_MAX}, are {len(request.entities)}")
+    if len(request.consents) > CONSENTS_MAX:
+        raise InvalidFieldError("consents", f"at most {CONSENTS_MAX}, are {len(request.consents)}")
     for i, consent in enumerate(request.consents):
         check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
         if consent.given_at_ms <= 0:
@@ -68,7 +75,7 @@ def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer,
         monthly_fee_minor=request.monthly_fee_minor,
         human_review_requested=request.human_review_requested,
         event_time_ms=_event_time(request.event_time_ms, replaying),
-        body_hash=hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
+        body_hash=tokenizer.body_hash(request.SerializeToString(deterministic=True)),
     )
 
 
@@ -91,26 +98,13 @@ def feature_numbers(
     return numbers
 
 
-def profile(request: pb.PutProfileRequest, schema: Schema) -> Profile:
+def profile(request: pb.PutProfileRequest, schema: Schema, replaying: bool) -> Profile:
     """The checked Profile of a request. Raises InvalidFieldError."""
-    if request.source not in schema.sources:
-        raise InvalidFieldError("source", f"must be one of {', '.join(schema.sources) or 'none'}")
-    if not 0 < request.fetched_at_ms < 2**53:
-        raise InvalidFieldError("fetched_at_ms", "must be when the source was asked")
+    latest = EVENT_TIME_MAX if replaying else round(time.time() * 1000) + FETCHED_AHEAD_MS
+    if not 0 < request.fetched_at_ms <= latest:
+        raise InvalidFieldError("fetched_at_ms", "must be when the source was asked, in milliseconds")
     numbers = feature_numbers(schema, request.features, "source", request.source)
-    if not numbers:
-        raise InvalidFieldError("features", "is empty: a source that knows nothing is not reported")
-    names = schema.sources[request.source].features
-    return Profile(
-        request.source,
-        request.fetched_at_ms,
-        np.array([numbers.get(name, np.nan) for name in names], dtype=np.float32),
-    )
-
-
-def applicant_token(request: pb.PutProfileRequest, schema: Schema, tokenizer: Tokenizer) -> int:
-    """The token of a profile's applicant."""
-    return int(entity_tokens(schema, tokenizer, request.applicant_id, (), ())[0])
+    return make_profile(schema, request.source, request.fetched_at_ms, numbers)
 
 
 def report(request: pb.ReportOutcomeRequest, replaying: bool) -> Report:
@@ -130,16 +124,14 @@ def past_event() -> InvalidFieldError:
 
 def decision_reply(
     product: Product,
-    request: Application,
     decision: Decision,
     reasons: Sequence[Reason],
     scores: Scores,
     row: int,
     position: pb.LogPosition,
 ) -> bytes:
-    """The serialised DecideResponse of one row."""
+    """The serialised DecideResponse of one row without application_id, which may be personal: as stored."""
     reply = pb.DecideResponse(
-        application_id=request.application_id,
         outcome=pb.Outcome.Name(int(decision.outcome)),
         approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate,
@@ -158,6 +150,11 @@ def decision_reply(
             evidence=reason.evidence, legal_source=reason.legal_source,
         )  # fmt: skip
     return reply.SerializeToString(deterministic=True)
+
+
+def addressed(application_id: str, stored: bytes) -> bytes:
+    """The DecideResponse to send: the stored one with its first field, application_id, in front."""
+    return pb.DecideResponse(application_id=application_id).SerializeToString() + stored
 
 
 def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str, float]:
@@ -204,7 +201,7 @@ def _enum(name: str, value: int, names: Sequence[str]) -> str:
 
 def _event_time(event_time_ms: int, replaying: bool) -> int:
     if replaying:
-        _within("event_time_ms", event_time_ms, 1, 2**53)
+        _within("event_time_ms", event_time_ms, 1, EVENT_TIME_MAX)
     elif event_time_ms:
         raise InvalidFieldError("event_time_ms", "is taken only by a server in replay mode")
     return event_time_ms

@@ -1,7 +1,7 @@
 """The queue: what is waiting goes together, too many are refused, nobody waits for who is gone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -18,9 +18,13 @@ class Engine:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.go = asyncio.Event()
+        self.turn = asyncio.Lock()
 
-    async def decide(self, batch: Sequence[Application]) -> list[Reply | Exception]:
-        self.batches.append([a.application_id for a in batch])
+    async def decide(self, take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
+        async with self.turn:
+            batch = take()
+        if batch:
+            self.batches.append([a.application_id for a in batch])
         await self.go.wait()
         return [
             ValueError(a.application_id) if a.application_id.startswith("bad") else Reply(a.application_id.encode(), {})
@@ -61,7 +65,7 @@ async def test_each_gets_its_own_error(consumer: Schema) -> None:
 
 
 async def test_a_failed_batch_tells_every_caller(consumer: Schema) -> None:
-    async def fail(_: Sequence[Application]) -> list[Reply | Exception]:
+    async def fail(_: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
         raise UnavailableError("no store")
 
     batcher = Batcher(fail, 4, 100, 2)
@@ -127,3 +131,21 @@ async def test_drain_answers_what_was_taken(consumer: Schema) -> None:
     engine.go.set()
     assert len(await asyncio.gather(*tasks)) == 5
     await draining
+
+
+async def test_who_gave_up_before_the_turn_came_is_not_begun(consumer: Schema) -> None:
+    """While the sequencer is held up (a slow store), a batch is not fixed: the late and the gone drop out of it."""
+    engine = Engine()
+    engine.go.set()
+    batcher = queued(engine)
+    await engine.turn.acquire()
+    late = asyncio.create_task(batcher.submit(application(consumer, "late"), 0.02))
+    gone = asyncio.create_task(batcher.submit(application(consumer, "gone"), None))
+    stays = asyncio.create_task(batcher.submit(application(consumer, "stays"), None))
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    await asyncio.sleep(0)
+    engine.turn.release()
+    assert (await stays).body == b"stays" and engine.batches == [["stays"]]
+    with pytest.raises(DeadlineError):
+        await late

@@ -18,7 +18,7 @@ from features.replay import History, replay
 from features.store import Store
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import evidence, products
+from server import evidence, products, wire
 from server.batcher import Reply
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
@@ -55,12 +55,21 @@ async def engine_on(
     await load_profiles(store, [(t, every_source, p) for t, some in past.profiles.items() for p in some.values()])
     engine = Engine(tenant, store, served)
     follower = asyncio.create_task(engine.follow())
-    while not engine.ready:
-        await asyncio.sleep(0.01)
+    await until_ready(engine)
     yield engine, store
     follower.cancel()
     with suppress(asyncio.CancelledError):
         await follower
+
+
+async def until_ready(engine: Engine) -> None:
+    async with asyncio.timeout(20):
+        while not engine.ready:
+            await asyncio.sleep(0.01)
+
+
+async def decide(engine: Engine, batch: list[Application]) -> list[Reply | Exception]:
+    return await engine.decide(lambda: batch)
 
 
 def batches(events: Sequence[Application | Report], seed: int | None) -> list[list[Application | Report]]:
@@ -84,7 +93,7 @@ async def run(engine: Engine, events: Sequence[Application | Report], seed: int 
         if isinstance(batch[0], Report):
             await engine.report(batch[0])
         else:
-            for reply in await engine.decide([a for a in batch if isinstance(a, Application)]):
+            for reply in await decide(engine, [a for a in batch if isinstance(a, Application)]):
                 assert isinstance(reply, Reply), reply
                 replies.append(pb.DecideResponse.FromString(reply.body))
     return replies
@@ -110,11 +119,14 @@ async def test_serving_equals_replay_in_any_batch(
         assert essence(one) == essence(other)
         assert abs(one.fraud_probability - other.fraud_probability) <= 1e-6
         assert abs(one.default_probability - other.default_probability) <= 1e-6
+        assert [r.contribution for r in one.reasons] == pytest.approx([r.contribution for r in other.reasons], abs=1e-6)
     by_id = {reply.application_id: reply for reply in alone}
     for rows in replay(past).values():
         scores = served[rows.schema.products[0]].scorer.score(rows.snapshot)
         served_scores = np.array([by_id[i].fraud_probability for i in rows.application_ids])
         np.testing.assert_allclose(served_scores, scores.fraud_probability, atol=1e-6, rtol=0)
+        served_scores = np.array([by_id[i].default_probability for i in rows.application_ids])
+        np.testing.assert_allclose(served_scores, scores.default_probability, atol=1e-6, rtol=0)
 
 
 async def test_outcomes_differ(redis: Redis, tenant: str, served: dict[str, Product], past: History) -> None:
@@ -136,7 +148,9 @@ async def test_evidence_recomputes_the_decision(
         product = served[rows.schema.products[0]]
         for row, name in enumerate(rows.application_ids):
             kept = stored[name]
-            assert kept is not None and pb.DecideResponse.FromString(kept[0]) == replies[name]
+            assert kept is not None
+            assert pb.DecideResponse.FromString(wire.addressed(name, kept[0])) == replies[name]
+            assert name.encode() not in kept[0]  # an id may be personal
             facts, features = evidence.unpack(kept[1])
             assert (facts.as_of, facts.bundle) == (replies[name].log_position.as_of, product.bundle_version)
             np.testing.assert_array_equal(features, rows.snapshot.features[row])
@@ -150,16 +164,23 @@ async def test_retry_after_a_crash_masks_its_own_marks(
     lost, others = applications[0], [replace(a, event_time_ms=0) for a in applications[1:]]
     lost = replace(lost, event_time_ms=0)
     async with engine_on(redis, tenant, served, past) as (engine, store):
-        await store.begin([lost])  # what a crashed server did; this store's cursor goes on with it
-        engine._complete = engine.ready = False
-        while not engine.ready:
-            await asyncio.sleep(0.01)
+        crashed = Store(redis, tenant, TOKENIZER, [p.schema for p in served.values()])
+        await crashed.open()
+        await crashed.begin([lost])
         await run(engine, others, 2)
         reply = (await run(engine, [lost], None))[0]
         again = (await run(engine, [lost], None))[0]
         assert await store.position() == len(applications)
+        stored = await store.decision(lost.application_id)
     assert reply == again
     assert (reply.log_position.sequence, reply.log_position.as_of) == (1, len(applications))
+    # the same log without it, then it: velocity and graph features are those of the masked retry
+    last = replace(lost, event_time_ms=others[-1].event_time_ms or 1)
+    rows = replay(History([*others, last], past.profiles))[lost.schema.name]
+    assert stored is not None and rows.application_ids[-1] == lost.application_id
+    _, features = evidence.unpack(stored[1])
+    counts = [i for i, f in enumerate(lost.schema.features) if f.stat.startswith(("count_all", "linked_", "distinct"))]
+    np.testing.assert_array_equal(features[counts], rows.snapshot.features[-1, counts])
 
 
 async def test_recovers_when_the_log_is_lost(
@@ -170,11 +191,45 @@ async def test_recovers_when_the_log_is_lost(
         await run(engine, applications[:2], None)
         await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
         with pytest.raises(UnavailableError):
-            await engine.decide(applications[2:3])
-        while not engine.ready:
-            await asyncio.sleep(0.01)
+            await decide(engine, applications[2:3])
+        await until_ready(engine)
         reply = (await run(engine, applications[2:3], None))[0]
         assert reply.log_position.sequence == 1
+
+
+async def test_notices_a_store_that_went_back(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    """A failover lost the last events and others were written since: the log is read again, not continued."""
+    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:9]
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        await run(engine, applications[:4], None)
+        log, meta = f"{{{tenant}}}:log", f"{{{tenant}}}:meta"
+        await redis.delete(log)
+        await redis.hset(meta, "sequence", 0)
+        other = Store(redis, tenant, TOKENIZER, [p.schema for p in served.values()])
+        await other.open()
+        await other.begin(applications[4:8])
+        with pytest.raises(UnavailableError):
+            await decide(engine, applications[8:])
+        await until_ready(engine)
+        reply = (await run(engine, applications[8:], None))[0]
+        assert reply.log_position.as_of == 5 and reply.log_position.sequence in (5, 6)
+
+
+async def test_a_store_without_its_functions_recovers(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:3]
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        await run(engine, applications[:1], None)
+        await redis.function_flush()
+        assert await engine.report(Report("o", applications[0].application_id, "repaid")) == 2
+        await redis.function_flush()
+        with pytest.raises(UnavailableError):
+            await decide(engine, applications[1:2])
+        await until_ready(engine)
+        assert len(await run(engine, applications[1:], None)) == 2
 
 
 async def test_unknown_application(redis: Redis, tenant: str, served: dict[str, Product], past: History) -> None:

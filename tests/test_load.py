@@ -1,5 +1,6 @@
 """Bulk loading: profiles from Parquet by the command line, history through the serving verbs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from features.schema import Schema
 from features.store import Store, StoreError
 from tests.conftest import ROOT, application
 
+BUREAU = ("overdue_24m", "inquiries_3m", "open_loans", "utilisation", "history_months", "monthly_payment")
 SECRET = "a secret of tests"  # conftest's TOKENIZER has it
 
 
@@ -24,15 +26,14 @@ def load(path: Path, redis_url: str, tenant: str, source: str = "bureau") -> sub
     return subprocess.run(
         [sys.executable, "-m", "features", "load", "--schema", "features/schemas/consumer.yaml", "--source", source,
          "--data", str(path), "--tenant", tenant],
-        env=os.environ | {"REDIS_URL": redis_url, "MIAOPI_TOKEN_SECRET": SECRET},
+        env=os.environ | {"REDIS_URL": redis_url, "MIAOPI_TOKEN_SECRETS": json.dumps({tenant: SECRET})},
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
 def bureau(rows: int, **changes: object) -> pl.DataFrame:
-    names = ("overdue_24m", "inquiries_3m", "open_loans", "utilisation", "history_months", "monthly_payment")
-    columns: dict[str, object] = {f"bureau_{name}": [0.5] * rows for name in names}
-    columns |= {"applicant_id": [f"applicant of a{i}" for i in range(rows)], "fetched_at_ms": [5] * rows}
+    columns: dict[str, object] = {f"bureau_{name}": [0.5] * rows for name in BUREAU}
+    columns |= {"subject_id": [f"applicant of a{i}" for i in range(rows)], "fetched_at_ms": [5] * rows}
     return pl.DataFrame(columns | changes)
 
 
@@ -52,7 +53,8 @@ async def test_profiles_from_parquet(
     ("changes", "source", "said"),
     [
         ({"bureau_utilisation": [0.5, 99.0]}, "bureau", "row 1: bureau_utilisation: must be from 0 to 5"),
-        ({"applicant_id": ["x", ""]}, "bureau", "row 1: applicant_id: is missing"),
+        ({"subject_id": ["x", None]}, "bureau", "row 1: subject_id: is missing"),
+        ({f"bureau_{n}": [1.0, None] for n in BUREAU}, "bureau", "row 1: features: is empty"),
         ({}, "gossip", "no source gossip"),
         ({}, "tax", "no column tax_income"),
     ],

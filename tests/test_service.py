@@ -220,7 +220,7 @@ def test_older_profile_is_not_stored(stub: DecisionServiceStub) -> None:
     request = loan("profiled")
     put_profiles(stub, request, fetched_at_ms=2_000)
     older = pb.PutProfileRequest(
-        tenant=TENANT, product="consumer", applicant_id=request.applicant_id, source="tax", fetched_at_ms=1_000
+        tenant=TENANT, product="consumer", subject_id=request.applicant_id, source="tax", fetched_at_ms=1_000
     )
     older.features["tax_income"].number = 1
     assert not stub.PutProfile(older).stored
@@ -242,7 +242,7 @@ def put_profiles(stub: DecisionServiceStub, request: pb.DecideRequest, fetched_a
     now_ms = fetched_at_ms or int(time.time() * 1000)
     for source, numbers in GOOD_BORROWER.items():
         profile = pb.PutProfileRequest(
-            tenant=TENANT, product="consumer", applicant_id=request.applicant_id, source=source, fetched_at_ms=now_ms
+            tenant=TENANT, product="consumer", subject_id=request.applicant_id, source=source, fetched_at_ms=now_ms
         )
         for name, number in numbers.items():
             profile.features[name].number = number

@@ -154,6 +154,7 @@ async def test_another_epoch_is_refused(store: Store, redis: Redis, tenant: str,
 async def test_keys_and_values_hold_no_identifier(store: Store, redis: Redis, tenant: str, consumer: Schema) -> None:
     asked = application(consumer, "110101199003071234", device="my-device-id", body_hash=b"hash")
     await store.begin([asked])
+    assert await store.commit([("110101199003071234", b"decision", b"evidence")]) == [b"decision"]
     await store.report([(Report("110101199003071234-o", "110101199003071234", "repaid"), consumer)])
     held = b""
     async for key in redis.scan_iter(f"{{{tenant}}}*"):

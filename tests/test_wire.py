@@ -1,12 +1,13 @@
 """Every bad field of a request is refused by its name, and what passes becomes the right Application."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from features import schema as schemas
-from features.application import InvalidFieldError
+from features.application import InvalidFieldError, subject_token
 from features.schema import Schema
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
@@ -59,6 +60,7 @@ BAD: list[tuple[str, Change]] = [
     ("entities[0].type", lambda r: setattr(r.entities[0], "type", "ufo")),
     ("entities", lambda r: r.entities.extend(pb.Entity(type="device", id=str(i)) for i in range(10_000))),
     ("consents[0].purpose", lambda r: r.consents[0].ClearField("purpose")),
+    ("consents", lambda r: r.consents.extend([r.consents[0]] * 64)),
     ("consents[0].given_at_ms", lambda r: r.consents[0].ClearField("given_at_ms")),
     ("features[horoscope]", lambda r: setattr(r.features["horoscope"], "number", 1)),
     ("features[tax_income]", lambda r: setattr(r.features["tax_income"], "number", 1)),
@@ -111,11 +113,11 @@ def test_replaying_needs_event_times(consumer: Schema) -> None:
 def test_profile(consumer: Schema) -> None:
     request = pb.PutProfileRequest(source="bureau", fetched_at_ms=5)
     request.features["bureau_overdue_24m"].number = 2
-    profile = wire.profile(request, consumer)
+    profile = wire.profile(request, consumer, replaying=False)
     assert profile.numbers[0] == 2.0 and np.isnan(profile.numbers[1:]).all()
     changes: list[tuple[str, Callable[[pb.PutProfileRequest], object]]] = [
-        ("source", lambda r: setattr(r, "source", "gossip")),
         ("fetched_at_ms", lambda r: r.ClearField("fetched_at_ms")),
+        ("fetched_at_ms", lambda r: setattr(r, "fetched_at_ms", time.time_ns() // 1000)),  # microseconds
         ("features", lambda r: r.features.clear()),
         ("features[tax_income]", lambda r: setattr(r.features["tax_income"], "number", 1)),
         ("features[bureau_age_days]", lambda r: setattr(r.features["bureau_age_days"], "number", 1)),
@@ -124,7 +126,19 @@ def test_profile(consumer: Schema) -> None:
         bad = pb.PutProfileRequest.FromString(request.SerializeToString())
         change(bad)
         with pytest.raises(InvalidFieldError) as refusal:
-            wire.profile(bad, consumer)
+            wire.profile(bad, consumer, replaying=False)
+        assert refusal.value.field == field
+
+
+def test_whom_a_source_knows(consumer: Schema) -> None:
+    vin = "LSVAA49J132047882"
+    made = wire.application(car_request("c"), AUTO, TOKENIZER, replaying=False)
+    known = subject_token(AUTO, TOKENIZER, "vehicle_valuation", vin)
+    assert known == made.tokens[AUTO.entities["vehicle"].first_slot] != made.tokens[0]
+    assert subject_token(AUTO, TOKENIZER, "bureau", "id card of c") == made.tokens[0]
+    for source, subject, field in (("gossip", "x", "source"), ("tax", "", "subject_id")):
+        with pytest.raises(InvalidFieldError) as refusal:
+            subject_token(consumer, TOKENIZER, source, subject)
         assert refusal.value.field == field
 
 

@@ -61,19 +61,20 @@ def test_events_are_in_order_and_outcomes_follow_their_application(world: World)
 def test_profiles_are_fetched_before_the_first_application(world: World) -> None:
     first: dict[str, int] = {}
     for request in requests(world):
-        first.setdefault(request.applicant_id, request.event_time_ms)
-    keys = [(p.applicant_id, p.source) for p in world.profiles]
+        for subject in (request.applicant_id, request.vehicle.vin):
+            first.setdefault(subject, request.event_time_ms)
+    keys = [(p.subject_id, p.source) for p in world.profiles]
     assert len(set(keys)) == len(keys)
-    assert all(p.fetched_at_ms < first[p.applicant_id] for p in world.profiles)
+    assert all(p.fetched_at_ms < first[p.subject_id] for p in world.profiles)
 
 
 def test_gaps_of_every_source(world: World) -> None:
     held = Counter(p.source for p in world.profiles)
     applicants = {r.applicant_id for r in requests(world)}
-    buyers = {r.applicant_id for r in requests(world) if r.product == "auto"}
+    cars = {r.vehicle.vin for r in requests(world) if r.product == "auto"}
     assert set(held) == set(SCHEMAS["auto"].sources)
     for source, count in held.items():
-        asked = buyers if source == "vehicle_valuation" else applicants
+        asked = cars if source == "vehicle_valuation" else applicants
         assert 0.005 < 1 - count / len(asked) < 0.075, source
 
 

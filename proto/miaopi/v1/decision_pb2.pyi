@@ -295,7 +295,7 @@ class ReportOutcomeResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class PutProfileRequest(_message.Message):
-    __slots__ = ("tenant", "product", "applicant_id", "source", "fetched_at_ms", "features")
+    __slots__ = ("tenant", "product", "subject_id", "source", "fetched_at_ms", "features")
     class FeaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -305,17 +305,17 @@ class PutProfileRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[FeatureValue, _Mapping]] = ...) -> None: ...
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PRODUCT_FIELD_NUMBER: _ClassVar[int]
-    APPLICANT_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     FETCHED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     product: str
-    applicant_id: str
+    subject_id: str
     source: str
     fetched_at_ms: int
     features: _containers.MessageMap[str, FeatureValue]
-    def __init__(self, tenant: _Optional[str] = ..., product: _Optional[str] = ..., applicant_id: _Optional[str] = ..., source: _Optional[str] = ..., fetched_at_ms: _Optional[int] = ..., features: _Optional[_Mapping[str, FeatureValue]] = ...) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., product: _Optional[str] = ..., subject_id: _Optional[str] = ..., source: _Optional[str] = ..., fetched_at_ms: _Optional[int] = ..., features: _Optional[_Mapping[str, FeatureValue]] = ...) -> None: ...
 
 class PutProfileResponse(_message.Message):
     __slots__ = ("stored",)

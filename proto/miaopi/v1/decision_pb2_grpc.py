@@ -28,7 +28,7 @@ if _version_not_supported:
 class DecisionServiceStub:
     """Decides on loan applications. Errors: INVALID_ARGUMENT names the field (google.rpc.BadRequest), ALREADY_EXISTS is a
     known application_id with another body, RESOURCE_EXHAUSTED is a full queue with a retry delay, UNAVAILABLE means
-    that nothing could be recorded and so nothing was decided: try again.
+    that no answer can be given now: send the same request again, which never decides twice.
     """
 
     def __init__(self, channel):
@@ -72,7 +72,7 @@ class DecisionServiceStub:
 class DecisionServiceServicer:
     """Decides on loan applications. Errors: INVALID_ARGUMENT names the field (google.rpc.BadRequest), ALREADY_EXISTS is a
     known application_id with another body, RESOURCE_EXHAUSTED is a full queue with a retry delay, UNAVAILABLE means
-    that nothing could be recorded and so nothing was decided: try again.
+    that no answer can be given now: send the same request again, which never decides twice.
     """
 
     def Decide(self, request, context):
@@ -112,7 +112,7 @@ class DecisionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutProfile(self, request, context):
-        """Stores what an external source knows of an applicant. An older fetch never replaces a newer one.
+        """Stores what an external source knows of an applicant or a vehicle. An older fetch never replaces a newer one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +162,7 @@ def add_DecisionServiceServicer_to_server(servicer, server):
 class DecisionService:
     """Decides on loan applications. Errors: INVALID_ARGUMENT names the field (google.rpc.BadRequest), ALREADY_EXISTS is a
     known application_id with another body, RESOURCE_EXHAUSTED is a full queue with a retry delay, UNAVAILABLE means
-    that nothing could be recorded and so nothing was decided: try again.
+    that no answer can be given now: send the same request again, which never decides twice.
     """
 
     @staticmethod
