@@ -41,8 +41,12 @@ def train_command(
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time."""
     rows = _rows(schemas.load(schema), data, label_delay_rows)
+    command = (  # names without folders: a bundle holds no path
+        f"python -m models train --schema {schema.name} --data {data.name} --out {rows.schema.name} --seed {seed} "
+        f"--fit-share {fit_share} --label-delay-rows {label_delay_rows}"
+    )
     with console.status("training") as status:
-        bundle = train(rows, out, seed=seed, fit_share=fit_share, progress=status.update)
+        bundle = train(rows, out, seed=seed, fit_share=fit_share, command=command, progress=status.update)
     console.print((bundle / "model_card.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
 
 
@@ -60,7 +64,7 @@ def evaluate(
     starts = range(0, len(rows.snapshot), SCORED_AT_ONCE)
     parts = [scorer.score(rows.snapshot.take(slice(i, i + SCORED_AT_ONCE))) for i in starts]
     window = loaded.manifest["training"]
-    # 0 rows fitted on, 1 rows that stopped and calibrated, 2 rows the bundle has never seen
+    # 0 rows fitted on, 1 rows that stopped, stacked and calibrated, 2 rows the bundle has never seen
     period = np.searchsorted([window["fit_until_ms"], window["until_ms"] + 1], rows.event_time_ms, side="right")
     for label in (name for name in LABELS if name in loaded.models):
         probability = np.concatenate([getattr(part, f"{label}_probability") for part in parts])

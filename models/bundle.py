@@ -6,6 +6,8 @@ manifest, which holds the hashes of all other files, so equal versions score equ
 
 import hashlib
 import json
+import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from models.calibrate import Calibration
 from models.reasons import Forest
 
 MANIFEST = "manifest.json"
+FORMAT = 1
 
 
 class BundleError(ValueError):
@@ -44,19 +47,22 @@ class Bundle:
     @classmethod
     def load(cls, path: Path, schema: Schema) -> "Bundle":
         """The bundle in a folder. Raises BundleError if a file is missing or changed, or the schema is another."""
-        text = _read(path / MANIFEST)
+        at = path / MANIFEST
+        text = _read(at)
         try:
             manifest = json.loads(text)
-            made_for, names, labels = manifest["schema_hash"], manifest["files"], manifest["labels"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{path / MANIFEST}: is no manifest: {error!r}") from None
-        if made_for != schema.hash:
-            raise BundleError(f"{path / MANIFEST}: made for schema {made_for}, {schema.name} is {schema.hash}")
-        files = {name: _read(path / name) for name in names}  # read once: what was checked is what is used
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != names[name]:
-                raise BundleError(f"{path / name}: differs from the manifest's sha256")
-        models = {label: _label_model(files, spec) for label, spec in labels.items()}
+            made_for, labels = manifest["schema_hash"], manifest["labels"]
+            _check(manifest["format"] == FORMAT, at, f"format {manifest['format']!r}, {FORMAT} is read here")
+            _check(made_for == schema.hash, at, f"made for schema {made_for}, {schema.name} is {schema.hash}")
+            _check(set(labels) == set(schema.labels), at, f"labels {', '.join(labels)} are not those of the schema")
+            files = _files(path, manifest["files"])
+            models = {label: _label_model(path, files, schema, label, labels[label]) for label in labels}
+            described = files["schema.json"]
+        except BundleError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{at}: is no manifest: {error!r}") from None
+        _check(_says(described, schema.document), path / "schema.json", "is not the schema of the manifest's hash")
         return cls(schema, version(text), manifest, models)
 
 
@@ -65,14 +71,48 @@ def version(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()[:16]
 
 
-def _label_model(files: Mapping[str, bytes], spec: Mapping[str, Any]) -> LabelModel:
-    names, calibration = spec["files"], spec["calibration"]
-    return LabelModel(
-        files[names["trees"]],
-        Forest.unpack(files[names["forest"]]),
-        files[names["gnn"]] if "gnn" in names else None,
-        Calibration(calibration["intercept"], tuple(calibration["weights"])),
-    )
+def _files(path: Path, names: Mapping[str, str]) -> dict[str, bytes]:
+    """Read once: what was checked is what is used."""
+    files = {}
+    for name in names:
+        _check(Path(name).name == name, path / MANIFEST, f"{name!r} is no file of this folder")
+        files[name] = _read(path / name)
+        same = hashlib.sha256(files[name]).hexdigest() == names[name]
+        _check(same, path / name, "differs from the manifest's sha256")
+    return files
+
+
+def _label_model(
+    path: Path, files: Mapping[str, bytes], schema: Schema, label: str, spec: Mapping[str, Any]
+) -> LabelModel:
+    columns = [schema.feature_names[i] for i in schema.columns(label)]
+    _check(spec["columns"] == columns, path / MANIFEST, f"{label}: columns are not those of the schema")
+    names, found = spec["files"], spec["calibration"]
+    calibration = Calibration(found["intercept"], tuple(found["weights"]), found.get("gnn_mean"))
+    inputs = 1 + ("gnn" in names)
+    _check(len(calibration.weights) == inputs, path / MANIFEST, f"{label}: one weight for each of {inputs} models")
+    numbers = [calibration.intercept, *calibration.weights, *([calibration.gnn_mean] if "gnn" in names else [])]
+    finite = all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+    positive = finite and min(calibration.weights) > 0
+    _check(positive, path / MANIFEST, f"{label}: calibration needs finite numbers and positive weights")
+    trees, packed, gnn = files[names["trees"]], files[names["forest"]], files[names["gnn"]] if "gnn" in names else None
+    try:
+        forest = Forest.unpack(packed)
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path / names['forest']}: is no forest: {error}") from None
+    return LabelModel(trees, forest, gnn, calibration)
+
+
+def _says(text: bytes, document: Mapping[str, Any]) -> bool:
+    try:
+        return bool(json.loads(text) == document)
+    except ValueError:
+        return False
+
+
+def _check(holds: bool, file: Path, reason: str) -> None:
+    if not holds:
+        raise BundleError(f"{file}: {reason}")
 
 
 def _read(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STACK_MIN_POSITIVES = 50  # bad rows in the validation part below which the graph network is left out
+STACK_MIN_POSITIVES = 50  # bad rows to stack on below which the graph network is left out
 PLATT_MIN_POSITIVES = 10  # below which the trees' margin is taken as it is
 NEWTON_STEPS = 50
 
@@ -19,10 +19,14 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """probability = 1 / (1 + exp(-(intercept + Σ weight · input))); inputs: trees' margin, then the GNN's logit."""
+    """probability = 1 / (1 + exp(-(intercept + Σ weight · input))); inputs: trees' margin, then the GNN's logit.
+
+    gnn_mean: mean of the GNN's logit over the rows it was fitted on, from where its reason counts; None without one.
+    """
 
     intercept: float
     weights: tuple[float, ...]
+    gnn_mean: float | None = None
 
     def probability(self, *inputs: Doubles) -> Doubles:
         """float64 [B] from as many float64 [B] log-odds as there are weights."""

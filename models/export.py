@@ -1,12 +1,14 @@
 """Writes a bundle: files, schema, manifest with their hashes, and a model card (Mitchell et al. 2019; R18).
 
-The folder appears whole or not at all: it is written beside its place and renamed. The same models give the same
-bytes: no clock, no path and no host name enters.
+The folder appears whole or not at all: it is written beside its place, brought to disk and renamed. The bundle it
+replaces stands in `<out>.old` until then, where a kill in between leaves it. The same models give the same bytes: no
+clock, no path and no host name enters.
 """
 
 import hashlib
 import json
 import math
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from features.schema import Schema
-from models.bundle import MANIFEST, BundleError, LabelModel
-
-FORMAT = 1
+from models.bundle import FORMAT, MANIFEST, BundleError, LabelModel
 
 
 def write(
@@ -36,16 +36,47 @@ def write(
         new = Path(beside) / "new"
         new.mkdir()
         _fill(new, schema, models, training, findings)
-        if out.exists():
-            out.rename(Path(beside) / "old")
-        new.rename(out)
+        for written in (*new.iterdir(), new):
+            _sync(written)
+        _move(new, out)
     return out
 
 
 def check_place(out: Path) -> None:
-    """Raises BundleError if `out` exists and is no bundle: writing would delete what is there."""
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise BundleError(f"{out}: exists and is no bundle")
+    """Raises BundleError if `out` or `<out>.old` exists and is no bundle: writing would delete what is there."""
+    for folder in (out, _old(out)):
+        if folder.exists() and not (folder / MANIFEST).is_file():
+            raise BundleError(f"{folder}: exists and is no bundle")
+
+
+def _old(out: Path) -> Path:
+    return out.with_name(f"{out.name}.old")
+
+
+def _move(new: Path, out: Path) -> None:
+    """Rename `new` to `out`. What stood there joins the temporary files last, and comes back if the renaming fails."""
+    old = _old(out)
+    if out.exists():
+        if old.exists():  # left by a replacement that was killed
+            old.rename(new.with_name("older"))
+        out.rename(old)
+    try:
+        new.rename(out)
+    finally:
+        if not out.exists() and old.exists():
+            old.rename(out)
+    _sync(out.parent)
+    if old.exists():
+        old.rename(new.with_name("old"))
+
+
+def _sync(path: Path) -> None:
+    """Bring the bytes of a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(
@@ -91,10 +122,14 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         f"# Model card: {schema.name}",
         "",
         f"Probabilities of {' and '.join(labels)} for {', '.join(schema.products)}, schema `{schema.hash}`.",
-        f"Fitted on {days[0]} to {days[1]}, stopped and calibrated on {days[1]} to {days[2]} (UTC), split by time.",
-        "The figures are of that second part, which also chose stopping point and calibration, so they flatter a",
-        "little; `python -m models evaluate` measures later rows.",
+        f"Fitted on {days[0]} to {days[1]}, stopped and calibrated on {days[1]} to {days[2]} (UTC), split by the time",
+        "of the applications; of the later part the first half stops and the second calibrates, unless said below.",
+        "Labels are those known at the end, so some came in after later rows. The figures are of the rows that",
+        "calibrated and decided on the graph network, so they flatter a little; `python -m models evaluate` measures",
+        "later rows.",
     ]
+    if training["command"]:
+        lines += ["", f"Reproduced by `{training['command']}`."]
     for label, spec in labels.items():
         rows = spec["rows"]
         lines += [
@@ -102,8 +137,9 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
             f"## {label}",
             "",
             f"{spec['trees']} trees on {len(spec['columns'])} columns; graph network: {spec['gnn']}.",
-            f"Rows with a known label: {rows['fit']} to fit ({rows['fit_bad']} bad), {rows['validation']} to validate "
-            f"({rows['validation_bad']} bad).",
+            f"Rows with a known label: {rows['fit']} to fit ({rows['fit_bad']} bad), {rows['stop']} to stop "
+            f"({rows['stop_bad']} bad), {rows['stack']} to calibrate ({rows['stack_bad']} bad).",
+            f"Later part: {spec['validation']}.",
             "",
             "| figure | trees alone | bundle |",
             "|---|---|---|",
@@ -115,6 +151,7 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         "## Limits",
         "",
         "Only applications whose outcome became known are learned from; declined ones have none. Fairness is not",
-        "measured here. Reasons explain the trees' part of the log-odds.",
+        "measured here. Reasons share the trees' part of the log-odds among features; the graph network's part is one",
+        "reason, GRAPH_PATTERN.",
     ]
     return "\n".join(lines) + "\n"

@@ -51,15 +51,20 @@ class GNNConfig:
 
     @classmethod
     def of(cls, schema: Schema, label: str, snapshot: Snapshot) -> "GNNConfig":
-        """The configuration for a label; ValueError if the request has no column that is free of constraints."""
-        own = tuple(
-            int(i) for i in schema.columns(label)
-            if schema.features[i].origin not in ("velocity", "graph") and not schema.features[i].monotone.get(label)
-        )  # fmt: skip
+        """The configuration for a label; ValueError where `own_columns` has none."""
+        own = own_columns(schema, label)
         if not own:
             raise ValueError(f"label {label}: no unconstrained column of the request for the graph network")
         types = tuple(t for t, e in enumerate(schema.entities.values()) for _ in range(e.slots))
         return cls(types, own, snapshot.entity_state.shape[-1], snapshot.neighbor_state.shape[-1])
+
+
+def own_columns(schema: Schema, label: str) -> tuple[int, ...]:
+    """Columns of the request itself that the schema leaves unconstrained for the label."""
+    return tuple(
+        int(i) for i in schema.columns(label)
+        if schema.features[i].origin not in ("velocity", "graph") and not schema.features[i].monotone.get(label)
+    )  # fmt: skip
 
 
 class Intake(nn.Module):

@@ -1,5 +1,7 @@
 """Exact reasons: the contribution of every feature to the trees' margin, and the few that count, in words (R2, R22).
 
+The graph network's part of the log-odds is one reason, beside the features and ranked with them.
+
 Path-dependent TreeSHAP (Lundberg et al. 2020): a leaf's value is shared among the features on its path. A tree is cut
 into blocks, each a subtree of at most 3 levels with the splits above it; for every answer to a block's splits the
 contributions are computed once, when the tables are built, so that explaining a row is one lookup a block.
@@ -211,30 +213,49 @@ def _explain(
 # Units worth saying after a number, in Chinese; others are in the feature's own words.
 _ZH_UNITS = {"CNY": "元", "CNY/month": "元/月", "months": "个月", "days": "天", "hours": "小时", "km": "公里"}
 _FLAGS = (("否", "no"), ("是", "yes"))
+# Code and words of the graph network's reason.
+GRAPH_PATTERN = ("GRAPH_PATTERN", "申请与其关联网络的模式异常", "unusual pattern of the application and its network")
 
 
 def feature_reasons(
-    schema: Schema, columns: NDArray[np.int64], contributions: Doubles, features_row: Floats, top: int = 4
-) -> list[Reason]:
+    schema: Schema, columns: NDArray[np.int64], contributions: Doubles, features_row: Floats, top: int = 4,
+    label: str = "",
+) -> list[Reason]:  # fmt: skip
     """At most `top` features of one application that moved it towards bad, the strongest first.
 
-    columns: int64 [n] of features_row, float32 [F]; contributions: float64 [n], log-odds. The value of a personal
-    feature appears nowhere: reasons end in logs and records (R21).
+    columns: int64 [n] of features_row, float32 [F]; contributions: float64 [n], log-odds of the model of `label`, which
+    the evidence names. The value of a personal feature appears nowhere: reasons end in logs and records (R21).
     """
     strongest = np.argsort(-contributions, kind="stable")[:top]
     return [
-        _reason(schema.features[columns[i]], float(features_row[columns[i]]), float(contributions[i]))
+        _reason(schema.features[columns[i]], float(features_row[columns[i]]), float(contributions[i]), label)
         for i in strongest
         if contributions[i] > 0
     ]
 
 
-def _reason(feature: Feature, value: float, contribution: float) -> Reason:
+def graph_reason(schema: Schema, contribution: float, features_row: Floats, label: str) -> Reason:
+    """The reason of a graph network that moved the log-odds of `label` by `contribution`.
+
+    It reads the application together with its network and shares its answer among no columns, so the evidence is what
+    the row, float32 [F], says of the network.
+    """
+    known = [(f, float(value)) for f, value in zip(schema.features, features_row, strict=True) if f.origin == "graph"]
+    facts = ", ".join(f"{feature.name}={_words(feature, value)[2]}" for feature, value in known)
+    return Reason(*GRAPH_PATTERN, contribution, _evidence(label, facts))
+
+
+def _reason(feature: Feature, value: float, contribution: float, label: str) -> Reason:
     code = feature.name.upper()
     if feature.personal and not math.isnan(value):
-        return Reason(code, feature.zh, feature.en, contribution, feature.name)
+        return Reason(code, feature.zh, feature.en, contribution, _evidence(label, feature.name))
     zh, en, plain = _words(feature, value)
-    return Reason(code, f"{feature.zh}: {zh}", f"{feature.en}: {en}", contribution, f"{feature.name}={plain}")
+    evidence = _evidence(label, f"{feature.name}={plain}")
+    return Reason(code, f"{feature.zh}: {zh}", f"{feature.en}: {en}", contribution, evidence)
+
+
+def _evidence(label: str, facts: str) -> str:
+    return ": ".join(part for part in (label, facts) if part)
 
 
 def _words(feature: Feature, value: float) -> tuple[str, str, str]:

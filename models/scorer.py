@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from features.application import Snapshot
+from features.application import Reason, Snapshot
 from models.bundle import Bundle, LabelModel
-from models.reasons import Explainer
+from models.reasons import Explainer, feature_reasons, graph_reason
 
 LABELS = ("fraud", "default")
 
@@ -29,6 +29,7 @@ class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle) -> None:
+        self._schema = bundle.schema
         self._models = {
             label: _LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
         }
@@ -47,10 +48,24 @@ class Scorer:
         """
         return self._models[label].explain(snapshot)
 
+    def reasons(self, label: str, snapshot: Snapshot, top: int = 4) -> list[list[Reason]]:
+        """For each of B applications at most `top` reasons that moved the label's log-odds up, the strongest first.
+
+        Raises KeyError for an unknown label.
+        """
+        model = self._models[label]
+        found = []
+        for row, parts, graph in zip(snapshot.features, model.explain(snapshot), model.graph(snapshot), strict=True):
+            some = feature_reasons(self._schema, model.columns, parts, row, top, label)
+            if graph > 0:
+                some.append(graph_reason(self._schema, float(graph), row, label))
+            found.append(sorted(some, key=lambda r: -r.contribution)[:top])
+        return found
+
 
 class _LabelScorer:
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
-        self._columns = columns
+        self.columns = columns
         self._trees = _session(model.trees_onnx)
         self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
         self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
@@ -58,18 +73,28 @@ class _LabelScorer:
         self._explainer = Explainer(model.forest, len(columns))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
-        (margin,) = self._trees.run(None, {"row": snapshot.features[:, self._columns]})
+        (margin,) = self._trees.run(None, {"row": snapshot.features[:, self.columns]})
         inputs = [margin[:, 0].astype(np.float64)]
         if self._gnn is not None:
-            # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
-            given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
-            (logit,) = self._gnn.run(None, given)
-            inputs.append(logit.astype(np.float64))
+            inputs.append(self._logit(self._gnn, snapshot))
         return self._calibration.probability(*inputs)
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
         weight = self._calibration.weights[0]
-        return weight * self._explainer.contributions(snapshot.features[:, self._columns])
+        return weight * self._explainer.contributions(snapshot.features[:, self.columns])
+
+    def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""
+        mean = self._calibration.gnn_mean
+        if self._gnn is None or mean is None or not len(snapshot):
+            return np.zeros(len(snapshot))
+        return self._calibration.weights[1] * (self._logit(self._gnn, snapshot) - mean)
+
+    def _logit(self, gnn: onnxruntime.InferenceSession, snapshot: Snapshot) -> NDArray[np.float64]:
+        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
+        given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
+        (logit,) = gnn.run(None, given)
+        return np.asarray(logit, dtype=np.float64)
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:

@@ -4,7 +4,7 @@ import xgboost
 
 from features.schema import Schema
 from models import trees
-from models.reasons import Explainer, Forest, feature_reasons
+from models.reasons import Explainer, Forest, feature_reasons, graph_reason
 
 
 def random_table(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +72,35 @@ def test_words_of_a_reason(consumer: Schema) -> None:
         ("DEVICE_EMULATOR", "模拟器: 是", "emulator: yes", "device_emulator=1"),
         ("TAX_INCOME", "个税月收入: 缺失", "monthly income by tax: missing", "tax_income=missing"),
     ]
+
+
+def test_a_reason_names_its_model(consumer: Schema) -> None:
+    row = np.full(len(consumer.features), 2, dtype=np.float32)
+    for label in ("fraud", "default"):
+        columns = consumer.columns(label)
+        contributions = np.where(
+            np.isin(columns, [consumer.column["telecom_months"], consumer.column["tax_income"]]), 1, 0
+        )
+        reasons = feature_reasons(consumer, columns, contributions.astype(np.float64), row, label=label)
+        assert {r.evidence for r in reasons} == {f"{label}: telecom_months=2", f"{label}: tax_income"}
+
+
+def test_words_of_the_graph_network(consumer: Schema) -> None:
+    """The evidence is the application's own links; nothing else of the row is said."""
+    row = np.full(len(consumer.features), 123456, dtype=np.float32)
+    linked = {"linked_applications": 9, "linked_applicants": 7, "linked_24h": 2, "linked_fraud": 3}
+    for name, value in {**linked, "linked_fraud_rate": 0.25, "shared_entities": np.nan}.items():
+        row[consumer.column[name]] = value
+    reason = graph_reason(consumer, 0.5, row, "fraud")
+    assert (reason.code, reason.contribution) == ("GRAPH_PATTERN", 0.5)
+    assert (reason.zh, reason.en) == (
+        "申请与其关联网络的模式异常",
+        "unusual pattern of the application and its network",
+    )
+    assert reason.evidence == (
+        "fraud: linked_applications=9, linked_applicants=7, linked_24h=2, linked_fraud=3, linked_fraud_rate=0.25, "
+        "shared_entities=missing"
+    )
 
 
 def test_personal_values_stay_out(consumer: Schema) -> None:

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from features.application import Snapshot
@@ -11,7 +13,7 @@ from features.schema import Schema
 from models.bundle import Bundle
 from models.reasons import Explainer
 from models.scorer import Scorer
-from tests.snapshots import random_snapshot, trained_bundle
+from tests.snapshots import random_rows, random_snapshot, trained_bundle
 
 ROWS = 200
 
@@ -74,6 +76,57 @@ def test_contributions_and_bias_sum_to_the_log_odds(bundle: Bundle, scorer: Scor
     np.testing.assert_allclose(scorer.score(snapshot).default_probability, expected, atol=1e-6)
 
 
+def test_reasons_share_out_all_of_the_log_odds(bundle: Bundle, scorer: Scorer, consumer: Schema) -> None:
+    """Contributions of features, the graph network's, and what does not depend on the row: its bias and its mean."""
+    snapshot, model = random_snapshot(consumer, ROWS, 5), bundle.models["fraud"]
+    bias = Explainer(model.forest, len(consumer.columns("fraud"))).bias
+    trees_weight, gnn_weight = model.calibration.weights
+    assert model.gnn_onnx is not None and model.calibration.gnn_mean is not None
+    session = onnxruntime.InferenceSession(model.gnn_onnx, providers=["CPUExecutionProvider"])
+    (logit,) = session.run(None, {i.name: getattr(snapshot, i.name) for i in session.get_inputs()})
+    graph = gnn_weight * (logit - model.calibration.gnn_mean)
+    log_odds = scorer.explain("fraud", snapshot).sum(axis=1) + graph
+    log_odds += model.calibration.intercept + trees_weight * bias + gnn_weight * model.calibration.gnn_mean
+    np.testing.assert_allclose(scorer.score(snapshot).fraud_probability, 1 / (1 + np.exp(-log_odds)), atol=1e-6)
+    for row, reasons in enumerate(scorer.reasons("fraud", snapshot, top=1000)):
+        said = [r.contribution for r in reasons if r.code == "GRAPH_PATTERN"]
+        assert said == ([pytest.approx(graph[row], abs=1e-5)] if graph[row] > 0 else [])
+        assert [r.contribution for r in reasons] == sorted((r.contribution for r in reasons), reverse=True)
+        assert all(r.contribution > 0 and r.evidence.startswith("fraud") for r in reasons)
+
+
+def test_the_graph_network_counts_from_its_mean(bundle: Bundle, consumer: Schema) -> None:
+    """Over the rows it was fitted on, it adds nothing."""
+    rows, window = random_rows(consumer, 2000, 0), bundle.manifest["training"]
+    fitted = (rows.event_time_ms < window["fit_until_ms"]) & (rows.labels["fraud"] >= 0)
+    model = bundle.models["fraud"]
+    assert model.gnn_onnx is not None and model.calibration.gnn_mean is not None
+    session = onnxruntime.InferenceSession(model.gnn_onnx, providers=["CPUExecutionProvider"])
+    snapshot = rows.snapshot.take(np.flatnonzero(fitted))
+    (logit,) = session.run(None, {i.name: getattr(snapshot, i.name) for i in session.get_inputs()})
+    assert logit.astype(np.float64).mean() == pytest.approx(model.calibration.gnn_mean, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_row_has_the_same_reasons_in_every_batch(consumer: Schema, scorer: Scorer, size: int) -> None:
+    snapshot = random_snapshot(consumer, 60, 3)
+    together = scorer.reasons("fraud", snapshot)
+    assert {len(reasons) for reasons in together} == {4}
+    assert any(r.code == "GRAPH_PATTERN" for reasons in together for r in reasons)
+    apart = [scorer.reasons("fraud", snapshot.take(slice(i, i + size))) for i in range(0, 60, size)]
+    assert [reasons for part in apart for reasons in part] == together
+
+
+def test_no_graph_network_no_reason_of_it(bundle: Bundle, scorer: Scorer, consumer: Schema) -> None:
+    """Nor where its mean is not known: from zero, it would say nothing true."""
+    snapshot = random_snapshot(consumer, 60, 3)
+    fraud = bundle.models["fraud"]
+    meanless = replace(fraud, calibration=replace(fraud.calibration, gnn_mean=None))
+    without = Scorer(replace(bundle, models={"fraud": meanless})).reasons("fraud", snapshot, top=1000)
+    for found in (without, scorer.reasons("default", snapshot, top=1000)):
+        assert all(r.code != "GRAPH_PATTERN" for reasons in found for r in reasons)
+
+
 def test_a_label_without_a_model_is_unknown(consumer: Schema, bundle: Bundle) -> None:
     only_default = Bundle(consumer, "", {}, {"default": bundle.models["default"]})
     scores = Scorer(only_default).score(random_snapshot(consumer, 3, 6))
@@ -85,6 +138,7 @@ def test_no_rows_no_scores(consumer: Schema, scorer: Scorer) -> None:
     empty = random_snapshot(consumer, 1, 0).take(slice(0, 0))
     assert len(scorer.score(empty).fraud_probability) == 0
     assert scorer.explain("fraud", empty).shape == (0, len(consumer.columns("fraud")))
+    assert scorer.reasons("fraud", empty) == []
 
 
 SERVE = """
@@ -97,7 +151,7 @@ from tests.snapshots import random_snapshot
 schema = load("features/schemas/consumer.yaml")
 scorer = Scorer(Bundle.load(Path(sys.argv[1]), schema))
 snapshot = random_snapshot(schema, 2, 0)
-scorer.score(snapshot), scorer.explain("fraud", snapshot)
+scorer.score(snapshot), scorer.explain("fraud", snapshot), scorer.reasons("fraud", snapshot)
 heavy = {"torch", "onnx", "onnxscript", "onnxmltools", "xgboost", "sklearn", "lightgbm"}
 print(*sorted(heavy & set(sys.modules)))
 """
