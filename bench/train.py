@@ -27,4 +27,4 @@ def run(out: Path) -> list[Path]:
     for schema in history.SCHEMAS:
         name, figure = world.best_single_feature(rows[schema])
         print(f"best single feature for fraud, {schema}: {name}, AUC {figure:.3f}")
-    return [train(rows[schema], out / schema) for schema in history.SCHEMAS]
+    return [train(rows[schema], out / schema, command="python -m bench train") for schema in history.SCHEMAS]

@@ -20,7 +20,6 @@ from features.events import finish, pack_application, unpack
 from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
-from models.reasons import feature_reasons
 from models.scorer import Scores
 from policy.decide import Decision
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -225,7 +224,7 @@ def rehearse(product: Product) -> None:
     snapshot = assemble(schema, [application] * 2, [{}, {}], view, np.arange(2))
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
-        product.scorer.explain(label, snapshot)
+        product.scorer.reasons(label, snapshot)
     product.policy.decide(application, policy_values(product, application, snapshot, scores, 0))
 
 
@@ -259,10 +258,8 @@ def model_reasons(product: Product, snapshot: Snapshot, decisions: Sequence[Deci
     for label in product.schema.labels:
         rows = np.array([i for i, d in enumerate(decisions) if label in d.explain], dtype=np.int64)
         if len(rows):
-            columns = product.schema.columns(label)
-            contributions = product.scorer.explain(label, snapshot.take(rows))
-            for row, parts in zip(rows, contributions, strict=True):
-                reasons[row] += feature_reasons(product.schema, columns, parts, snapshot.features[row])
+            for row, some in zip(rows, product.scorer.reasons(label, snapshot.take(rows)), strict=True):
+                reasons[row] += some
     return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
 
 
