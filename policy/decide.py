@@ -2,12 +2,13 @@
 
 Every table votes and the worst vote wins, so no rule hides a worse one. What is missing, undecided or not foreseen
 votes REVIEW at least; only a row of the `sources` table that names a source and its state may accept a missing source.
+Whoever asks for a person gets REVIEW, whatever the votes.
 Pure and deterministic: the same application, values and policy file give the same Decision.
 """
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,10 +18,11 @@ from features.schema import Schema
 from policy.cells import Value
 from policy.jdm import PolicyError
 from policy.rates import all_in_rate
-from policy.reasons import reason_texts
-from policy.specs import CAPACITIES, MODEL_OF, SPECS, check_tables, policy_columns
+from policy.reasons import REASONS_PATH, reason_texts
+from policy.specs import CAP, CODES, MODEL_OF, SPECS, Capacity, capacities, check_tables, policy_columns
 from policy.tables import Hit, Table, Values, load_tables
 
+HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
 
 
@@ -39,10 +41,10 @@ _OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome}
 
 @dataclass(frozen=True)
 class Decision:
-    """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first.
+    """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first, at least one.
 
-    `explain` names the models, fraud or default, whose probability voted against the applicant: their features belong
-    among the reasons (R22). `degraded` lists sources as "source:bureau:missing".
+    `explain` names the models, fraud or default, whose probability voted against the applicant or set the cap: their
+    features belong among the reasons (R22). `degraded` lists sources as "source:bureau:missing".
     """
 
     outcome: Outcome
@@ -56,33 +58,54 @@ class Decision:
 
 
 class _Ballot:
-    """The votes of one decision, each with its reason."""
+    """The votes of one decision, each with its reason; of a personal input the reason has the name only (R21)."""
 
-    def __init__(self, texts: Mapping[str, tuple[str, str]]) -> None:
-        self._texts = texts
+    def __init__(self, texts: Mapping[str, tuple[str, str]], values: Values, private: Set[str]) -> None:
+        self._texts, self._values, self._private = texts, values, private
         self._votes: list[tuple[Outcome, Reason]] = []
         self.outcome = Outcome.APPROVE
+        self.explain: list[str] = []
 
     def vote(self, outcome: Outcome, code: str, evidence: str, legal: str = "") -> None:
         zh, en = self._texts[code]
         self._votes.append((outcome, Reason(code, zh, en, 0.0, evidence, legal)))
         self.outcome = max(self.outcome, outcome)
 
-    def vote_row(self, hit: Hit, table: str, seen: Values) -> bool:
-        """The vote of a row; False where it is to approve, which needs no reason."""
+    def vote_row(self, hit: Hit, table: str) -> bool:
+        """The vote of a row; False where it is to approve."""
         outcome = _OUTCOMES[str(hit.outputs["outcome"])]
-        if outcome == Outcome.APPROVE:
-            return False
-        evidence = f"{_facts(hit.tested, seen)} ({table}.{hit.row})"
-        self.vote(outcome, str(hit.outputs["reason"]), evidence, str(hit.outputs.get("legal", "")))
-        return True
+        if code := str(hit.outputs.get("reason", "")):
+            grade = f"grade={hit.outputs['grade']}, " if "grade" in hit.outputs else ""
+            evidence = f"{grade}{self.facts(hit.tested)} ({table}.{hit.row})"
+            self.vote(outcome, code, evidence, str(hit.outputs.get("legal", "")))
+        return outcome > Outcome.APPROVE
 
-    def reasons(self) -> tuple[Reason, ...]:
-        return tuple(reason for _, reason in sorted(self._votes, key=lambda vote: -vote[0]))
+    def facts(self, names: Iterable[str]) -> str:
+        """The inputs `names` with their values."""
+        return ", ".join([self.fact(name, name, self._values.get(name)) for name in names])
+
+    def fact(self, name: str, key: str, value: Value | None) -> str:
+        """`name` with its value, unless the input or output `key` is personal."""
+        return name if key in self._private else f"{name}={_shown(value)}"
+
+    def result(self, to_a_person: bool) -> tuple[Outcome, tuple[Reason, ...]]:
+        """The worst vote, or REVIEW where the applicant asks for a person, whatever the votes; the reasons for it."""
+        votes = sorted(self._votes, key=lambda vote: -vote[0])
+        if self.outcome > Outcome.APPROVE or to_a_person:
+            votes = [vote for vote in votes if vote[0] > Outcome.APPROVE]
+        reasons = tuple([reason for _, reason in votes])
+        if not to_a_person:
+            return self.outcome, reasons
+        zh, en = self._texts[HUMAN_REVIEW]
+        asked = Reason(HUMAN_REVIEW, zh, en, 0.0, "human_review_requested=true", HUMAN_REVIEW_LAW)
+        return Outcome.REVIEW, (asked, *reasons)
 
 
 class Policy:
-    """The compiled policy of one product. `version` is the SHA-256 of its file, `inputs` the names it reads."""
+    """The compiled policy of one product. `inputs` are the names it reads.
+
+    `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words.
+    """
 
     def __init__(
         self, product: str, version: str, schema: Schema, tables: Mapping[str, Table],
@@ -92,55 +115,56 @@ class Policy:
         self._tables, self._texts = tables, texts
         self._sources = tuple((name, f"{name}_state") for name in schema.sources)
         self._minor_per_major = schema.minor_per_major
+        self._capacities = capacities(tables)
         names = {name for table in tables.values() for name in table.inputs if "." not in name}
         names.update(state for _, state in self._sources)
-        if "limit" in tables:
-            names.update(name for output, (name, _) in CAPACITIES.items() if output in tables["limit"].outputs)
+        names.update(name for capacity in self._capacities for name in capacity.inputs)
         self.inputs = tuple(sorted(names))
+        self._private = {feature.name for feature in schema.features if feature.personal}
+        for table in tables.values():  # an output computed from what is personal is personal
+            for row in table.rows:
+                if not self._private.isdisjoint(row.reads):
+                    self._private.update(f"{table.name}.{field}" for field in row.computed)
 
     @classmethod
-    def load(cls, path: Path, schema: Schema) -> "Policy":
+    def load(cls, path: Path, schema: Schema, words: Path = REASONS_PATH) -> "Policy":
         """The policy in `<product>.json`, checked against the schema. Raises PolicyError."""
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise PolicyError(path, f"cannot be read: {error.strerror}") from None
+        raw, raw_words = _read(path), _read(words)
         if path.stem not in schema.products:
             raise PolicyError(path, f"schema {schema.name} has no product {path.stem!r}")
         inputs = policy_columns(schema)
         tables = load_tables(path, raw, inputs, SPECS)
-        texts = reason_texts()
+        texts = reason_texts(words, raw_words, CODES)
         check_tables(path, schema, tables, inputs, texts)
-        return cls(path.stem, hashlib.sha256(raw).hexdigest(), schema, tables, texts)
+        version = hashlib.sha256(raw + b"\0" + raw_words).hexdigest()
+        return cls(path.stem, version, schema, tables, texts)
 
     def decide(self, application: Application, values: Values) -> Decision:
         """`values` by name as in docs/architecture.md, Policy; None, NaN or absent is missing."""
-        ballot = _Ballot(self._texts)
-        if application.human_review_requested:
-            ballot.vote(Outcome.REVIEW, "HUMAN_REVIEW_REQUESTED", "human_review_requested=true", HUMAN_REVIEW_LAW)
+        ballot = _Ballot(self._texts, values, self._private)
         for knockout in self._collect("knockouts", ballot, values):
-            ballot.vote_row(knockout, "knockouts", values)
+            ballot.vote_row(knockout, "knockouts")
         degraded = self._vote_sources(ballot, values)
         earlier: dict[str, Mapping[str, Value]] = {}
-        explain = []
         for table, model in MODEL_OF.items():
             hit = self._first(table, ballot, values, earlier)
-            if hit is not None and ballot.vote_row(hit, table, values):
-                explain.append(model)
+            if hit is not None and ballot.vote_row(hit, table):
+                ballot.explain.append(model)
         amount, annual_rate, all_in = 0, 0.0, 0.0
         if ballot.outcome < Outcome.DECLINE:  # nothing can be worse, and a limit is no reason to decline
             amount = self._amount(ballot, application, values, earlier)
             annual_rate, all_in = self._price(ballot, application, amount, values, earlier)
-        approved = ballot.outcome <= Outcome.LIMIT
+        outcome, reasons = ballot.result(application.human_review_requested)
+        approved = outcome <= Outcome.LIMIT
         return Decision(
-            ballot.outcome,
+            outcome,
             amount if approved else 0,
             annual_rate if approved else 0.0,
             all_in if approved else 0.0,
             str(earlier["grade"]["grade"]) if "grade" in earlier else "",
-            ballot.reasons(),
+            reasons,
             degraded,
-            tuple(explain),
+            tuple(dict.fromkeys(ballot.explain)),
         )
 
     def _collect(self, name: str, ballot: _Ballot, values: Values) -> tuple[Hit, ...]:
@@ -167,14 +191,15 @@ class Policy:
             if missing:
                 ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{', '.join(missing)} ({name}.{row.row})")
         if not undecided:
-            ballot.vote(Outcome.REVIEW, "POLICY_GAP", f"{_facts(self._tables[name].inputs, values)} ({name})")
+            known = [n for n in self._tables[name].inputs if "." not in n]
+            ballot.vote(Outcome.REVIEW, "POLICY_GAP", f"{ballot.facts(known)} ({name})")
         return None
 
     def _vote_sources(self, ballot: _Ballot, values: Values) -> tuple[str, ...]:
         """What is missing or stale; each votes REVIEW unless a row that holds names its state and says otherwise."""
         named: set[str] = set()
         for hit in self._collect("sources", ballot, values):
-            ballot.vote_row(hit, "sources", values)
+            ballot.vote_row(hit, "sources")
             named.update(hit.tested)
         degraded = []
         for source, key in self._sources:
@@ -198,28 +223,37 @@ class Policy:
         if hit is None:
             return 0
         terms = hit.outputs
-        most, code, bound = float(terms["cap_minor"]), "LIMIT_BY_CAP", "cap_minor"
-        for output, (name, because) in CAPACITIES.items():
-            if output not in terms:
+        most, binding = float(terms["cap_minor"]), CAP
+        for capacity in self._capacities:
+            if capacity.output not in terms:
                 continue
-            value = _number(values.get(name))
-            if value is None:
-                ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{name} (limit.{hit.row})")
+            known = [_number(values.get(name)) for name in capacity.inputs]
+            if missing := [name for name, value in zip(capacity.inputs, known, strict=True) if value is None]:
+                ballot.vote(Outcome.REVIEW, "INPUT_MISSING", f"{', '.join(missing)} (limit.{hit.row})")
                 return 0
+            least = min([value for value in known if value is not None])
             # 0.7 × 100 000 is 70 000 and not one rounding step less: a thousandth of a fen is binary noise
-            carries = value * float(terms[output]) * self._minor_per_major + 0.001
+            carries = least * float(terms[capacity.output]) * self._minor_per_major + 0.001
             if carries < most:
-                most, code, bound = carries, because, output
-        rounding = int(terms["rounding_minor"])
+                most, binding = carries, capacity
+        rounding, minimum = int(terms["rounding_minor"]), float(terms["minimum_minor"])
         amount = asked if asked <= most else int(most // rounding) * rounding
-        if amount < asked or amount < float(terms["minimum_minor"]):
-            facts = _facts((CAPACITIES[bound][0],), values) + ", " if bound in CAPACITIES else ""
-            evidence = f"{facts}{bound}={terms[bound]} (limit.{hit.row})"
-            too_low = amount < float(terms["minimum_minor"])
-            outcome, code = (Outcome.DECLINE, "LIMIT_TOO_LOW") if too_low else (Outcome.LIMIT, code)
-            ballot.vote(outcome, code, evidence, str(terms.get("legal", "")))
-            return 0 if too_low else amount
-        return amount
+        if amount < asked:
+            self._vote_limit(ballot, hit, binding, amount < minimum)
+        elif amount < minimum:
+            evidence = f"amount_minor={asked}, minimum_minor={minimum:.0f} (limit.{hit.row})"
+            ballot.vote(Outcome.DECLINE, "LIMIT_TOO_LOW", evidence)
+        return amount if amount >= minimum else 0
+
+    def _vote_limit(self, ballot: _Ballot, hit: Hit, binding: Capacity, too_low: bool) -> None:
+        """What binds the amount: its reason and its law; a cap that follows from the grade asks why that grade."""
+        name = binding.output
+        bound = ballot.fact(name, f"limit.{name}", hit.outputs[name])
+        evidence = ", ".join(filter(None, (ballot.facts(binding.inputs), bound)))
+        outcome, code = (Outcome.DECLINE, "LIMIT_TOO_LOW") if too_low else (Outcome.LIMIT, binding.reason)
+        ballot.vote(outcome, code, f"{evidence} (limit.{hit.row})", str(hit.outputs.get(binding.legal, "")))
+        if binding is CAP and "grade.grade" in self._tables["limit"].inputs:
+            ballot.explain.append(MODEL_OF["grade"])
 
     def _price(
         self, ballot: _Ballot, application: Application, amount: int, values: Values,
@@ -235,7 +269,8 @@ class Policy:
             application.upfront_fee_minor, application.monthly_fee_minor,
         )  # fmt: skip
         if all_in > cap_rate:
-            evidence = f"all_in_rate={all_in:.4f}, cap_rate={cap_rate} (price.{hit.row})"
+            cap = ballot.fact("cap_rate", "price.cap_rate", cap_rate)
+            evidence = f"all_in_rate={all_in:.4f}, {cap} (price.{hit.row})"
             ballot.vote(Outcome.REVIEW, "ALL_IN_RATE_ABOVE_CAP", evidence, str(hit.outputs.get("legal", "")))
         return annual_rate, all_in
 
@@ -244,8 +279,11 @@ def _number(value: Value | None) -> float | None:
     return value if isinstance(value, float | int) and math.isfinite(value) else None
 
 
-def _facts(names: tuple[str, ...], values: Values) -> str:
-    return ", ".join(f"{name}={_shown(values.get(name))}" for name in names)
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PolicyError(path, f"cannot be read: {error.strerror}") from None
 
 
 def _shown(value: Value | None) -> str:

@@ -1,8 +1,10 @@
-"""What a loan costs a year: the internal rate of return of its cash flows with all fees, monthly times 12.
+"""What a loan costs a year with all fees, as the cap on prices counts it.
 
-Why: the cap on prices counts every fee, not the interest alone (综合资金成本; 中国人民银行公告〔2021〕第3号 asks
-for the internal rate of return). All four repayment methods pay a + b·k in month k and a lump at the end, so the
-present value has a closed form and one rate costs a few microseconds.
+Why: the cap counts every fee, not the interest alone (综合资金成本; 中国人民银行公告〔2021〕第3号 asks for the
+internal rate of return). Monthly IRR × 12 does not compound, so one payment at the end looks cheaper than it is: 18.6 %
+and a fee of 5 % over 12 months cost 24.8 % of what is received, and 22.4 % by IRR × 12. A bullet loan therefore counts
+by the worse of both. All four repayment methods pay a + b·k in month k and a lump at the end, so the present value has
+a closed form and one rate costs a few microseconds.
 """
 
 import math
@@ -12,18 +14,38 @@ def all_in_rate(
     amount_minor: int, annual_rate: float, term_months: int, repayment: str,
     upfront_fee_minor: int = 0, monthly_fee_minor: int = 0,
 ) -> float:  # fmt: skip
-    """Monthly IRR × 12 of receiving the amount less the upfront fee and repaying; inf where nothing is received.
+    """The worse of `nominal_rate` and, for `bullet`, (interest + all fees) / received / (months / 12).
 
-    Of features.application.REPAYMENT_METHODS; the monthly fee is paid every month of the term, for `bullet` too.
+    Never below annual_rate; inf where nothing is received. What is reported is what is held against the cap.
     """
+    if upfront_fee_minor == monthly_fee_minor == 0:
+        return annual_rate  # of every method, exactly
     received = amount_minor - upfront_fee_minor
     if received <= 0:
         return math.inf
+    simple = 0.0
+    if repayment == "bullet":
+        fees = upfront_fee_minor + monthly_fee_minor * term_months
+        simple = (amount_minor * annual_rate * term_months / 12 + fees) / received * 12 / term_months
+        if monthly_fee_minor == 0:  # one payment: by Bernoulli's inequality IRR × 12 is not above it
+            return max(annual_rate, simple)
+    nominal = nominal_rate(amount_minor, annual_rate, term_months, repayment, upfront_fee_minor, monthly_fee_minor)
+    return max(annual_rate, nominal, simple)
+
+
+def nominal_rate(
+    amount_minor: int, annual_rate: float, term_months: int, repayment: str,
+    upfront_fee_minor: int = 0, monthly_fee_minor: int = 0,
+) -> float:  # fmt: skip
+    """Monthly IRR × 12 of receiving the amount less the upfront fee, which must leave something, and repaying.
+
+    Of features.application.REPAYMENT_METHODS; the monthly fee is paid every month of the term, for `bullet` too.
+    """
     if upfront_fee_minor == monthly_fee_minor == 0 and repayment != "bullet":
         return annual_rate  # interest every month on what is still owed: exact
     base, step, lump = _payments(amount_minor, annual_rate / 12, term_months, repayment)
-    base += monthly_fee_minor
-    return 12 * math.expm1(_log_rate(base, step, lump, term_months, received))
+    received = amount_minor - upfront_fee_minor
+    return 12 * math.expm1(_log_rate(base + monthly_fee_minor, step, lump, term_months, received))
 
 
 def _payments(amount: int, rate: float, months: int, repayment: str) -> tuple[float, float, float]:

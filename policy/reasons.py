@@ -1,6 +1,6 @@
-"""The words of reason codes, Chinese and English (R2, R22): reasons.yaml, read strictly once per policy."""
+"""The words of reason codes, Chinese and English (R2, R22): reasons.yaml, read strictly and once for each policy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import yaml
@@ -10,11 +10,11 @@ from policy.jdm import PolicyError
 REASONS_PATH = Path(__file__).with_name("reasons.yaml")
 
 
-def reason_texts(path: Path = REASONS_PATH) -> Mapping[str, tuple[str, str]]:
-    """Chinese and English text by reason code. Raises PolicyError."""
+def reason_texts(path: Path, raw: bytes, needed: Collection[str] = ()) -> Mapping[str, tuple[str, str]]:
+    """Chinese and English text by reason code, from the file's content. Raises PolicyError, also where one lacks."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        document = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
         raise PolicyError(path, f"cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise PolicyError(path, "must be a mapping from reason code to zh and en")
@@ -25,4 +25,6 @@ def reason_texts(path: Path = REASONS_PATH) -> Mapping[str, tuple[str, str]]:
         if not all(isinstance(text, str) and text for text in words.values()):
             raise PolicyError(path, f"{code}: zh and en must be texts")
         texts[str(code)] = (words["zh"], words["en"])
+    if lacking := sorted(set(needed) - set(texts)):
+        raise PolicyError(path, f"{lacking[0]}: the engine says this, it needs words")
     return texts

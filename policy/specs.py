@@ -6,13 +6,13 @@ refuses to load where leaving it out would approve what a model should have judg
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from features.application import REPAYMENT_METHODS
 from features.schema import SOURCE_STATES, Schema
 from policy.cells import Column
 from policy.jdm import PolicyError
-from policy.reasons import REASONS_PATH
 from policy.tables import Output, Spec, Table
 
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
@@ -34,7 +34,8 @@ SPECS = {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
         "income_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
         "ltv_max": Output(Column("number", range=(0.0, 2.0)), needed=False),
-        "legal": _WORDS["legal"],
+        "price_max": Output(Column("number", range=(0.0, 2.0)), needed=False),
+        **{legal: _WORDS["legal"] for legal in ("cap_legal", "income_legal", "ltv_legal", "price_legal")},
     }),
     "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
 }  # fmt: skip
@@ -42,14 +43,27 @@ SPECS = {
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
 MODEL_OF = {"fraud": "fraud", "grade": "default"}
 NEEDED = {"fraud": ("fraud",), "default": ("grade", "limit", "price")}
-# Outputs of `limit` that multiply an input, in currency, to what the borrower or the collateral carries.
-CAPACITIES = {
-    "income_multiple": ("verified_income", "LIMIT_BY_INCOME"),
-    "ltv_max": ("valuation_low", "LIMIT_BY_VALUATION"),
-}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """An output of `limit` times the least of `inputs`, in currency: what the borrower or the collateral carries."""
+
+    output: str
+    inputs: tuple[str, ...]
+    reason: str
+    legal: str
+
+
+CAPACITIES = (
+    Capacity("income_multiple", ("verified_income",), "LIMIT_BY_INCOME", "income_legal"),
+    Capacity("ltv_max", ("valuation_low",), "LIMIT_BY_VALUATION", "ltv_legal"),
+    Capacity("price_max", ("vehicle_price", "valuation"), "LIMIT_BY_PRICE", "price_legal"),
+)
+CAP = Capacity("cap_minor", (), "LIMIT_BY_CAP", "cap_legal")
 CODES = (
-    "SOURCE_MISSING", "SOURCE_STALE", "INPUT_MISSING", "POLICY_GAP", "HUMAN_REVIEW_REQUESTED", "LIMIT_BY_CAP",
-    "LIMIT_BY_INCOME", "LIMIT_BY_VALUATION", "LIMIT_TOO_LOW", "ALL_IN_RATE_ABOVE_CAP",
+    "SOURCE_MISSING", "SOURCE_STALE", "INPUT_MISSING", "POLICY_GAP", "HUMAN_REVIEW_REQUESTED", "LIMIT_TOO_LOW",
+    "ALL_IN_RATE_ABOVE_CAP", *(capacity.reason for capacity in (CAP, *CAPACITIES)),
 )  # fmt: skip
 
 
@@ -74,9 +88,7 @@ def check_tables(
     path: Path, schema: Schema, tables: Mapping[str, Table], inputs: Mapping[str, Column],
     texts: Mapping[str, tuple[str, str]],
 ) -> None:  # fmt: skip
-    """What the tables need together: all that the schema's models call for, capacities that exist, words."""
-    if unknown := sorted(set(CODES) - set(texts)):
-        raise PolicyError(REASONS_PATH, f"{unknown[0]}: the engine says this, it needs words")
+    """What the tables need together: all that the schema's models call for, and capacities that exist."""
     for label in schema.labels:
         for name in NEEDED[label]:
             if name not in tables:
@@ -86,11 +98,25 @@ def check_tables(
             raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")
     if "price" in tables and schema.term_months[0] < 1:
         raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price")
-    for output, (name, _) in CAPACITIES.items():
-        if "limit" in tables and output in tables["limit"].outputs and name not in inputs:
-            raise PolicyError(path, f"schema {schema.name} has no {name} to multiply", "limit", column=output)
+    for capacity in capacities(tables):
+        for name in capacity.inputs:
+            if name not in inputs:
+                raise PolicyError(
+                    path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output
+                )
+    _check_words(path, tables, texts)
+
+
+def capacities(tables: Mapping[str, Table]) -> tuple[Capacity, ...]:
+    """Those that the table `limit` has a column for."""
+    return tuple(c for c in CAPACITIES if "limit" in tables and c.output in tables["limit"].outputs)
+
+
+def _check_words(path: Path, tables: Mapping[str, Table], texts: Mapping[str, tuple[str, str]]) -> None:
+    """A reason with words wherever one is due: for a vote against, and for an approval by the last model (R2)."""
+    approving = [name for name in MODEL_OF if name in tables][-1:]
     for table in tables.values():
         for row in table.rows:
             reason, outcome = row.literals.get("reason", ""), row.literals.get("outcome", "approve")
-            if (reason or outcome != "approve") and reason not in texts:
+            if (reason or outcome != "approve" or table.name in approving) and reason not in texts:
                 raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason")

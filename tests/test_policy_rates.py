@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from features.application import REPAYMENT_METHODS
-from policy.rates import all_in_rate, annuity
+from policy.rates import all_in_rate, annuity, nominal_rate
 
 
 def payments(amount: float, rate: float, months: int, repayment: str, fee: float) -> list[float]:
@@ -37,14 +37,18 @@ def test_discounted_payments_equal_what_is_received(
     amount: int, annual_rate: float, months: int, repayment: str, upfront: float, monthly: float
 ) -> None:
     upfront_fee, monthly_fee = int(amount * upfront), int(amount * monthly)
-    rate = all_in_rate(amount, annual_rate, months, repayment, upfront_fee, monthly_fee) / 12
+    rate = nominal_rate(amount, annual_rate, months, repayment, upfront_fee, monthly_fee) / 12
     flows = payments(amount, annual_rate / 12, months, repayment, monthly_fee)
     received = sum(flow * math.exp(-k * math.log1p(rate)) for k, flow in enumerate(flows, 1))
     assert received == pytest.approx(amount - upfront_fee, rel=1e-9)
     assert rate >= 0
+    all_in = all_in_rate(amount, annual_rate, months, repayment, upfront_fee, monthly_fee)
+    assert all_in >= annual_rate and all_in >= 12 * rate - 1e-9
+    if repayment != "bullet":
+        assert all_in == pytest.approx(12 * rate, abs=1e-9)
 
 
-@pytest.mark.parametrize("repayment", ["equal_instalment", "equal_principal", "interest_only"])
+@pytest.mark.parametrize("repayment", REPAYMENT_METHODS)
 @given(annual_rate=st.floats(0, 0.6), months=st.integers(1, 60))
 def test_without_fees_it_is_the_annual_rate_to_the_bit(repayment: str, annual_rate: float, months: int) -> None:
     assert all_in_rate(1_000_000, annual_rate, months, repayment) == annual_rate
@@ -53,7 +57,26 @@ def test_without_fees_it_is_the_annual_rate_to_the_bit(repayment: str, annual_ra
 @given(annual_rate=st.floats(0, 0.6), months=st.integers(1, 60))
 def test_bullet_in_closed_form(annual_rate: float, months: int) -> None:
     want = 12 * ((1 + annual_rate / 12 * months) ** (1 / months) - 1)
-    assert all_in_rate(1_000_000, annual_rate, months, "bullet") == pytest.approx(want, abs=1e-9)
+    assert nominal_rate(1_000_000, annual_rate, months, "bullet") == pytest.approx(want, abs=1e-9)
+
+
+@given(
+    annual_rate=st.floats(0, 0.6), months=st.integers(1, 60), upfront=st.integers(0, 900_000),
+    monthly=st.integers(0, 20_000),
+)  # fmt: skip
+def test_bullet_with_fees_is_the_worse_of_both(annual_rate: float, months: int, upfront: int, monthly: int) -> None:
+    """All that is paid beyond what was received, over what was received, a year; or IRR × 12 where that is more."""
+    cost = 1_000_000 * annual_rate * months / 12 + upfront + monthly * months
+    simple = cost / (1_000_000 - upfront) / (months / 12)
+    nominal = nominal_rate(1_000_000, annual_rate, months, "bullet", upfront, monthly)
+    want = max(simple, nominal)
+    assert all_in_rate(1_000_000, annual_rate, months, "bullet", upfront, monthly) == pytest.approx(want, abs=1e-9)
+
+
+def test_bullet_of_a_year_costs_what_it_costs_in_that_year() -> None:
+    """18.6 % and 5 % up front: 236 paid for 950 received, 24.8 %, where IRR × 12 says 22.4 %."""
+    assert all_in_rate(1_000_000, 0.186, 12, "bullet", 50_000) == pytest.approx(236 / 950, abs=1e-12)
+    assert nominal_rate(1_000_000, 0.186, 12, "bullet", 50_000) == pytest.approx(0.22394, abs=1e-5)
 
 
 @given(fee=st.integers(0, 900_000), annual_rate=st.floats(0, 0.6))

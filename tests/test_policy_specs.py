@@ -10,7 +10,7 @@ import pytest
 
 from features import schema as schemas
 from policy.decide import Policy
-from policy.reasons import reason_texts
+from policy.reasons import REASONS_PATH, reason_texts
 from policy.tables import PolicyError
 from tests.test_policy_tables import ROOT, product_document, product_path, table_of
 
@@ -54,6 +54,7 @@ def _blind(document: Any) -> None:
         (_without("grade"), ("limit", "", "grade.grade"), "unknown input"),
         (_blind, ("fraud", "", "fraud_probability"), "no cell tests fraud_probability"),
         (_cell("knockouts", 2, "out_reason", "'NO_SUCH_CODE'"), ("knockouts", "blacklisted", "reason"), "unknown"),
+        (_cell("grade", 1, "out_reason", ""), ("grade", "AA", "reason"), "unknown reason code"),
         (_cell("fraud", 0, "out_reason", ""), ("fraud", "decline", "reason"), "unknown reason code"),
         (_cell("knockouts", 2, "out_outcome", "'approve'"), ("knockouts", "blacklisted", "outcome"), "none of review"),
         (_cell("grade", 0, "out_grade", "'AAAA'"), ("grade", "AAA", "grade"), "none of AAA"),
@@ -82,8 +83,15 @@ def test_a_policy_of_another_product_or_no_file_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "A: {zh: 一}", "A: {zh: 一, en: ''}", "A: {zh: 一, en: one, fr: un}", "A: ["])
-def test_unfit_reasons_refuse(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "reasons.yaml"
-    path.write_text(text)
-    with pytest.raises(PolicyError):
-        reason_texts(path)
+def test_unfit_reasons_refuse(text: str) -> None:
+    with pytest.raises(PolicyError, match=r"^some\.yaml"):
+        reason_texts(Path("some.yaml"), text.encode())
+
+
+def test_a_code_of_the_engine_without_words_refuses(tmp_path: Path) -> None:
+    words = tmp_path / "reasons.yaml"
+    lines = REASONS_PATH.read_text().splitlines(keepends=True)
+    words.write_text("".join(line for line in lines if not line.startswith("POLICY_GAP")))
+    with pytest.raises(PolicyError, match="POLICY_GAP") as refused:
+        Policy.load(product_path("consumer"), CONSUMER, words)
+    assert refused.value.file == words

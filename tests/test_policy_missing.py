@@ -1,0 +1,131 @@
+"""What is missing never helps (R24): no input, no source that is lost turns a refusal into an approval."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from features.application import Application
+from policy.cells import Value
+from policy.decide import Outcome
+from policy.specs import SPECS, policy_columns
+from policy.tables import load_tables
+from tests.test_policy_decide import NON_ESSENTIAL, application, cases, codes, policy_of, schema_of, values_of
+from tests.test_policy_tables import product_path
+
+Known = dict[str, Value | None]
+INCOMES = ("declared_income", "tax_income", "social_base", "fund_base")
+
+
+def with_crosses(product: str, asked: Application, known: Known) -> Known:
+    """What the service would know: the schema's cross features of the others, nothing of a source that is missing."""
+    schema = schema_of(product)
+    values = known | {"amount": asked.amount_minor / 100, "term_months": asked.term_months}
+    for source in schema.sources.values():
+        if values[f"{source.name}_state"] in ("missing", None):
+            values[f"{source.name}_state"] = "missing"
+            values.update(dict.fromkeys((*source.features, f"{source.name}_age_days")))
+
+    def column(name: str) -> NDArray[np.float64]:
+        value = values.get(name)
+        assert not isinstance(value, str)
+        return np.array([np.nan if value is None else value], dtype=np.float64)
+
+    for i, expression in schema.crosses:
+        values[schema.feature_names[i]] = float(expression(column)[0])
+    return values
+
+
+@st.composite
+def known_worlds(draw: st.DrawFn) -> tuple[str, Application, Known]:
+    """An application of `cases` whose incomes and car agree with the cross features computed from them."""
+    product, asked, known = draw(cases().filter(lambda case: case[0] != "card_transaction"))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    for name in INCOMES:
+        known[name] = rng.choice([None, 0.0, 900.0, 2_000.0, *[round(rng.lognormvariate(9.2, 0.5)) for _ in range(12)]])
+    price = round(rng.uniform(40_000, 300_000))
+    car = {"vehicle_price": price, "down_payment": round(price * rng.uniform(0.1, 0.6))}
+    valuation = {"valuation": price * rng.uniform(0.6, 1.2), "valuation_low": price * rng.uniform(0.5, 1.0)}
+    known |= {"bureau_monthly_payment": rng.choice([0.0, 500.0, 3_000.0]), **car, **valuation}
+    return product, asked, with_crosses(product, asked, known)
+
+
+def accepts_missing(product: str, source: str) -> bool:
+    """Whether a row of `sources` names that source as missing and approves."""
+    raw = product_path(product).read_bytes()
+    table = load_tables(product_path(product), raw, policy_columns(schema_of(product)), SPECS)["sources"]
+    hits = table.evaluate({f"{source}_state": "missing"}, {}).hits
+    return any(hit.outputs["outcome"] == "approve" for hit in hits)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_losing_an_input_never_turns_a_refusal_into_an_approval(
+    case: tuple[str, Application, Known], seed: int
+) -> None:
+    """Except income_to_tax, whose row says `!= null`: without tax data there is nothing to contradict."""
+    product, asked, values = case
+    rng = random.Random(seed)
+    lost = rng.sample(sorted(set(values) - {"income_to_tax"}), min(len(values) - 1, rng.choice([1, 1, 2, 5])))
+    before = policy_of(product).decide(asked, values)
+    after = policy_of(product).decide(asked, values | dict.fromkeys(lost))
+    assert before.outcome <= Outcome.LIMIT or after.outcome >= Outcome.REVIEW
+
+
+@settings(max_examples=1500, deadline=None)
+@given(case=known_worlds(), seed=st.integers(0, 2**32))
+def test_losing_whole_sources_helps_nobody(case: tuple[str, Application, Known], seed: int) -> None:
+    """Only the cross-check against tax falls silent with tax, which a row of `sources` accepts by name; no decline
+    becomes an approval, and no amount rises."""
+    product, asked, values = case
+    rng = random.Random(seed)
+    lost = rng.sample(sorted(schema_of(product).sources), rng.choice([1, 1, 2, 3]))
+    before = policy_of(product).decide(asked, values)
+    after = policy_of(product).decide(
+        asked, with_crosses(product, asked, values | dict.fromkeys([f"{source}_state" for source in lost], "missing"))
+    )
+    assert {f"source:{source}:missing" for source in lost} <= set(after.degraded)
+    if after.outcome > Outcome.LIMIT:
+        return
+    assert all(accepts_missing(product, source) for source in lost)
+    if before.outcome > Outcome.LIMIT:
+        assert before.outcome == Outcome.REVIEW and "tax" in lost
+        assert {code for code in codes(before) if not code.startswith("LIMIT_BY_")} == {"INCOME_CONTRADICTED"}
+    else:
+        assert after.approved_amount_minor <= before.approved_amount_minor
+
+
+@settings(max_examples=500, deadline=None)
+@given(case=known_worlds(), name=st.sampled_from([*INCOMES[::2], "social_base", "age_years", "employment_months"]))
+def test_leaving_out_what_one_declares_helps_nobody(case: tuple[str, Application, Known], name: str) -> None:
+    """And a number missing in a profile helps no more than the whole source."""
+    product, asked, values = case
+    before = policy_of(product).decide(asked, values)
+    after = policy_of(product).decide(asked, with_crosses(product, asked, values | {name: None}))
+    assert before.outcome <= Outcome.LIMIT or after.outcome >= Outcome.REVIEW
+    if before.outcome <= Outcome.LIMIT and after.outcome <= Outcome.LIMIT:
+        assert after.approved_amount_minor <= before.approved_amount_minor
+
+
+def test_an_income_that_tax_does_not_know_contradicts() -> None:
+    """A tax income of 0 is an answer, not a gap."""
+    known = with_crosses("consumer", application(), values_of(bureau_monthly_payment=500.0, tax_income=0.0))
+    decision = policy_of("consumer").decide(application(), known)
+    assert (decision.outcome, codes(decision)) == (Outcome.REVIEW, ["INCOME_CONTRADICTED"])
+
+
+@pytest.mark.parametrize("kept", ["tax_income", "social_base", "fund_base"])
+def test_one_income_alone_is_no_verification(kept: str) -> None:
+    lost = dict.fromkeys({"tax_income", "social_base", "fund_base"} - {kept})
+    known = with_crosses("consumer", application(), values_of(bureau_monthly_payment=500.0) | lost)
+    decision = policy_of("consumer").decide(application(), known)
+    assert (decision.outcome, codes(decision)) == (Outcome.REVIEW, ["INCOME_THINLY_VERIFIED"])
+
+
+@pytest.mark.parametrize("product", ["consumer", "auto"])
+def test_the_sources_accepted_as_missing_are_these(product: str) -> None:
+    accepted = {source for source in schema_of(product).sources if accepts_missing(product, source)}
+    assert accepted == set(NON_ESSENTIAL)
