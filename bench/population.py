@@ -198,7 +198,7 @@ def _loans(seed: int, people: People, person: Ints, auto: Bools) -> dict[str, An
     markup = rng.normal(1.03, 0.05, owners) + np.where(pre_owned, np.maximum(rng.normal(0.04, 0.13, owners), -0.1), 0)
     price = np.round(value * markup, -2)
     mileage = np.where(pre_owned, age * rng.gamma(4, 320, owners), rng.integers(5, 60, owners))
-    strict = (kind == USED) | (kind == COMMERCIAL)
+    strict = pre_owned | (kind == COMMERCIAL)
     least = np.where(strict, 0.3, 0.2)  # 汽车贷款管理办法; dealers know it, most of them
     down_rate = np.clip(rng.choice([0.2, 0.3, 0.3, 0.4, 0.5], owners) + rng.normal(0, 0.02, owners), 0.15, 0.7)
     careless = rng.random(owners) < 0.04

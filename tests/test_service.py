@@ -80,12 +80,20 @@ def test_a_full_file_is_approved(stub: DecisionServiceStub) -> None:
     assert reply.grade
 
 
+def test_without_a_device_a_person_looks(stub: DecisionServiceStub) -> None:
+    request = loan("no device")
+    put_profiles(stub, request)
+    del request.entities[0]
+    reply = stub.Decide(request)
+    assert reply.outcome == pb.OUTCOME_REVIEW and "IDENTIFIER_MISSING" in [r.code for r in reply.reasons]
+
+
 def test_the_right_to_a_person(stub: DecisionServiceStub) -> None:
     request = loan("wants a person", device="another device of its own")
     put_profiles(stub, request)
     request.human_review_requested = True
     reply = stub.Decide(request)
-    assert reply.outcome >= pb.OUTCOME_REVIEW and reply.approved_amount_minor == 0
+    assert reply.outcome == pb.OUTCOME_REVIEW and reply.approved_amount_minor == 0
     assert "HUMAN_REVIEW_REQUESTED" in [r.code for r in reply.reasons]
 
 
@@ -212,8 +220,11 @@ def test_known_fraud_on_the_device_changes_the_next_decision(stub: DecisionServi
                 tenant=TENANT, application_id=f"farm {i}", outcome_id=f"farm {i}", kind=pb.OUTCOME_KIND_FRAUD_CONFIRMED
             )
         )
-    after = stub.Decide(loan("after the fraud", device="farm"))
+    victim = loan("after the fraud", device="farm")
+    put_profiles(stub, victim)
+    after = stub.Decide(victim)
     assert after.fraud_probability > clean and after.outcome >= pb.OUTCOME_REVIEW
+    assert any(r.contribution > 0 and "fraud: " in r.evidence for r in after.reasons)
 
 
 def test_repaid_takes_no_confirmed_fraud_back(stub: DecisionServiceStub) -> None:
