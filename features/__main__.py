@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from rich.progress import Progress
 
 from features import schema as schemas
-from features.application import InvalidFieldError, Profile, entity_tokens, feature_number
+from features.application import InvalidFieldError, Profile, entity_tokens, feature_entry
 from features.load import load_profiles
-from features.schema import Schema, SchemaError
+from features.schema import MISSING_CODE, Schema, SchemaError
 from features.store import Store, StoreError
 from features.tokens import Tokenizer
 
@@ -46,7 +46,8 @@ def load(
 async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -> None:
     if source not in schema.sources:
         raise SchemaError(f"no source {source}; {schema.name} has {', '.join(schema.sources)}")
-    missing = {"applicant_id", "fetched_at_ms", *schema.sources[source].features} - set(frame.columns)
+    given = {name for name in schema.sources[source].features if not name.endswith(MISSING_CODE)}
+    missing = {"applicant_id", "fetched_at_ms", *given} - set(frame.columns)
     if missing:
         raise SchemaError(f"no column {', '.join(sorted(missing))}")
     tokenizer = Tokenizer(os.environ["MIAOPI_TOKEN_SECRET"].encode())
@@ -72,14 +73,15 @@ def _profiles(
 def _profile(
     schema: Schema, source: str, names: tuple[str, ...], row: dict[str, Any], tokenizer: Tokenizer, key: str
 ) -> tuple[int, Schema, Profile]:
-    numbers = [
-        np.nan if row[name] is None else feature_number(schema, name, row[name], f"{key}{name}") for name in names
-    ]
+    numbers = dict.fromkeys(names, np.nan)
+    numbers.update(
+        feature_entry(schema, name, row[name], f"{key}{name}") for name in names if row.get(name) is not None
+    )
     try:
         token = int(entity_tokens(schema, tokenizer, str(row["applicant_id"]), (), ())[0])
     except InvalidFieldError as error:
         raise InvalidFieldError(key + error.field, error.reason) from None
-    return token, schema, Profile(source, int(row["fetched_at_ms"]), np.array(numbers, dtype=np.float32))
+    return token, schema, Profile(source, int(row["fetched_at_ms"]), np.array(list(numbers.values()), dtype=np.float32))
 
 
 if __name__ == "__main__":

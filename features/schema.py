@@ -67,6 +67,22 @@ OUTCOME_KINDS = (
     "fraud_confirmed", "fraud_cleared", "first_payment_default", "past_due_30", "past_due_90", "repaid", "retracted",
 )  # fmt: skip
 
+ORIGINS = ("application", "request", "source", "cross", "velocity", "graph")
+SPLITS = ("time", "stratified")
+DAY_MS = 86_400_000
+MISSING_CODE = "_missing_code"  # ends the name of the column that says in which way a feature is missing
+AMOUNT_MINOR_MAX = 10**15  # far below where a float64 loses whole numbers
+
+# What a label means unless the schema says so, and the applicant of a table without entities: each row its own.
+_LABEL_KINDS = {
+    "fraud": {"bad": ("fraud_confirmed",), "good": ("fraud_cleared",)},
+    "default": {"bad": ("past_due_90",), "good": ("repaid",)},
+}
+_NO_ENTITIES = {"applicant": {"zh": "申请人", "en": "applicant"}}
+_FEATURE_KEYS = {
+    "name", "from", "cross", "unit", "range", "type", "values", "missing", "monotone", "personal", "zh", "en",
+}  # fmt: skip
+
 SOURCE_FRESH, SOURCE_STALE, SOURCE_MISSING = 0, 1, 2
 SOURCE_STATES = ("fresh", "stale", "missing")
 
@@ -109,7 +125,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Feature:
-    """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source."""
+    """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source.
+
+    A category without `values` is open: its number is a code of its text (features.application). `missing`: numbers
+    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty.
+    """
 
     name: str
     origin: str
@@ -124,6 +144,8 @@ class Feature:
     cross: str = ""
     entity: str = ""
     stat: str = ""
+    category: bool = False
+    missing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,14 +160,23 @@ class Label:
 
 @dataclass(frozen=True)
 class Table:
-    """How a flat table of this schema is read; `time` counts steps of `time_unit_ms`, `amount` is in major units."""
+    """How a flat table of this schema is read (docs/schema.md "Table"); everything but a label's column may be absent.
 
-    time: str
+    time: columns, joined by a space if several; whole numbers count steps of `time_unit_ms`. id: what `score` prints.
+    amount: in major units. entities, features, days_since: column by name. labels: column, bad and good by label.
+    split: how training sets rows aside, time or stratified.
+    """
+
+    time: tuple[str, ...]
     time_unit_ms: int
+    time_format: str
+    id: str
     amount: str
     entities: Mapping[str, str]
     labels: Mapping[str, Mapping[str, Any]]
     features: Mapping[str, str]
+    days_since: Mapping[str, str]
+    split: str
 
 
 class Schema:
@@ -163,12 +194,12 @@ class Schema:
         self._refuse_unknown(document, known, "top level")
         self.name: str = self._need(document, "name", str)
         self.version: int = self._need(document, "version", int)
-        self.products: tuple[str, ...] = tuple(self._need(document, "products", list))
-        self.currency: str = self._need(document, "currency", str)
+        self.products: tuple[str, ...] = tuple(self._need(document, "products", list, [self.name]))
+        self.currency: str = self._need(document, "currency", str, "CNY")
         self.minor_per_major = 10 ** int(document.get("minor_units", 2))
-        self.amount_minor: tuple[int, int] = self._pair(document, "amount_minor")
-        self.term_months: tuple[int, int] = self._pair(document, "term_months")
-        self.entities = self._entities(self._need(document, "entities", dict))
+        self.amount_minor: tuple[int, int] = self._pair(document, "amount_minor", [0, AMOUNT_MINOR_MAX])
+        self.term_months: tuple[int, int] = self._pair(document, "term_months", [0, 1200])
+        self.entities = self._entities(self._need(document, "entities", dict, {}) or _NO_ENTITIES)
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
             raise self._error("entities", f"{self.slots} slots, at most {SLOTS_MAX}")
@@ -178,7 +209,7 @@ class Schema:
         if len(self.column) != len(self.features):
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
-        self.sources = self._sources(self._need(document, "sources", dict))
+        self.sources = self._sources(self._need(document, "sources", dict, {}))
         self.labels = self._labels(self._need(document, "labels", dict))
         self.record: tuple[str, ...] = tuple(document.get("record", ()))
         for name in self.record:
@@ -207,8 +238,11 @@ class Schema:
         return np.array([i for i, f in enumerate(self.features) if f.origin in uses], dtype=np.int64)
 
     def policy_inputs(self) -> dict[str, str]:
-        """Names that a policy may use from this schema, with their type: number, string or boolean."""
-        names = {f.name: "string" if f.values else "number" for f in self.features}
+        """Names that a policy may use from this schema, with their type: number, string or boolean.
+
+        An open category is none: nobody could check a table against values that are not known.
+        """
+        names = {f.name: "string" if f.values else "number" for f in self.features if f.values or not f.category}
         names.update({f"{s}_state": "string" for s in self.sources})
         return names
 
@@ -220,15 +254,18 @@ class Schema:
         if unknown:
             raise self._error(key, f"unknown key {', '.join(map(repr, unknown))}")
 
-    def _need(self, mapping: Mapping[str, Any], key: str, kind: type) -> Any:
+    def _need(self, mapping: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
+        """The value of a key, of one type; `default` where the key is absent, an error if there is none."""
         if key not in mapping:
-            raise self._error(key, "is missing")
+            if default is None:
+                raise self._error(key, "is missing")
+            return default
         if not isinstance(mapping[key], kind) or isinstance(mapping[key], bool):
             raise self._error(key, f"must be a {kind.__name__}, is {mapping[key]!r}")
         return mapping[key]
 
-    def _pair(self, mapping: Mapping[str, Any], key: str) -> tuple[int, int]:
-        pair = self._need(mapping, key, list)
+    def _pair(self, mapping: Mapping[str, Any], key: str, default: list[int]) -> tuple[int, int]:
+        pair = self._need(mapping, key, list, default)
         if len(pair) != 2 or not all(isinstance(v, int) for v in pair) or pair[0] > pair[1]:
             raise self._error(key, f"must be [low, high] in whole numbers, is {pair!r}")
         return pair[0], pair[1]
@@ -243,18 +280,17 @@ class Schema:
                 if part not in entities or entities[part].slots != 1:
                     raise self._error(f"entities.{name}.of", f"{part!r} is no single-slot entity declared before")
             entity = Entity(
-                name, self._need(spec, "zh", str), self._need(spec, "en", str), slot, spec.get("slots", 1),
+                name, spec.get("zh", name), spec.get("en", name), slot, spec.get("slots", 1),
                 spec.get("link", False), spec.get("personal", False), spec.get("consent", ""), of,
             )  # fmt: skip
             entities[name] = entity
             slot += entity.slots
-        if not entities:
-            raise self._error("entities", "at least one, the applicant, is needed")
         return entities
 
     def _features(self, document: Mapping[str, Any]) -> tuple[Feature, ...]:
-        sources = self._need(document, "sources", dict)
+        sources = self._need(document, "sources", dict, {})
         features = [self._feature(spec, sources) for spec in self._need(document, "features", list)]
+        features += [self._missing_code(f) for f in features if f.missing]
         for name in sources:
             features.append(
                 Feature(
@@ -295,35 +331,50 @@ class Schema:
     def _feature(self, spec: Mapping[str, Any], sources: Mapping[str, Any]) -> Feature:
         name = self._need(spec, "name", str)
         key = f"features.{name}"
-        self._refuse_unknown(
-            spec,
-            {"name", "from", "cross", "unit", "range", "type", "values", "monotone", "personal", "zh", "en"}, key
-        )  # fmt: skip
-        if ("cross" in spec) == ("from" in spec):
-            raise self._error(key, "needs either 'from' or 'cross'")
-        came_from = spec.get("from", "cross")
+        self._refuse_unknown(spec, _FEATURE_KEYS, key)
+        if "cross" in spec and "from" in spec:
+            raise self._error(key, "has both 'from' and 'cross'")
+        came_from = "cross" if "cross" in spec else spec.get("from", "request")
         if came_from == "application" and name not in APPLICATION_FIELDS:
             raise self._error(key, f"an application has no field {name!r}; it has {', '.join(APPLICATION_FIELDS)}")
         if came_from not in ("application", "request", "cross") and came_from not in sources:
             raise self._error(key, f"unknown source {came_from!r}")
         kind = spec.get("type", "number")
-        if kind not in ("number", "category") or (kind == "category") != ("values" in spec):
-            raise self._error(key, "type must be number, or category with its values")
+        if kind not in ("number", "category") or (kind == "number" and "values" in spec):
+            raise self._error(key, "type must be number, or category, which alone may have values")
+        if kind == "category" and (came_from == "cross" or {"missing", "range"} & set(spec)):
+            raise self._error(key, "a category is given, not computed, and has neither missing nor range")
+        if kind == "category" and came_from == "application" and "values" not in spec:
+            raise self._error(key, "a category of the application needs its values")
         if any(v not in (-1, 0, 1) for v in spec.get("monotone", {}).values()):
             raise self._error(key, "monotone must be -1, 0 or 1")
+        missing = spec.get("missing", [])
+        if not isinstance(missing, list) or not all(type(v) in (int, float) for v in missing):
+            raise self._error(key, "missing must be a list of numbers")
+        if missing and came_from in ("application", "cross"):
+            raise self._error(key, "missing codes belong to a feature of the request or a source")
         return Feature(
             name,
             came_from if came_from in ("application", "request", "cross") else "source",
-            self._need(spec, "zh", str),
-            self._need(spec, "en", str),
+            spec.get("zh", name),
+            spec.get("en", name),
             spec.get("unit", ""),
             came_from if came_from in sources else "",
             tuple(map(float, spec["range"])) if "range" in spec else None,  # type: ignore[arg-type]
-            tuple(spec.get("values", ())),
+            tuple(map(str, spec.get("values", ()))),
             spec.get("monotone", {}),
             spec.get("personal", False),
             spec.get("cross", ""),
+            category=kind == "category",
+            missing=tuple(map(float, missing)),
         )
+
+    def _missing_code(self, of: Feature) -> Feature:
+        """The column that says in which way a feature is missing."""
+        return Feature(
+            f"{of.name}{MISSING_CODE}", of.origin, f"{of.zh}缺失代码", f"{of.en}: missing code", "", of.source,
+            (min(of.missing), max(of.missing)), personal=of.personal,
+        )  # fmt: skip
 
     def _sources(self, raw: Mapping[str, Any]) -> dict[str, Source]:
         sources = {}
@@ -342,12 +393,16 @@ class Schema:
         labels = {}
         for name, spec in raw.items():
             self._refuse_unknown(spec, {"bad", "good", "uses"}, f"labels.{name}")
-            if name not in ("fraud", "default"):
+            if name not in _LABEL_KINDS:
                 raise self._error(f"labels.{name}", "a label is fraud or default")
-            for kind in (*spec["bad"], *spec["good"]):
+            bad, good = (tuple(spec.get(key, _LABEL_KINDS[name][key])) for key in ("bad", "good"))
+            for kind in (*bad, *good):
                 if kind not in OUTCOME_KINDS:
                     raise self._error(f"labels.{name}", f"unknown outcome {kind!r}")
-            labels[name] = Label(name, tuple(spec["bad"]), tuple(spec["good"]), tuple(spec["uses"]))
+            uses = tuple(spec.get("uses", ORIGINS))
+            if not uses or not set(uses) <= set(ORIGINS):
+                raise self._error(f"labels.{name}.uses", f"must be some of {', '.join(ORIGINS)}")
+            labels[name] = Label(name, bad, good, uses)
         return labels
 
     def _crosses(self) -> tuple[tuple[int, Expression], ...]:
@@ -372,13 +427,32 @@ class Schema:
     def _table(self, raw: Mapping[str, Any] | None) -> Table | None:
         if raw is None:
             return None
-        self._refuse_unknown(raw, {"time", "time_unit_ms", "amount", "entities", "labels", "features"}, "table")
-        for name in raw["entities"]:
-            if name not in self.entities:
-                raise self._error(f"table.entities.{name}", "no such entity")
+        self._refuse_unknown(raw, set(Table.__dataclass_fields__), "table")
+        labels = self._need(raw, "labels", dict)
+        for name, spec in labels.items():
+            self._refuse_unknown(spec, {"column", "bad", "good"}, f"table.labels.{name}")
+            if name not in self.labels or not isinstance(spec.get("bad"), list) or "column" not in spec:
+                raise self._error(
+                    f"table.labels.{name}", "needs a label of the schema, a column and a list of bad values"
+                )
+        entities, features, days = (self._need(raw, key, dict, {}) for key in ("entities", "features", "days_since"))
+        for name in entities:
+            if name not in self.entities or self.entities[name].of:
+                raise self._error(f"table.entities.{name}", "no such entity, or one made of others")
+        for key, name in [*(("features", n) for n in features), *(("days_since", n) for n in days)]:
+            if name not in self.column or self._origin(name) != "request":
+                raise self._error(f"table.{key}.{name}", "no such feature of the request")
+        time = raw.get("time", [])
+        split = raw.get("split", "time" if time else "stratified")
+        if split not in SPLITS or (split == "time" and not time):
+            raise self._error("table.split", f"must be {' or '.join(SPLITS)}, and needs a time to split by time")
+        if not time and any(f.origin in ("velocity", "graph") for f in self.features):
+            raise self._error("table.time", "is missing: velocity and graph features need an order of rows")
         return Table(
-            raw["time"], raw["time_unit_ms"], raw["amount"], raw["entities"], raw["labels"], raw.get("features", {})
-        )
+            (time,) if isinstance(time, str) else tuple(time), self._need(raw, "time_unit_ms", int, DAY_MS),
+            raw.get("time_format", ""), raw.get("id", ""), raw.get("amount", ""), entities, labels, features, days,
+            split,
+        )  # fmt: skip
 
 
 def load(path: str | Path) -> Schema:
