@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from features import columns
-from features.application import Application, InvalidFieldError, Report, entity_tokens, feature_entry
+from features.application import Application, InvalidFieldError, Report, category_code, entity_tokens, feature_entry
 from features.columns import EPOCH_MS
 from features.replay import History
 from features.schema import MISSING_CODE, Schema, SchemaError, Table
@@ -23,7 +23,8 @@ from features.tokens import Tokenizer
 class TableRow:
     """One row, identifiers in clear; `outcome_kinds` are what will be reported of it.
 
-    position: its place in the file; row_id: what the table's id column holds, else that place.
+    position: its place in the file; row_id: what the table's id column holds, else that place; past: it only warms
+    the graph for others.
     """
 
     application_id: str
@@ -35,6 +36,7 @@ class TableRow:
     outcome_kinds: tuple[str, ...]
     position: int = 0
     row_id: str = ""
+    past: bool = False
 
 
 def read(
@@ -153,6 +155,13 @@ def _outcomes(schema: Schema, path: Path, frame: pl.DataFrame, label: str, spec:
     return outcome.set(good.fill_null(False), kinds.good[0]).set(bad, kinds.bad[0]).to_list()
 
 
+def category_names(schema: Schema, rows: Sequence[TableRow]) -> dict[str, dict[int, str]]:
+    """By feature, the text of each code of its open categories."""
+    open_ones = [f.name for f in schema.features if f.category and not f.values and f.origin == "request"]
+    texts = {name: {row.features[name] for row in rows if name in row.features} for name in open_ones}
+    return {name: {int(category_code(str(t))): str(t) for t in found} for name, found in texts.items()}
+
+
 def application(schema: Schema, tokenizer: Tokenizer, row: TableRow) -> Application:
     """A row as the wire would have made it. Raises InvalidFieldError naming the row."""
     try:
@@ -170,7 +179,7 @@ def application(schema: Schema, tokenizer: Tokenizer, row: TableRow) -> Applicat
 
 def merged(past: Sequence[TableRow], later: Sequence[TableRow]) -> list[TableRow]:
     """Rows of two files in one order of time; of equal times the past is first."""
-    together = sorted([*past, *later], key=lambda row: row.event_time_ms)
+    together = sorted([*(replace(row, past=True) for row in past), *later], key=lambda row: row.event_time_ms)
     return [replace(row, application_id=f"row-{n}") for n, row in enumerate(together)]
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from features.schema import Schema
 from models.calibrate import Calibration
+from models.encode import Encoding
 from models.reasons import Forest
 
 MANIFEST = "manifest.json"
+SCHEMA = "schema.json"
 
 
 class BundleError(ValueError):
@@ -24,10 +26,11 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class LabelModel:
-    """The models of one label; `gnn_onnx` is None where the trees score alone."""
+    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns."""
 
     trees_onnx: bytes
     forest: Forest
+    encoding: Encoding
     gnn_onnx: bytes | None
     calibration: Calibration
 
@@ -40,6 +43,15 @@ class Bundle:
     version: str
     manifest: Mapping[str, Any]
     models: Mapping[str, LabelModel]
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """The bundle in a folder with the schema it was made for. Raises BundleError as `load` does."""
+        try:
+            schema = Schema(json.loads(_read(path / SCHEMA)), str(path / SCHEMA))
+        except ValueError as error:
+            raise BundleError(f"{path / SCHEMA}: is no schema: {error}") from None
+        return cls.load(path, schema)
 
     @classmethod
     def load(cls, path: Path, schema: Schema) -> "Bundle":
@@ -56,7 +68,7 @@ class Bundle:
         for name, content in files.items():
             if hashlib.sha256(content).hexdigest() != names[name]:
                 raise BundleError(f"{path / name}: differs from the manifest's sha256")
-        models = {label: _label_model(files, spec) for label, spec in labels.items()}
+        models = {label: _label_model(schema, label, files, spec) for label, spec in labels.items()}
         return cls(schema, version(text), manifest, models)
 
 
@@ -65,11 +77,13 @@ def version(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()[:16]
 
 
-def _label_model(files: Mapping[str, bytes], spec: Mapping[str, Any]) -> LabelModel:
+def _label_model(schema: Schema, label: str, files: Mapping[str, bytes], spec: Mapping[str, Any]) -> LabelModel:
     names, calibration = spec["files"], spec["calibration"]
+    plain = Encoding(len(schema.columns(label)))  # where no feature is a category
     return LabelModel(
         files[names["trees"]],
         Forest.unpack(files[names["forest"]]),
+        Encoding.unpack(files[names["encoding"]]) if "encoding" in names else plain,
         files[names["gnn"]] if "gnn" in names else None,
         Calibration(calibration["intercept"], tuple(calibration["weights"])),
     )

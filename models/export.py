@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features.schema import Schema
-from models.bundle import MANIFEST, BundleError, LabelModel
+from models.bundle import MANIFEST, SCHEMA, BundleError, LabelModel
 
 FORMAT = 1
 
@@ -57,13 +57,16 @@ def _fill(
         files = {"trees": f"{label}_trees.onnx", "forest": f"{label}_forest.npz"}
         (folder / files["trees"]).write_bytes(model.trees_onnx)
         (folder / files["forest"]).write_bytes(model.forest.pack())
+        if model.encoding.own or model.encoding.extra:
+            files["encoding"] = f"{label}_encoding.npz"
+            (folder / files["encoding"]).write_bytes(model.encoding.pack())
         if model.gnn_onnx is not None:
             files["gnn"] = f"{label}_gnn.onnx"
             (folder / files["gnn"]).write_bytes(model.gnn_onnx)
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
-    _write_json(folder / "schema.json", schema.document)
+    _write_json(folder / SCHEMA, schema.document)
     (folder / "model_card.md").write_text(_card(schema, training, labels), encoding="utf-8")
     manifest = {
         "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
@@ -91,9 +94,19 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         f"# Model card: {schema.name}",
         "",
         f"Probabilities of {' and '.join(labels)} for {', '.join(schema.products)}, schema `{schema.hash}`.",
-        f"Fitted on {days[0]} to {days[1]}, stopped and calibrated on {days[1]} to {days[2]} (UTC), split by time.",
-        "The figures are of that second part, which also chose stopping point and calibration, so they flatter a",
-        "little; `python -m models evaluate` measures later rows.",
+        *(
+            [
+                f"Trees searched, stopped and calibrated on {days[1]} to {days[2]} (UTC), of rows from {days[0]}, split"
+                " by time.",
+                "The figures are of that last part, which also chose stopping point and calibration, so they flatter a",
+                "little; `python -m models evaluate` measures later rows.",
+            ]
+            if training["split"] == "time"
+            else [
+                "Rows split at random into folds: the figures are of rows that the trees scored without having seen",
+                "them, but the folds also chose among candidates and calibrated, so they flatter a little.",
+            ]
+        ),
     ]
     for label, spec in labels.items():
         rows = spec["rows"]

@@ -1,12 +1,13 @@
 """Training: rows of a history become a bundle, trees for every label and a graph network for fraud.
 
-Split by time: the first part fits, the last stops, stacks and calibrates; nothing is learned from later than it is
-used. The graph network is kept only if it raises the AUPRC of the trees (R18). The same rows, seed and machine give
-the same bundle, byte for byte.
+Split by time, the last part stops, stacks and calibrates, and nothing is learned from later than it is used; split
+stratified, every row is validated once by trees that had not seen it. Search and encodings stay inside the rows
+given. The graph network is kept only if it raises the AUPRC of the trees (R18). The same rows, seed and machine give
+the same bundle, byte for byte, unless the search ran out of time.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,26 @@ from features.schema import Schema
 from models import calibrate, export, gnn, trees
 from models.bundle import LabelModel
 from models.calibrate import Calibration
+from models.encode import Categories
 from models.evaluate import metrics
+from models.search import Search, forward_pairs, stratified_pairs
 
 GNN_LABELS = ("fraud",)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """split: time or stratified; fit_share: by time, the share of the rows, the earliest, to fit on.
+
+    search_seconds: after which no further candidate is tried. categories: by feature, the text of each code of an open
+    category, for their order; without it they are told apart by how often they go bad alone.
+    """
+
+    seed: int = 0
+    split: str = "time"
+    fit_share: float = 0.75
+    search_seconds: float = 20.0
+    categories: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 class TrainingError(ValueError):
@@ -29,29 +47,23 @@ class TrainingError(ValueError):
 
 
 def train(
-    rows: Rows, out: Path, *, seed: int = 0, fit_share: float = 0.75,
+    rows: Rows, out: Path, config: TrainConfig | None = None, *,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Path:  # fmt: skip
     """Train every label of the schema on its rows with a known label into the bundle folder `out`, which is returned.
 
-    `fit_share` of the rows, the earliest, fit. `progress` is told each step. Raises TrainingError, and
-    BundleError if `out` exists and is no bundle.
+    `progress` is told each step. Raises TrainingError, and BundleError if `out` exists and is no bundle.
     """
+    config = config or TrainConfig()
     export.check_place(out)
-    cut = int(len(rows.snapshot) * fit_share)
-    if not 0 < cut < len(rows.snapshot):
-        raise TrainingError(f"{len(rows.snapshot)} rows cannot be split at {fit_share}")
-    early = rows.event_time_ms < rows.event_time_ms[cut]  # rows of one instant stay together
     models, findings = {}, {}
-    for label, known in rows.labels.items():
-        fit, validation = np.flatnonzero(early & (known >= 0)), np.flatnonzero(~early & (known >= 0))
-        if len(np.unique(known[fit])) < 2 or not len(validation):
-            raise TrainingError(f"label {label}: needs bad and good rows to fit, and later rows to validate")
-        part = _Part(rows, label, fit), _Part(rows, label, validation)
-        models[label], findings[label] = _train_label(rows.schema, label, *part, seed, progress)
+    for label in rows.labels:
+        models[label], findings[label] = _train_label(rows, label, config, progress)
+    cut = int(len(rows.snapshot) * config.fit_share) if config.split == "time" else 0
     training: dict[str, Any] = {
-        "from_ms": int(rows.event_time_ms[0]), "fit_until_ms": int(rows.event_time_ms[cut]),
-        "until_ms": int(rows.event_time_ms[-1]), "rows": len(rows.snapshot), "fit_share": fit_share, "seed": seed,
+        "split": config.split, "from_ms": int(rows.event_time_ms[0]), "fit_until_ms": int(rows.event_time_ms[cut]),
+        "until_ms": int(rows.event_time_ms[-1]), "rows": len(rows.snapshot), "fit_share": config.fit_share,
+        "seed": config.seed,
     }  # fmt: skip
     return export.write(out, rows.schema, models, training, findings)
 
@@ -81,51 +93,67 @@ class _Network:
 
 
 def _train_label(
-    schema: Schema, label: str, fit: _Part, validation: _Part, seed: int, progress: Callable[[str], None]
+    rows: Rows, label: str, config: TrainConfig, progress: Callable[[str], None]
 ) -> tuple[LabelModel, dict[str, Any]]:
     """The models of a label, and what the manifest says of them."""
-    progress(f"{label}: trees on {len(fit.labels)} rows")
-    booster = trees.fit(
-        trees.TreesConfig(), seed, trees.monotone(schema, label),
-        fit.columns, fit.labels, validation.columns, validation.labels,
+    schema, known = rows.schema, np.flatnonzero(rows.labels[label] >= 0)
+    every = _Part(rows, label, known)
+    if len(np.unique(every.labels)) < 2:
+        raise TrainingError(
+            f"label {label}: {len(known)} rows have it, {every.bad} of them bad: needs bad and good rows"
+        )
+    by_time = config.split == "time"
+    times = rows.event_time_ms[known]
+    pairs = (
+        forward_pairs(every.labels, times, config.fit_share) if by_time else stratified_pairs(every.labels, config.seed)
+    )
+    if not pairs:
+        raise TrainingError(
+            f"label {label}: needs bad and good rows both before and after {config.fit_share:.0%} of them"
+        )
+    search = Search(
+        every.columns, every.labels, pairs, Categories(schema, label, config.categories),
+        trees.monotone(schema, label), config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"),
     )  # fmt: skip
-    margin = trees.margins(booster, validation.columns)
-    platt = calibrate.fit(validation.labels, margin) if validation.bad >= calibrate.PLATT_MIN_POSITIVES else None
+    found = search.run(by_time)
+    fit, last = (_Part(rows, label, known[part]) for part in pairs[-1])
+    validated = pairs[-1][1] if by_time else np.arange(len(known))
+    labels, margin = every.labels[validated], found.margins[validated]
+    platt = calibrate.fit(labels, margin) if labels.sum() >= calibrate.PLATT_MIN_POSITIVES else None
     calibration = platt or calibrate.IDENTITY
-    alone = metrics(validation.labels, calibration.probability(margin))
-    network = _graph_network(schema, label, fit, validation, margin, seed, progress) if label in GNN_LABELS else None
-    if label not in GNN_LABELS:
-        verdict = "none for this label"
-    elif validation.bad < calibrate.STACK_MIN_POSITIVES:
-        verdict = f"left out, {validation.bad} bad rows to validate where {calibrate.STACK_MIN_POSITIVES} are needed"
-    elif network is None or network.metrics["auprc"] <= alone["auprc"]:
-        network, verdict = None, "left out, it does not raise the AUPRC of the trees"
-    else:
-        calibration, verdict = network.calibration, "kept"
+    alone = metrics(labels, calibration.probability(margin))
+    network, verdict = None, "none: nothing ties rows together"
+    if label in GNN_LABELS and by_time and rows.snapshot.neighbor_mask.any():
+        network, verdict = _graph_network(schema, label, fit, last, margin, alone["auprc"], config.seed, progress)
     figures = network.metrics if network else alone
     progress(f"{label}: AUPRC {alone['auprc']:.4f} by trees, {figures['auprc']:.4f} by the bundle; GNN {verdict}")
-    model = LabelModel(trees.to_onnx(booster), trees.to_forest(booster), network.onnx if network else None, calibration)
+    onnx = trees.to_onnx(found.forest, len(found.encoding.owner))
+    model = LabelModel(
+        onnx, found.forest, found.encoding, network.onnx if network else None,
+        network.calibration if network else calibration,
+    )  # fmt: skip
     return model, {
-        "gnn": verdict, "calibrated": network is not None or platt is not None,
+        "gnn": verdict, "calibrated": network is not None or platt is not None, "search": found.findings,
         "rows": {"fit": len(fit.labels), "fit_bad": fit.bad,
-                 "validation": len(validation.labels), "validation_bad": validation.bad},
+                 "validation": len(labels), "validation_bad": int(labels.sum())},
         "metrics": {"trees": alone, "bundle": figures},
     }  # fmt: skip
 
 
 def _graph_network(
-    schema: Schema, label: str, fit: _Part, validation: _Part, margin: NDArray[np.float64], seed: int,
+    schema: Schema, label: str, fit: _Part, validation: _Part, margin: NDArray[np.float64], to_beat: float, seed: int,
     progress: Callable[[str], None],
-) -> _Network | None:  # fmt: skip
-    """The graph network stacked on the trees' margins float64 [N] of the validation rows; None if it cannot help."""
+) -> tuple[_Network | None, str]:  # fmt: skip
+    """The graph network stacked on the trees' margins float64 [N] of the validation rows, None if left out, and why."""
     if validation.bad < calibrate.STACK_MIN_POSITIVES:
-        return None
+        wanted = calibrate.STACK_MIN_POSITIVES
+        return None, f"left out, {validation.bad} bad rows to validate where {wanted} are needed"
     rows, later = fit.snapshot(), validation.snapshot()
     config = gnn.GNNConfig.of(schema, label, rows)
     network = gnn.fit(config, seed, rows, fit.labels, later, validation.labels, progress)
     logit = gnn.logits(network, later)
     stacked = calibrate.fit(validation.labels, margin, logit)
-    if stacked is None:
-        return None
-    figures = metrics(validation.labels, stacked.probability(margin, logit))
-    return _Network(gnn.to_onnx(network, later), stacked, figures)
+    figures = {} if stacked is None else metrics(validation.labels, stacked.probability(margin, logit))
+    if stacked is None or figures["auprc"] <= to_beat:
+        return None, "left out, it does not raise the AUPRC of the trees"
+    return _Network(gnn.to_onnx(network, later), stacked, figures), "kept"

@@ -10,9 +10,11 @@ from features.schema import Schema, load
 from models import calibrate
 from models.bundle import MANIFEST, Bundle, BundleError
 from models.scorer import Scorer
-from models.train import TrainingError, train
+from models.train import TrainConfig, TrainingError, train
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 
+QUICK = TrainConfig(search_seconds=0)
+LATE_BAD = [220, 260, 320, 360]
 SIZE_MAX = 1_400_000  # bytes; two bundles are committed
 
 
@@ -76,7 +78,7 @@ def test_version_names_the_content(consumer: Schema, folder: Path) -> None:
 
 def test_same_rows_and_seed_give_the_same_bundle_and_replace_it(consumer: Schema, tmp_path: Path) -> None:
     rows = random_rows(consumer, 400, 0)
-    versions = [Bundle.load(train(rows, tmp_path / "consumer"), consumer).version for _ in range(2)]
+    versions = [Bundle.load(train(rows, tmp_path / "consumer", QUICK), consumer).version for _ in range(2)]
     assert versions[0] == versions[1]
     assert [f.name for f in tmp_path.iterdir()] == ["consumer"]
 
@@ -84,20 +86,22 @@ def test_same_rows_and_seed_give_the_same_bundle_and_replace_it(consumer: Schema
 def test_another_folder_is_not_replaced(consumer: Schema, tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("precious")
     with pytest.raises(BundleError, match="is no bundle"):
-        train(random_rows(consumer, 100, 0), tmp_path)
+        train(random_rows(consumer, 100, 0), tmp_path, QUICK)
     assert (tmp_path / "letters").exists()
 
 
 def test_too_few_bad_rows_leave_the_trees_alone(consumer: Schema, tmp_path: Path) -> None:
     """400 rows validate on fewer bad ones than stacking needs; then on too few even for Platt."""
     rows = random_rows(consumer, 400, 0)
-    bundle = Bundle.load(train(rows, tmp_path / "few"), consumer)
+    bundle = Bundle.load(train(rows, tmp_path / "few", QUICK), consumer)
     found = bundle.manifest["labels"]["fraud"]
     assert found["gnn"].startswith("left out") and str(calibrate.STACK_MIN_POSITIVES) in found["gnn"]
     assert found["calibrated"] and bundle.models["fraud"].gnn_onnx is None
-    late = np.arange(400) >= 300
-    labels = {name: np.where(late & (known == 1), 0, known).astype(np.int8) for name, known in rows.labels.items()}
-    bundle = Bundle.load(train(replace(rows, labels=labels), tmp_path / "none"), consumer)
+    at = np.arange(400)
+    labels = {
+        name: np.where(at >= 200, np.isin(at, LATE_BAD), known).astype(np.int8) for name, known in rows.labels.items()
+    }
+    bundle = Bundle.load(train(replace(rows, labels=labels), tmp_path / "none", QUICK), consumer)
     assert bundle.models["fraud"].calibration == calibrate.IDENTITY
     assert not bundle.manifest["labels"]["fraud"]["calibrated"]
     assert np.isfinite(Scorer(bundle).score(random_snapshot(consumer, 5, 0)).fraud_probability).all()
@@ -107,7 +111,7 @@ def test_rows_that_teach_nothing_refuse(consumer: Schema, tmp_path: Path) -> Non
     rows = random_rows(consumer, 100, 0)
     labels = {**rows.labels, "fraud": np.zeros(100, dtype=np.int8)}
     with pytest.raises(TrainingError, match="label fraud"):
-        train(replace(rows, labels=labels), tmp_path / "out")
+        train(replace(rows, labels=labels), tmp_path / "out", QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
