@@ -51,7 +51,7 @@ def read(
     if table is None:
         raise SchemaError(f"{schema.name}: table: is missing, so {path} cannot be read")
     frame = columns.read_frame(path)
-    features = _feature_columns(schema, table)
+    features = feature_columns(schema, table)
     _refuse_missing(path, frame, table, features, labelled)
     times = pl.Series(range(EPOCH_MS, EPOCH_MS + len(frame)), dtype=pl.Int64).to_numpy()
     if table.time:
@@ -81,7 +81,7 @@ def read(
     ]
 
 
-def _feature_columns(schema: Schema, table: Table) -> dict[str, str]:
+def feature_columns(schema: Schema, table: Table) -> dict[str, str]:
     """Column of each feature of the request, the feature's own name unless the table says another."""
     made = {*table.days_since, *(f"{f.name}{MISSING_CODE}" for f in schema.features if f.missing)}
     given = [f.name for f in schema.features if f.origin == "request" and f.name not in made]
