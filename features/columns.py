@@ -61,8 +61,10 @@ def texts(series: pl.Series) -> pl.Series:
     """String, null where missing; a whole number is written without its point, so 1.0 and 1 are one category."""
     if series.dtype.is_float():
         series = series.fill_nan(None)
-        whole = bool((series.is_null() | (series == series.floor())).all())
-        text = (series.cast(pl.Int64) if whole else series).cast(pl.String)
+        whole = series.is_finite() & (series == series.floor()) & (series.abs() < 2**53)
+        text = series.cast(pl.String).zip_with(
+            ~whole.fill_null(False), series.cast(pl.Int64, strict=False).cast(pl.String)
+        )
     else:
         text = series.cast(pl.String)
     return text.set(text == "", None)
