@@ -96,10 +96,9 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         f"Probabilities of {' and '.join(labels)} for {', '.join(schema.products)}, schema `{schema.hash}`.",
         *(
             [
-                f"Trees searched, stopped and calibrated on {days[1]} to {days[2]} (UTC), of rows from {days[0]}, split"
-                " by time.",
-                "The figures are of that last part, which also chose stopping point and calibration, so they flatter a",
-                "little; `python -m models evaluate` measures later rows.",
+                f"Rows of {days[0]} to {days[2]} (UTC); calibrated and measured on those from {days[1]}, each by trees",
+                "that had not seen it. The same rows helped to choose the trees, so the figures flatter a little;",
+                "`python -m models evaluate` measures later rows.",
             ]
             if training["split"] == "time"
             else [

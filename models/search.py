@@ -93,8 +93,8 @@ class Search:
         self._encodings: dict[str, tuple[Encoding, Floats]] = {}
         self.trials: list[dict[str, Any]] = []
 
-    def run(self, by_time: bool) -> Found:
-        """The best trees; by time they are fitted anew on all rows, else the folds' trees vote together."""
+    def run(self, *, refit: bool) -> Found:
+        """The best trees; `refit` on all rows, where the folds leave the last ones out, or the folds' trees vote."""
         finalists = self._screen()
         fitted = [self._fit_all(config) for config in finalists]
         order = sorted(range(len(fitted)), key=lambda i: -self._auc(fitted[i][1]))
@@ -108,7 +108,7 @@ class Search:
         boosters = []
         for i in chosen:
             rounds = [b.num_boosted_rounds() for b in fitted[i][0]]
-            boosters += self._refit(finalists[i], rounds) if by_time else fitted[i][0]
+            boosters += self._refit(finalists[i], rounds) if refit else fitted[i][0]
         margins = np.mean([fitted[i][1] for i in chosen], axis=0)
         findings = {
             "trials": self.trials, "stopped_by_time": time.monotonic() > self._until,

@@ -1,9 +1,10 @@
 """Training: rows of a history become a bundle, trees for every label and a graph network for fraud.
 
-Split by time, the last part stops, stacks and calibrates, and nothing is learned from later than it is used; split
-stratified, every row is validated once by trees that had not seen it. Search and encodings stay inside the rows
-given. The graph network is kept only if it raises the AUPRC of the trees (R18). The same rows, seed and machine give
-the same bundle, byte for byte, unless the search ran out of time.
+Every row that calibrates or is measured was scored by trees that had not seen it; split by time, these rows are the
+last. Where features count other rows, the search too is by time and nothing is learned from later than it is used;
+elsewhere its folds are random, which keeps more rows to learn from. Search and encodings stay inside the rows given.
+The graph network is kept only if it raises the AUPRC of the trees (R18). The same rows, seed and machine give the same
+bundle, byte for byte, unless the search ran out of time.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from models.bundle import LabelModel
 from models.calibrate import Calibration
 from models.encode import Categories
 from models.evaluate import metrics
-from models.search import Search, forward_pairs, stratified_pairs
+from models.search import Pair, Search, forward_pairs, stratified_pairs
 
 GNN_LABELS = ("fraud",)
 
@@ -102,28 +103,19 @@ def _train_label(
         raise TrainingError(
             f"label {label}: {len(known)} rows have it, {every.bad} of them bad: needs bad and good rows"
         )
-    by_time = config.split == "time"
-    times = rows.event_time_ms[known]
-    pairs = (
-        forward_pairs(every.labels, times, config.fit_share) if by_time else stratified_pairs(every.labels, config.seed)
-    )
-    if not pairs:
-        raise TrainingError(
-            f"label {label}: needs bad and good rows both before and after {config.fit_share:.0%} of them"
-        )
+    folds = _folds(schema, label, every.labels, rows.event_time_ms[known], config)
     search = Search(
-        every.columns, every.labels, pairs, Categories(schema, label, config.categories),
+        every.columns, every.labels, folds.pairs, Categories(schema, label, config.categories),
         trees.monotone(schema, label), config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"),
     )  # fmt: skip
-    found = search.run(by_time)
-    fit, last = (_Part(rows, label, known[part]) for part in pairs[-1])
-    validated = pairs[-1][1] if by_time else np.arange(len(known))
-    labels, margin = every.labels[validated], found.margins[validated]
+    found = search.run(refit=folds.forward)
+    fit, last = (_Part(rows, label, known[part]) for part in folds.pairs[-1])
+    labels, margin = every.labels[folds.validated], found.margins[folds.validated]
     platt = calibrate.fit(labels, margin) if labels.sum() >= calibrate.PLATT_MIN_POSITIVES else None
     calibration = platt or calibrate.IDENTITY
     alone = metrics(labels, calibration.probability(margin))
     network, verdict = None, "none: nothing ties rows together"
-    if label in GNN_LABELS and by_time and rows.snapshot.neighbor_mask.any():
+    if label in GNN_LABELS and folds.forward and rows.snapshot.neighbor_mask.any():
         network, verdict = _graph_network(schema, label, fit, last, margin, alone["auprc"], config.seed, progress)
     figures = network.metrics if network else alone
     progress(f"{label}: AUPRC {alone['auprc']:.4f} by trees, {figures['auprc']:.4f} by the bundle; GNN {verdict}")
@@ -133,11 +125,38 @@ def _train_label(
         network.calibration if network else calibration,
     )  # fmt: skip
     return model, {
-        "gnn": verdict, "calibrated": network is not None or platt is not None, "search": found.findings,
+        "gnn": verdict, "folds": "forward" if folds.forward else "random",
+        "calibrated": network is not None or platt is not None, "search": found.findings,
         "rows": {"fit": len(fit.labels), "fit_bad": fit.bad,
                  "validation": len(labels), "validation_bad": int(labels.sum())},
         "metrics": {"trees": alone, "bundle": figures},
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """How the rows of a label are searched; `validated` int64 [n] calibrate and are measured."""
+
+    pairs: list[Pair]
+    validated: NDArray[np.int64]
+    forward: bool
+
+
+def _folds(
+    schema: Schema, label: str, labels: NDArray[np.int8], times: NDArray[np.int64], config: TrainConfig
+) -> _Folds:
+    """Forward in time where a row's features count other rows: random folds would fit on the bursts they validate."""
+    if config.split != "time":
+        return _Folds(stratified_pairs(labels, config.seed), np.arange(len(labels)), False)
+    if not any(schema.features[i].origin in ("velocity", "graph") for i in schema.columns(label)):
+        late = np.flatnonzero(times >= times[int(len(times) * config.fit_share)])
+        return _Folds(stratified_pairs(labels, config.seed), late, False)
+    pairs = forward_pairs(labels, times, config.fit_share)
+    if not pairs:
+        raise TrainingError(
+            f"label {label}: needs bad and good rows both before and after {config.fit_share:.0%} of them"
+        )
+    return _Folds(pairs, pairs[-1][1], True)
 
 
 def _graph_network(
