@@ -231,7 +231,8 @@ def feature_reasons(
 
 def _reason(feature: Feature, value: float, contribution: float) -> Reason:
     code = feature.name.upper()
-    if feature.personal and not math.isnan(value):
+    nameless = feature.category and not feature.values  # an open category's number is a code that says nothing
+    if (feature.personal or nameless) and not math.isnan(value):
         return Reason(code, feature.zh, feature.en, contribution, feature.name)
     zh, en, plain = _words(feature, value)
     return Reason(code, f"{feature.zh}: {zh}", f"{feature.en}: {en}", contribution, f"{feature.name}={plain}")

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from features import schema as schemas
 from features import table
+from features.application import category_code
 from features.schema import Schema, SchemaError
 from models.__main__ import app
 from models.bundle import Bundle, BundleError
 from models.evaluate import auc
+from models.reasons import feature_reasons
 from models.scorer import Scorer
 from models.tables import replayed, score_table, train_table
 from models.train import TrainConfig
@@ -108,6 +110,14 @@ def test_contributions_of_categories_sum_to_the_margin(bundle: Bundle, tmp_path:
     rest = log_odds - parts.sum(axis=1)
     np.testing.assert_allclose(rest, rest[0], atol=1e-5)
     assert calibration.weights[0] > 0
+
+
+def test_a_reason_of_an_open_category_shows_no_code(bundle: Bundle) -> None:
+    columns, row = bundle.schema.columns("default"), np.full(len(bundle.schema.features), np.nan, np.float32)
+    at = bundle.schema.column["employer"]
+    row[at] = category_code("E1")
+    (reason,) = feature_reasons(bundle.schema, columns, (columns == at).astype(float), row)
+    assert (reason.code, reason.en, reason.evidence) == ("EMPLOYER", "employer", "employer")
 
 
 def test_the_same_seed_gives_the_same_bundle(schema: Schema, tmp_path: Path) -> None:
