@@ -37,5 +37,19 @@ def replay(
     print(json.dumps(module.run(schema, data)))
 
 
+@app.command()
+def quality(
+    data: Annotated[Path, typer.Option(help="folder of the public tables")] = Path("../shared/data"),
+    only: Annotated[str, typer.Option("--set", help="one set alone, with its protocol by time")] = "",
+    search_seconds: Annotated[
+        float, typer.Option(help="of each training, after which no candidate more is tried")
+    ] = 20,
+) -> None:
+    """Every public table through train and score against its bar and an untuned LightGBM; the last line is JSON."""
+    from bench import quality as module
+
+    print(json.dumps(module.run(data, only, search_seconds)))
+
+
 if __name__ == "__main__":
     app()

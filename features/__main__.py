@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from rich.progress import Progress
 
 from features import schema as schemas
-from features.application import InvalidFieldError, Profile, feature_number, make_profile, subject_token
+from features.application import InvalidFieldError, Profile, feature_entry, make_profile, subject_token
 from features.load import load_profiles
 from features.schema import Schema, SchemaError
+from features.specs import MISSING_CODE
 from features.store import Store, StoreError
 from features.tokens import Tokenizer
 
@@ -45,7 +46,8 @@ def load(
 async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -> None:
     if source not in schema.sources:
         raise SchemaError(f"no source {source}; {schema.name} has {', '.join(schema.sources)}")
-    missing = {"subject_id", "fetched_at_ms", *schema.sources[source].features} - set(frame.columns)
+    given = {name for name in schema.sources[source].features if not name.endswith(MISSING_CODE)}
+    missing = {"subject_id", "fetched_at_ms", *given} - set(frame.columns)
     if missing:
         raise SchemaError(f"no column {', '.join(sorted(missing))}")
     tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
@@ -66,11 +68,11 @@ async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -
 
 
 def _profile(schema: Schema, source: str, row: dict[str, Any], tokenizer: Tokenizer) -> tuple[int, Schema, Profile]:
-    numbers = {
-        name: feature_number(schema, name, row[name], name)
+    numbers = dict(
+        feature_entry(schema, name, row[name], name)
         for name in schema.sources[source].features
-        if row[name] is not None
-    }
+        if row.get(name) is not None
+    )
     if row["fetched_at_ms"] is None:
         raise InvalidFieldError("fetched_at_ms", "is missing")
     token = subject_token(schema, tokenizer, source, row["subject_id"] or "")

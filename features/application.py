@@ -4,6 +4,7 @@ Both ways in, the wire and a table, build an Application here, so a field is che
 token in one place only (R20, R21).
 """
 
+import hashlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import SLOTS_MAX, Schema
+from features.specs import MISSING_CODE
 from features.tokens import Tokenizer
 
 ENTITIES_MAX = 64
@@ -124,20 +126,34 @@ def check_text(name: str, text: str, longest: int) -> str:
     return text
 
 
+def category_code(text: str) -> float:
+    """The number of an open category's text: 24 bits of BLAKE2b, exact in float32; equal for equal text everywhere."""
+    return float(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=3).digest(), "little"))
+
+
 def feature_number(schema: Schema, name: str, value: float | str, key: str) -> float:
     """float of a feature's value, checked against its range or categories. `key` names it in errors."""
     feature = schema.features[schema.column[name]]
-    if feature.values:
-        if not isinstance(value, str) or value not in feature.values:
-            raise InvalidFieldError(key, f"must be one of {', '.join(feature.values)}")
-        return float(feature.values.index(value))
+    if feature.category:
+        if not isinstance(value, str) or (feature.values and value not in feature.values):
+            raise InvalidFieldError(
+                key, f"must be one of {', '.join(feature.values)}" if feature.values else "must be text"
+            )
+        return float(feature.values.index(value)) if feature.values else category_code(value)
     if isinstance(value, str):
         raise InvalidFieldError(key, "must be a number")
     if not math.isfinite(value):
         raise InvalidFieldError(key, "must be a finite number")
-    if feature.range is not None and not feature.range[0] <= value <= feature.range[1]:
+    if feature.range is not None and not feature.range[0] <= value <= feature.range[1] and value not in feature.missing:
         raise InvalidFieldError(key, f"must be from {feature.range[0]:g} to {feature.range[1]:g}")
     return float(value)
+
+
+def feature_entry(schema: Schema, name: str, value: float | str, key: str) -> tuple[str, float]:
+    """The column that a feature's value fills, and with what: a missing code fills the column of missing codes."""
+    number = feature_number(schema, name, value, key)
+    missing = schema.features[schema.column[name]].missing
+    return (f"{name}{MISSING_CODE}" if missing and number in missing else name), number
 
 
 def entity_tokens(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from features.expression import Expression, ExpressionError
-from features.specs import FeatureSpec, SchemaSpec
+from features.specs import MISSING_CODE, EntitySpec, FeatureSpec, LabelSpec, SchemaSpec
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 SLOTS_MAX = 16  # entity slots of one event
@@ -69,7 +69,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Feature:
-    """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source."""
+    """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source.
+
+    A category without `values` is open: its number is a code of its text (features.application). `missing`: numbers
+    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty.
+    """
 
     name: str
     origin: str
@@ -84,6 +88,8 @@ class Feature:
     cross: str = ""
     entity: str = ""
     stat: str = ""
+    category: bool = False
+    missing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,22 @@ class Label:
     good: tuple[str, ...]
     presumed_good: tuple[str, ...]
     uses: tuple[str, ...]
+
+
+# What sets a label unless the schema says so, and the applicant of a table without entities: each row its own.
+_USUAL_OUTCOMES = {
+    "fraud": LabelSpec(bad=("fraud_confirmed",), good=("fraud_cleared",), presumed_good=("repaid",)),
+    "default": LabelSpec(bad=("past_due_90",), presumed_good=("repaid",)),
+}
+_NO_ENTITIES = {"applicant": EntitySpec(zh="申请人", en="applicant")}
+
+
+def _missing_code(of: Feature) -> Feature:
+    """The column that says in which way a feature is missing."""
+    return Feature(
+        f"{of.name}{MISSING_CODE}", of.origin, f"{of.zh}缺失代码", f"{of.en}: missing code", "", of.source,
+        (min(of.missing), max(of.missing)), personal=of.personal,
+    )  # fmt: skip
 
 
 class Schema:
@@ -114,7 +136,7 @@ class Schema:
             key = ".".join(str(part) for part in first["loc"])
             raise self._error(key, f"{first['msg']}, is {first['input']!r}") from None
         self.name, self.version, self.currency = spec.name, spec.version, spec.currency
-        self.products = spec.products
+        self.products = spec.products or (spec.name,)
         self.minor_per_major = 10**spec.minor_units
         self.amount_minor, self.term_months = spec.amount_minor, spec.term_months
         self.record, self.table = spec.record, spec.table
@@ -129,10 +151,7 @@ class Schema:
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
         self.sources = self._sources(spec)
-        self.labels: dict[str, Label] = {
-            name: Label(name, label.bad, label.good, label.presumed_good, label.uses)
-            for name, label in spec.labels.items()
-        }
+        self.labels: dict[str, Label] = {name: self._label(name, label) for name, label in spec.labels.items()}
         self.crosses = self._crosses()
         self._check_names(spec)
         # the order of keys counts: it fixes slots and columns; so do the statistics that the graph computes
@@ -155,13 +174,24 @@ class Schema:
         return np.array([i for i, f in enumerate(self.features) if f.origin in uses], dtype=np.int64)
 
     def policy_inputs(self) -> dict[str, str]:
-        """Names that a policy may use from this schema, with their type: number, string or boolean."""
-        names = {f.name: "string" if f.values else "number" for f in self.features}
+        """Names that a policy may use from this schema, with their type: number, string or boolean.
+
+        An open category is none: nobody could check a table against values that are not known.
+        """
+        names = {f.name: "string" if f.values else "number" for f in self.features if f.values or not f.category}
         names.update({f"{s}_state": "string" for s in self.sources})
         return names
 
     def _error(self, key: str, reason: str) -> SchemaError:
         return SchemaError(f"{self._path}: {key}: {reason}")
+
+    def _label(self, name: str, spec: LabelSpec) -> Label:
+        usual = _USUAL_OUTCOMES[name]
+        if not spec.bad and not spec.good and not spec.presumed_good:
+            return Label(name, usual.bad, usual.good, usual.presumed_good, spec.uses)
+        if not spec.bad or not (spec.good or spec.presumed_good):
+            raise self._error(f"labels.{name}", "needs outcomes that are bad and outcomes that are good")
+        return Label(name, spec.bad, spec.good, spec.presumed_good, spec.uses)
 
     def _known(self, key: str, name: str, known: Collection[str]) -> None:
         if name not in known:
@@ -176,26 +206,28 @@ class Schema:
                 self._known(f"features.{feature.name}.monotone", label, self.labels)
         if self.table is not None:
             for entity in self.table.entities:
-                self._known("table.entities", entity, self.entities)
-            for name in self.table.features:
-                self._known("table.features", name, self.feature_names)
+                self._known("table.entities", entity, [n for n, e in self.entities.items() if not e.of])
+            asked = [f.name for f in self.features if f.origin == "request"]
+            for name in (*self.table.features, *self.table.days_since):
+                self._known("table", name, asked)
             for label in self.table.labels:
                 self._known("table.labels", label, self.labels)
-            if next(iter(self.entities)) not in self.table.entities:
-                raise self._error("table.entities", "the first entity, the applicant, has no column")
 
     def _entities(self, spec: SchemaSpec) -> dict[str, Entity]:
         entities: dict[str, Entity] = {}
         slot = 0
-        for name, e in spec.entities.items():
+        for name, e in (spec.entities or _NO_ENTITIES).items():
             for part in e.of:
                 self._known(f"entities.{name}.of", part, [n for n, known in entities.items() if known.slots == 1])
-            entities[name] = Entity(name, e.zh, e.en, slot, e.slots, e.link, e.personal, e.consent, e.of)
+            entities[name] = Entity(
+                name, e.zh or name, e.en or name, slot, e.slots, e.link, e.personal, e.consent, e.of
+            )
             slot += e.slots
         return entities
 
     def _features(self, spec: SchemaSpec) -> tuple[Feature, ...]:
         features = [self._feature(feature, spec.sources) for feature in spec.features]
+        features += [_missing_code(feature) for feature in features if feature.missing]
         for name, source in spec.sources.items():
             zh, en = source.zh, source.en
             features.append(Feature(f"{name}_age_days", "source", f"{zh}数据天数", f"age of {en} data", "days", name))
@@ -226,18 +258,20 @@ class Schema:
         return tuple(features)
 
     def _feature(self, spec: FeatureSpec, sources: Collection[str]) -> Feature:
-        origin = spec.came_from or "cross"
+        origin = spec.came_from or ("cross" if spec.cross else "request")
         if origin not in ("application", "request", "cross"):
             self._known(f"features.{spec.name}.from", origin, ["application", "request", *sources])
         return Feature(
-            spec.name, "source" if origin in sources else origin, spec.zh, spec.en, spec.unit,
-            origin if origin in sources else "", spec.range, spec.values, spec.monotone, spec.personal, spec.cross,
+            spec.name, "source" if origin in sources else origin, spec.zh or spec.name, spec.en or spec.name, spec.unit,
+            origin if origin in sources else "", spec.range, tuple(map(str, spec.values)), spec.monotone,
+            spec.personal, spec.cross, category=spec.type == "category", missing=spec.missing,
         )  # fmt: skip
 
     def _sources(self, spec: SchemaSpec) -> dict[str, Source]:
         sources = {}
         for name, source in spec.sources.items():
-            names = tuple(f.name for f in spec.features if f.came_from == name)
+            made = (f"{name}_age_days", f"{name}_completeness")
+            names = tuple(f.name for f in self.features if f.source == name and f.name not in made)
             if not names:
                 raise self._error(f"sources.{name}", "no feature comes from it")
             about = source.of or next(iter(self.entities))

@@ -1,8 +1,13 @@
 """What a schema file may say: every key, its type and its default. Anything else is refused by its place."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DAY_MS = 86_400_000
+AMOUNT_MINOR_MAX = 10**15  # far below where a float64 loses whole numbers
+SPLITS = ("time", "stratified")
+MISSING_CODE = "_missing_code"  # ends the name of the column that says in which way a feature is missing
 
 # What the application's own fields give a `from: application` feature.
 APPLICATION_FIELDS = (
@@ -29,10 +34,10 @@ class Spec(BaseModel):
 
 
 class EntitySpec(Spec):
-    """A type of entity."""
+    """A type of entity; its words are its name unless said."""
 
-    zh: Text
-    en: Text
+    zh: str = ""
+    en: str = ""
     slots: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     link: bool = False
     personal: bool = False
@@ -53,23 +58,30 @@ class FeatureSpec(Spec):
     """A column: from the application, the request or a source, or a cross of others."""
 
     name: Text
-    zh: Text
-    en: Text
+    zh: str = ""
+    en: str = ""
     came_from: str = Field("", alias="from")
     cross: str = ""
     unit: str = ""
     range: tuple[float, float] | None = None
     type: Literal["number", "category"] = "number"
-    values: tuple[Text, ...] = ()
+    values: tuple[str | int | float, ...] = ()
+    missing: tuple[float, ...] = ()
     monotone: dict[str, Literal[-1, 0, 1]] = {}
     personal: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if bool(self.came_from) == bool(self.cross):
-            raise ValueError(f"{self.name}: needs either 'from' or 'cross'")
-        if (self.type == "category") != bool(self.values):
-            raise ValueError(f"{self.name}: a category, and only a category, has values")
+        if self.came_from and self.cross:
+            raise ValueError(f"{self.name}: has both 'from' and 'cross'")
+        if self.values and self.type != "category":
+            raise ValueError(f"{self.name}: only a category has values")
+        if self.type == "category" and (self.cross or self.missing or self.range):
+            raise ValueError(f"{self.name}: a category is given, not computed, and has neither missing nor range")
+        if self.type == "category" and self.came_from == "application" and not self.values:
+            raise ValueError(f"{self.name}: a category of the application needs its values")
+        if self.missing and (self.cross or self.came_from == "application"):
+            raise ValueError(f"{self.name}: missing codes belong to a feature of the request or a source")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"{self.name}: range must be [low, high]")
         if self.came_from == "application" and self.name not in APPLICATION_FIELDS:
@@ -80,29 +92,52 @@ class FeatureSpec(Spec):
 class LabelSpec(Spec):
     """Outcomes that set a label, and the origins of the features its model may use."""
 
-    bad: Annotated[tuple[OutcomeKind, ...], Field(min_length=1)]
-    good: tuple[OutcomeKind, ...]
+    bad: tuple[OutcomeKind, ...] = ()
+    good: tuple[OutcomeKind, ...] = ()
     presumed_good: tuple[OutcomeKind, ...] = ()
-    uses: Annotated[tuple[Origin, ...], Field(min_length=1)]
+    uses: Annotated[tuple[Origin, ...], Field(min_length=1)] = get_args(Origin)
 
 
 class TableLabelSpec(Spec):
-    """The column of a label and its values."""
+    """The column of a label and its values; without `good` every value that is there and not bad is good."""
 
     column: Text
-    bad: tuple[int | str | bool, ...]
-    good: tuple[int | str | bool, ...]
+    bad: Annotated[tuple[int | float | str | bool, ...], Field(min_length=1)]
+    good: tuple[int | float | str | bool, ...] | None = None
 
 
 class TableSpec(Spec):
-    """How a flat table is read; `time` counts steps of `time_unit_ms`, `amount` is in major units."""
+    """How a flat table of this schema is read (docs/schema.md "Table"); only labels must be there.
 
-    time: Text
-    time_unit_ms: Annotated[int, Field(gt=0, strict=True)]
-    amount: Text
-    entities: dict[str, Text]
-    labels: dict[str, TableLabelSpec]
+    time: columns, joined by a space if several; whole numbers count steps of `time_unit_ms`. id: what `score` prints.
+    amount: in major units. entities, features, days_since: column by name. split: how training sets rows aside.
+    """
+
+    time: tuple[Text, ...] = ()
+    time_unit_ms: Annotated[int, Field(gt=0, strict=True)] = DAY_MS
+    time_format: str = ""
+    id: str = ""
+    amount: str = ""
+    entities: dict[str, Text] = {}
+    labels: dict[Label, TableLabelSpec]
     features: dict[str, Text] = {}
+    days_since: dict[str, Text] = {}
+    split: Literal["time", "stratified"] = "stratified"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: object) -> object:
+        """One column of time may stand without brackets; where there is a time, rows are set aside by it."""
+        if not isinstance(given, dict):
+            return given
+        time = given.get("time", ())
+        return {"split": "time" if time else "stratified"} | given | {"time": [time] if isinstance(time, str) else time}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.split == "time" and not self.time:
+            raise ValueError("split by time needs a time")
+        return self
 
 
 Pair = Annotated[tuple[Annotated[int, Field(strict=True)], Annotated[int, Field(strict=True)]], Field()]
@@ -113,14 +148,14 @@ class SchemaSpec(Spec):
 
     name: Text
     version: Annotated[int, Field(ge=1, strict=True)]
-    products: Annotated[tuple[Text, ...], Field(min_length=1)]
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    products: tuple[Text, ...] = ()
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "CNY"
     minor_units: Annotated[int, Field(ge=0, le=4, strict=True)] = 2
-    amount_minor: Pair
-    term_months: Pair
-    entities: Annotated[dict[str, EntitySpec], Field(min_length=1)]
+    amount_minor: Pair = (0, AMOUNT_MINOR_MAX)
+    term_months: Pair = (0, 1200)
+    entities: dict[str, EntitySpec] = {}
     record: Annotated[tuple[str, ...], Field(max_length=8)] = ()
-    sources: dict[str, SourceSpec]
+    sources: dict[str, SourceSpec] = {}
     features: tuple[FeatureSpec, ...]
     velocity: dict[str, tuple[str, ...]] = {}
     graph: tuple[str, ...] = ()
@@ -133,4 +168,6 @@ class SchemaSpec(Spec):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: must be [low, high]")
+        if self.table is not None and not self.table.time and (self.velocity or self.graph):
+            raise ValueError("table.time: velocity and graph features need an order of rows")
         return self

@@ -1,26 +1,23 @@
-"""Command line of the models: train a bundle from a table, evaluate a bundle on one."""
+"""Command line of the models: train a bundle from a table, score or evaluate one with it."""
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from features import schema as schemas
 from features import table
-from features.replay import Rows, replay
-from features.schema import Schema, SchemaError
-from features.tokens import Tokenizer
+from features.application import InvalidFieldError
+from features.schema import SchemaError
+from features.specs import SPLITS
 from models.bundle import Bundle, BundleError
 from models.evaluate import metrics
 from models.scorer import LABELS, Scorer
-from models.train import TrainingError, train
-
-SCORED_AT_ONCE = 1024
+from models.tables import LABEL_DELAY_ROWS, probabilities, replayed, score_table, train_table
+from models.train import TrainConfig, TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
@@ -36,18 +33,53 @@ def train_command(
     data: DataFile,
     out: Annotated[Path, typer.Option(help="folder of the bundle, replaced if it exists")],
     seed: int = 0,
-    fit_share: Annotated[float, typer.Option(help="share of the rows, the earliest, to fit on")] = 0.75,
-    label_delay_rows: Delay = 500,
+    split: Annotated[str, typer.Option(help="time or stratified; what the schema says unless given")] = "",
+    fit_share: Annotated[float, typer.Option(help="by time, share of the rows, the earliest, to fit on")] = 0.75,
+    search_seconds: Annotated[float, typer.Option(min=0, help="after which no candidate more is tried")] = 20.0,
+    trees_max: Annotated[int, typer.Option(min=0, help="trees kept, which bounds a decision's time; 0: no limit")] = 0,
+    label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time."""
-    rows = _rows(schemas.load(schema), data, label_delay_rows)
+    loaded = schemas.load(schema)
+    if split not in ("", *SPLITS):
+        raise SchemaError(f"--split: must be {' or '.join(SPLITS)}")
+    if loaded.table is None:
+        raise SchemaError(f"{schema}: table: is missing, so {data} cannot be read")
+    config = TrainConfig(seed, split or loaded.table.split, fit_share, search_seconds, trees_max)
     command = (  # names without folders: a bundle holds no path
-        f"python -m models train --schema {schema.name} --data {data.name} --out {rows.schema.name} --seed {seed} "
-        f"--fit-share {fit_share} --label-delay-rows {label_delay_rows}"
+        f"python -m models train --schema {schema.name} --data {data.name} --out {loaded.name} --seed {seed} "
+        f"--split {config.split} --fit-share {fit_share} --search-seconds {search_seconds} "
+        f"--trees-max {trees_max} "
+        f"--label-delay-rows {label_delay_rows}"
     )
     with console.status("training") as status:
-        bundle = train(rows, out, seed=seed, fit_share=fit_share, command=command, progress=status.update)
+        bundle = train_table(
+            loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
+            progress=status.update,
+        )  # fmt: skip
     console.print((bundle / "model_card.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+
+
+@app.command()
+def score(
+    bundle: Annotated[Path, typer.Option(exists=True, help="folder of the bundle")],
+    data: DataFile,
+    out: Annotated[Path, typer.Option(help="CSV to write: id and score, higher is riskier, in the order of the data")],
+    history: Annotated[
+        Path | None, typer.Option(exists=True, help="earlier rows with labels, to warm the graph")
+    ] = None,
+    label: Annotated[str, typer.Option(help="fraud or default; the schema's first unless given")] = "",
+    label_delay_rows: Delay = LABEL_DELAY_ROWS,
+) -> None:
+    """Score the rows of a table with a bundle; its columns of labels, if it has them, are not looked at."""
+    loaded = Bundle.open(bundle)
+    with console.status("scoring") as status:
+        scored = score_table(
+            loaded, data, history, label, label_delay_rows=label_delay_rows, warn=_warn, progress=status.update
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scored.write_csv(out)
+    console.print(f"{len(scored)} rows scored by {loaded.version} into {out}", soft_wrap=True)
 
 
 @app.command()
@@ -55,34 +87,28 @@ def evaluate(
     bundle: Annotated[Path, typer.Option(exists=True, help="folder of the bundle")],
     schema: SchemaFile,
     data: DataFile,
-    label_delay_rows: Delay = 500,
+    label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
-    """Score a table with a bundle and print its figures before, in and after the time it was trained on."""
+    """Score a table with a bundle and print its figures of rows learned from, that only calibrated, and later."""
     loaded = Bundle.load(bundle, schemas.load(schema))
-    rows = _rows(loaded.schema, data, label_delay_rows)
+    rows = replayed(loaded.schema, table.read(loaded.schema, data, warn=_warn), label_delay_rows, settled=True)
     scorer = Scorer(loaded)
-    starts = range(0, len(rows.snapshot), SCORED_AT_ONCE)
-    parts = [scorer.score(rows.snapshot.take(slice(i, i + SCORED_AT_ONCE))) for i in starts]
-    window = loaded.manifest["training"]
-    # 0 rows fitted on, 1 rows that stopped, stacked and calibrated, 2 rows the bundle has never seen
-    period = np.searchsorted([window["fit_until_ms"], window["until_ms"] + 1], rows.event_time_ms, side="right")
+    until_ms = loaded.manifest["training"]["until_ms"]
     for label in (name for name in LABELS if name in loaded.models):
-        probability = np.concatenate([getattr(part, f"{label}_probability") for part in parts])
+        # 0 rows learned from, 1 rows that stacked and calibrated alone, 2 rows the bundle has never seen
+        bounds = [loaded.manifest["labels"][label]["learned_until_ms"], until_ms + 1]
+        period = np.searchsorted(bounds, rows.event_time_ms, side="right")
+        probability = probabilities(scorer, rows.snapshot, label)
         figures = {}
-        for number, name in enumerate(("fitted", "validated", "later")):
+        for number, name in enumerate(("learned", "calibrated", "later")):
             chosen = (period == number) & (rows.labels[label] >= 0)
             if chosen.any():
                 figures[name] = metrics(rows.labels[label][chosen], probability[chosen])
         console.print(_figures(f"{label}, bundle {loaded.version}", figures))
 
 
-def _rows(schema: Schema, data: Path, label_delay_rows: int) -> Rows:
-    tokenizer = Tokenizer(secrets.token_bytes(32))  # tokens tie rows together; none outlives this process
-    ordered = list(table.in_log_order(table.read(schema, data), label_delay_rows))
-    history = table.history(schema, tokenizer, ordered)
-    with Progress(console=console) as progress:
-        task = progress.add_task("replay", total=len(history.events))
-        return replay(history, lambda done: progress.advance(task, done))[schema.name]
+def _warn(message: str) -> None:
+    console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
@@ -95,5 +121,5 @@ def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
 if __name__ == "__main__":
     try:
         app()
-    except (SchemaError, BundleError, TrainingError) as error:
+    except (SchemaError, InvalidFieldError, BundleError, TrainingError) as error:
         raise SystemExit(str(error)) from None

@@ -15,10 +15,13 @@ from typing import Any
 
 from features.schema import Schema
 from models.calibrate import Calibration
+from models.encode import Encoding
 from models.reasons import Forest
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+SCHEMA = "schema.json"
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
 
 
 class BundleError(ValueError):
@@ -27,10 +30,11 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class LabelModel:
-    """The models of one label; `gnn_onnx` is None where the trees score alone."""
+    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns."""
 
     trees_onnx: bytes
     forest: Forest
+    encoding: Encoding
     gnn_onnx: bytes | None
     calibration: Calibration
 
@@ -45,6 +49,16 @@ class Bundle:
     models: Mapping[str, LabelModel]
 
     @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """The bundle in a folder with the schema it was made for. Raises BundleError as `load` does."""
+        text = _read(path / SCHEMA)
+        try:
+            schema = Schema(json.loads(text), str(path / SCHEMA))
+        except ValueError as error:
+            raise BundleError(f"{path / SCHEMA}: is no schema: {error}") from None
+        return cls.load(path, schema)
+
+    @classmethod
     def load(cls, path: Path, schema: Schema) -> "Bundle":
         """The bundle in a folder. Raises BundleError if a file is missing or changed, or the schema is another."""
         at = path / MANIFEST
@@ -57,12 +71,12 @@ class Bundle:
             _check(set(labels) == set(schema.labels), at, f"labels {', '.join(labels)} are not those of the schema")
             files = _files(path, manifest["files"])
             models = {label: _label_model(path, files, schema, label, labels[label]) for label in labels}
-            described = files["schema.json"]
+            described = files[SCHEMA]
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{at}: is no manifest: {error!r}") from None
-        _check(_says(described, schema.document), path / "schema.json", "is not the schema of the manifest's hash")
+        _check(_says(described, schema.document), path / SCHEMA, "is not the schema of the manifest's hash")
         return cls(schema, version(text), manifest, models)
 
 
@@ -98,9 +112,22 @@ def _label_model(
     trees, packed, gnn = files[names["trees"]], files[names["forest"]], files[names["gnn"]] if "gnn" in names else None
     try:
         forest = Forest.unpack(packed)
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise BundleError(f"{path / names['forest']}: is no forest: {error}") from None
-    return LabelModel(trees, forest, gnn, calibration)
+    encoding = Encoding(len(columns))  # where no category needs one
+    if "encoding" in names:
+        encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
+    return LabelModel(trees, forest, encoding, gnn, calibration)
+
+
+def _encoding(file: Path, packed: bytes, columns: int) -> Encoding:
+    try:
+        encoding = Encoding.unpack(packed)
+    except UNREADABLE as error:
+        raise BundleError(f"{file}: is no encoding: {error}") from None
+    known = all(0 <= lookup.column < columns for lookup in (*encoding.own, *encoding.extra))
+    _check(encoding.columns == columns and known, file, f"is no encoding of {columns} columns")
+    return encoding
 
 
 def _says(text: bytes, document: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from features.schema import Schema
-from models.bundle import FORMAT, MANIFEST, BundleError, LabelModel
+from models.bundle import FORMAT, MANIFEST, SCHEMA, BundleError, LabelModel
 
 
 def write(
@@ -88,13 +88,16 @@ def _fill(
         files = {"trees": f"{label}_trees.onnx", "forest": f"{label}_forest.npz"}
         (folder / files["trees"]).write_bytes(model.trees_onnx)
         (folder / files["forest"]).write_bytes(model.forest.pack())
+        if model.encoding.own or model.encoding.extra:
+            files["encoding"] = f"{label}_encoding.npz"
+            (folder / files["encoding"]).write_bytes(model.encoding.pack())
         if model.gnn_onnx is not None:
             files["gnn"] = f"{label}_gnn.onnx"
             (folder / files["gnn"]).write_bytes(model.gnn_onnx)
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
-    _write_json(folder / "schema.json", schema.document)
+    _write_json(folder / SCHEMA, schema.document)
     (folder / "model_card.md").write_text(_card(schema, training, labels), encoding="utf-8")
     manifest = {
         "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
@@ -122,11 +125,19 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         f"# Model card: {schema.name}",
         "",
         f"Probabilities of {' and '.join(labels)} for {', '.join(schema.products)}, schema `{schema.hash}`.",
-        f"Fitted on {days[0]} to {days[1]}, stopped and calibrated on {days[1]} to {days[2]} (UTC), split by the time",
-        "of the applications; of the later part the first half stops and the second calibrates, unless said below.",
-        "Labels are those known at the end, so some came in after later rows. The figures are of the rows that",
-        "calibrated and decided on the graph network, so they flatter a little; `python -m models evaluate` measures",
-        "later rows.",
+        *(
+            [
+                f"Rows of {days[0]} to {days[2]} (UTC), split at {days[1]} by the time of the applications: what each",
+                "label's trees learned from and what calibrated them is said below. Labels are those known at the",
+                "end, so some came in after later rows. The figures are of the rows that calibrated and decided on the",
+                "graph network, so they flatter a little; `python -m models evaluate` measures later rows.",
+            ]
+            if training["split"] == "time"
+            else [
+                "Rows split at random into folds: the figures are of rows that the trees scored without having seen",
+                "them, but the folds also chose among candidates and calibrated, so they flatter a little.",
+            ]
+        ),
     ]
     if training["command"]:
         lines += ["", f"Reproduced by `{training['command']}`."]
@@ -139,7 +150,7 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
             f"{spec['trees']} trees on {len(spec['columns'])} columns; graph network: {spec['gnn']}.",
             f"Rows with a known label: {rows['fit']} to fit ({rows['fit_bad']} bad), {rows['stop']} to stop "
             f"({rows['stop_bad']} bad), {rows['stack']} to calibrate ({rows['stack_bad']} bad).",
-            f"Later part: {spec['validation']}.",
+            f"Validation rows: {spec['validation']}.",
             "",
             "| figure | trees alone | bundle |",
             "|---|---|---|",

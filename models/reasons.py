@@ -247,7 +247,8 @@ def graph_reason(schema: Schema, contribution: float, features_row: Floats, labe
 
 def _reason(feature: Feature, value: float, contribution: float, label: str) -> Reason:
     code = feature.name.upper()
-    if feature.personal and not math.isnan(value):
+    nameless = feature.category and not feature.values  # an open category's number is a code that says nothing
+    if (feature.personal or nameless) and not math.isnan(value):
         return Reason(code, feature.zh, feature.en, contribution, _evidence(label, feature.name))
     zh, en, plain = _words(feature, value)
     evidence = _evidence(label, f"{feature.name}={plain}")

@@ -66,22 +66,27 @@ class Scorer:
 class _LabelScorer:
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
         self.columns = columns
+        self._encoding = model.encoding
+        self._owner = model.encoding.owner[len(columns) :]
         self._trees = _session(model.trees_onnx)
         self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
         self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
         self._calibration = model.calibration
-        self._explainer = Explainer(model.forest, len(columns))
+        self._explainer = Explainer(model.forest, len(model.encoding.owner))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
-        (margin,) = self._trees.run(None, {"row": snapshot.features[:, self.columns]})
+        (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
         inputs = [margin[:, 0].astype(np.float64)]
         if self._gnn is not None:
             inputs.append(self._logit(self._gnn, snapshot))
         return self._calibration.probability(*inputs)
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
-        weight = self._calibration.weights[0]
-        return weight * self._explainer.contributions(snapshot.features[:, self.columns])
+        parts = self._explainer.contributions(self._encoding(snapshot.features[:, self.columns]))
+        own = parts[:, : len(self.columns)]
+        for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
+            own[:, owner] += parts[:, len(self.columns) + i]
+        return self._calibration.weights[0] * own
 
     def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""

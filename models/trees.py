@@ -5,15 +5,14 @@ two forms: ONNX, which scores, and a Forest, which explains.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 import xgboost
 from numpy.typing import NDArray
-from onnxmltools.convert import convert_xgboost
-from onnxmltools.convert.common.data_types import FloatTensorType
 
 from features.schema import Schema
 from models.reasons import Forest
@@ -24,15 +23,20 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class TreesConfig:
-    """At most `rounds` trees, fewer once `patience` rounds brought no better log loss on the validation rows."""
+    """At most `rounds` trees, fewer once `patience` rounds brought no better log loss on the validation rows.
 
-    rounds: int = 300
+    Depth 5 at most keeps the tables of exact reasons small. `encoding`: how categories become numbers.
+    """
+
+    rounds: int = 1500
     depth: int = 4
-    learning_rate: float = 0.08
+    learning_rate: float = 0.05
     min_child_weight: float = 5.0
-    row_share: float = 0.8
-    column_share: float = 0.7
-    patience: int = 30
+    row_share: float = 0.7
+    column_share: float = 0.5
+    l2: float = 5.0
+    patience: int = 50
+    encoding: str = "order"
     threads: int = 1  # on cores shared with others, waiting for a second thread costs a hundred times what it brings
 
 
@@ -41,22 +45,27 @@ def monotone(schema: Schema, label: str) -> tuple[int, ...]:
     return tuple(schema.features[i].monotone.get(label, 0) for i in schema.columns(label))
 
 
+def matrix(rows: Floats, labels: NDArray[np.int8], ref: xgboost.DMatrix | None = None) -> xgboost.DMatrix:
+    """float32 [N, n] rows, NaN where missing, with labels [N] of 0 and 1, in bins; those of `ref` to validate on it."""
+    return xgboost.QuantileDMatrix(rows, labels, ref=ref, nthread=1)
+
+
 def fit(
     config: TreesConfig, seed: int, constraints: tuple[int, ...],
-    rows: Floats, labels: NDArray[np.int8], validation: Floats, validation_labels: NDArray[np.int8],
+    rows: xgboost.DMatrix, validation: xgboost.DMatrix | None = None,
 ) -> xgboost.Booster:  # fmt: skip
-    """Trees on float32 [N, n] rows, NaN where missing, with labels [N] of 0 and 1, cut at the best round."""
-    train = xgboost.QuantileDMatrix(rows, labels, nthread=config.threads)
+    """Trees on `matrix` rows, cut at the best round on the validation rows; without those all rounds."""
     parameters = {
         "objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist", "seed": seed,
         "max_depth": config.depth, "eta": config.learning_rate, "min_child_weight": config.min_child_weight,
-        "subsample": config.row_share, "colsample_bytree": config.column_share, "nthread": config.threads,
-        "monotone_constraints": constraints, "base_score": float(labels.mean()),
+        "subsample": config.row_share, "colsample_bytree": config.column_share, "reg_lambda": config.l2,
+        "nthread": config.threads, "monotone_constraints": constraints, "base_score": float(rows.get_label().mean()),
     }  # fmt: skip
-    later = xgboost.QuantileDMatrix(validation, validation_labels, ref=train, nthread=config.threads)
+    if validation is None:
+        return xgboost.train(parameters, rows, config.rounds)
     booster = xgboost.train(
-        parameters, train, config.rounds, early_stopping_rounds=config.patience, verbose_eval=False,
-        evals=[(later, "validation")],
+        parameters, rows, config.rounds, early_stopping_rounds=config.patience, verbose_eval=False,
+        evals=[(validation, "validation")],
     )  # fmt: skip
     return booster[: booster.best_iteration + 1]
 
@@ -99,15 +108,48 @@ def _base_margin(learner: dict[str, dict[str, str]]) -> float:
     return float(np.log(rate / (1 - rate)))
 
 
-def to_onnx(booster: xgboost.Booster) -> bytes:
-    """A graph from `row`, float32 [B, n], to `margin`, float32 [B, 1]."""
-    regressor = xgboost.XGBRegressor()  # read as a regressor, the trees give margins instead of probabilities
-    regressor.load_model(bytearray(booster.save_raw("ubj")))
-    shape = FloatTensorType([None, booster.num_features()])
-    proto = convert_xgboost(regressor, name="trees", initial_types=[("row", shape)])
-    (trees,) = proto.graph.node
-    base = next(a for a in trees.attribute if a.name == "base_values")
-    base.floats[:] = [to_forest(booster).base]  # the converter leaves the base as a probability
-    trees.output[0] = proto.graph.output[0].name = "margin"
+def merge(forests: Sequence[Forest]) -> Forest:
+    """The mean of the margins of several forests, as one."""
+    nodes = np.cumsum([0, *(len(f.left) for f in forests[:-1])], dtype=np.int32)
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(f, name) for f in forests])
+
+    def shifted(name: str) -> NDArray[np.int32]:
+        parts = [getattr(f, name) for f in forests]
+        return np.concatenate([np.where(p < 0, p, p + n) for p, n in zip(parts, nodes, strict=True)]).astype(np.int32)
+
+    return Forest(
+        shifted("roots"), shifted("left"), shifted("right"), joined("feature"), joined("threshold"),
+        joined("default_left"), (joined("value") / len(forests)).astype(np.float32), joined("cover"),
+        float(np.mean([f.base for f in forests])),
+    )  # fmt: skip
+
+
+def to_onnx(forest: Forest, columns: int) -> bytes:
+    """A graph from `row`, float32 [B, columns], to `margin`, float32 [B, 1]."""
+    sizes = np.diff([*forest.roots, len(forest.left)])
+    tree = np.repeat(np.arange(len(sizes)), sizes)
+    node = np.arange(len(forest.left)) - np.repeat(forest.roots, sizes)
+    shift = np.repeat(forest.roots, sizes)
+    leaf = forest.left < 0
+    ensemble = onnx.helper.make_node(
+        "TreeEnsembleRegressor", ["row"], ["margin"], domain="ai.onnx.ml", n_targets=1, post_transform="NONE",
+        base_values=[forest.base], nodes_treeids=tree.tolist(), nodes_nodeids=node.tolist(),
+        nodes_featureids=np.where(leaf, 0, forest.feature).tolist(), nodes_values=forest.threshold.tolist(),
+        nodes_modes=np.where(leaf, "LEAF", "BRANCH_LT").tolist(),
+        nodes_truenodeids=np.where(leaf, 0, forest.left - shift).tolist(),
+        nodes_falsenodeids=np.where(leaf, 0, forest.right - shift).tolist(),
+        nodes_missing_value_tracks_true=(forest.default_left & ~leaf).astype(int).tolist(),
+        target_treeids=tree[leaf].tolist(), target_nodeids=node[leaf].tolist(),
+        target_ids=[0] * int(leaf.sum()), target_weights=forest.value[leaf].tolist(),
+    )  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [ensemble], "trees",
+        [onnx.helper.make_tensor_value_info("row", onnx.TensorProto.FLOAT, [None, columns])],
+        [onnx.helper.make_tensor_value_info("margin", onnx.TensorProto.FLOAT, [None, 1])],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())

@@ -18,6 +18,7 @@ from features.application import (
     Report,
     check_text,
     entity_tokens,
+    feature_entry,
     feature_number,
     make_profile,
 )
@@ -94,7 +95,9 @@ def feature_numbers(
             raise InvalidFieldError(key, f"is no feature of {source or 'the request'} in schema {schema.name}")
         kind = value.WhichOneof("value")
         if kind is not None:
-            numbers[name] = feature_number(schema, name, value.number if kind == "number" else value.text, key)
+            given = value.number if kind == "number" else value.text
+            column_name, number = feature_entry(schema, name, given, key)
+            numbers[column_name] = number
     return numbers
 
 

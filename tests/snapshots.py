@@ -68,7 +68,7 @@ def trained_bundle(schema: Schema, factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle of the schema, trained once a test run."""
     folder = factory.getbasetemp() / "trained" / schema.name
     if not folder.exists():
-        from models.train import train  # not above: this module must load without torch in the test of serving
+        from models.train import TrainConfig, train  # not above: this module must load without torch in a test
 
-        train(random_rows(schema, 2000, 0), folder)
+        train(random_rows(schema, 2000, 0), folder, TrainConfig(search_seconds=0))
     return folder

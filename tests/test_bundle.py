@@ -15,11 +15,14 @@ import pytest
 from features.schema import Schema, load
 from models import calibrate, export, trees
 from models.bundle import MANIFEST, Bundle, BundleError
+from models.encode import Encoding, Lookup
 from models.scorer import Scorer
-from models.train import TrainingError, train
+from models.train import TrainConfig, TrainingError, train
 from tests.conftest import ROOT
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 
+QUICK = TrainConfig(search_seconds=0)
+LATE_BAD = [220, 260, 320, 360]
 COMMITTED_SIZE_MAX = 3_000_000  # bytes, of all bundles of the demo
 SIZE_MAX = 1_400_000  # bytes; two bundles are committed
 
@@ -42,7 +45,7 @@ def test_a_bundle_holds_what_it_says(consumer: Schema, folder: Path) -> None:
     assert json.loads((folder / "schema.json").read_text(encoding="utf-8")) == consumer.document
     manifest = Bundle.load(folder, consumer).manifest
     assert manifest["labels"]["fraud"]["metrics"]["bundle"]["auc"] > 0.6
-    assert manifest["labels"]["fraud"]["settings"]["trees"] == asdict(trees.TreesConfig())
+    assert manifest["labels"]["fraud"]["settings"]["trees"] == [asdict(trees.TreesConfig())]
     assert manifest["labels"]["fraud"]["settings"]["gnn"]["width"] == 32
     assert manifest["labels"]["default"]["settings"]["gnn"] is None
     assert manifest["training"]["from_ms"] < manifest["training"]["fit_until_ms"] < manifest["training"]["until_ms"]
@@ -120,6 +123,30 @@ def test_a_file_of_something_else_refuses(consumer: Schema, folder: Path, name: 
         Bundle.load(folder, consumer)
 
 
+def test_an_encoding_comes_back_and_is_checked(consumer: Schema, folder: Path) -> None:
+    bundle, columns = Bundle.load(folder, consumer), len(consumer.columns("fraud"))
+    codes = np.arange(3, dtype=np.float32)
+    lookup = Lookup(columns - 1, codes, 2 * codes, float("nan"), 0.5)
+    outside = replace(lookup, column=columns)
+    said = {la: {k: v for k, v in s.items() if k != "files"} for la, s in bundle.manifest["labels"].items()}
+
+    def loaded(encoding: Encoding) -> Encoding:
+        models = {**bundle.models, "fraud": replace(bundle.models["fraud"], encoding=encoding)}
+        export.write(folder, consumer, models, bundle.manifest["training"], said)
+        return Bundle.load(folder, consumer).models["fraud"].encoding
+
+    rows = np.full((3, columns), [[1], [np.nan], [9]], dtype=np.float32)
+    expected = np.array([2, np.nan, 0.5], dtype=np.float32)
+    np.testing.assert_array_equal(loaded(Encoding(columns, (lookup,)))(rows)[:, -1], expected)
+    for wrong in (Encoding(columns + 1, (lookup,)), Encoding(columns, (outside,)), Encoding(columns, (), (outside,))):
+        with pytest.raises(BundleError, match=r"fraud_encoding\.npz: is no encoding of"):
+            loaded(wrong)
+    (folder / "fraud_encoding.npz").write_bytes(b"")
+    forge(folder, lambda m: m["files"].update({"fraud_encoding.npz": hashlib.sha256(b"").hexdigest()}))
+    with pytest.raises(BundleError, match=r"fraud_encoding\.npz: is no encoding: "):
+        Bundle.load(folder, consumer)
+
+
 def test_another_schema_refuses(folder: Path) -> None:
     with pytest.raises(BundleError, match="made for schema"):
         Bundle.load(folder, load("features/schemas/auto.yaml"))
@@ -136,7 +163,7 @@ def test_version_names_the_content(consumer: Schema, folder: Path) -> None:
 
 def test_same_rows_and_seed_give_the_same_bundle_and_replace_it(consumer: Schema, tmp_path: Path) -> None:
     rows = random_rows(consumer, 400, 0)
-    versions = [Bundle.load(train(rows, tmp_path / "consumer"), consumer).version for _ in range(2)]
+    versions = [Bundle.load(train(rows, tmp_path / "consumer", QUICK), consumer).version for _ in range(2)]
     assert versions[0] == versions[1]
     assert [f.name for f in tmp_path.iterdir()] == ["consumer"]
 
@@ -212,20 +239,22 @@ def test_what_stands_where_the_old_would_is_not_deleted(consumer: Schema, folder
 def test_another_folder_is_not_replaced(consumer: Schema, tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("precious")
     with pytest.raises(BundleError, match="is no bundle"):
-        train(random_rows(consumer, 100, 0), tmp_path)
+        train(random_rows(consumer, 100, 0), tmp_path, QUICK)
     assert (tmp_path / "letters").exists()
 
 
 def test_too_few_bad_rows_leave_the_trees_alone(consumer: Schema, tmp_path: Path) -> None:
     """400 rows validate on fewer bad ones than stacking needs; then on too few even for Platt."""
     rows = random_rows(consumer, 400, 0)
-    bundle = Bundle.load(train(rows, tmp_path / "few"), consumer)
+    bundle = Bundle.load(train(rows, tmp_path / "few", QUICK), consumer)
     found = bundle.manifest["labels"]["fraud"]
     assert found["gnn"].startswith("left out") and str(calibrate.STACK_MIN_POSITIVES) in found["gnn"]
     assert found["calibrated"] and bundle.models["fraud"].gnn_onnx is None
-    late = np.arange(400) >= 300
-    labels = {name: np.where(late & (known == 1), 0, known).astype(np.int8) for name, known in rows.labels.items()}
-    bundle = Bundle.load(train(replace(rows, labels=labels), tmp_path / "none"), consumer)
+    at = np.arange(400)
+    labels = {
+        name: np.where(at >= 200, np.isin(at, LATE_BAD), known).astype(np.int8) for name, known in rows.labels.items()
+    }
+    bundle = Bundle.load(train(replace(rows, labels=labels), tmp_path / "none", QUICK), consumer)
     assert bundle.models["fraud"].calibration == calibrate.IDENTITY
     assert not bundle.manifest["labels"]["fraud"]["calibrated"]
     assert np.isfinite(Scorer(bundle).score(random_snapshot(consumer, 5, 0)).fraud_probability).all()
@@ -235,7 +264,7 @@ def test_rows_that_teach_nothing_refuse(consumer: Schema, tmp_path: Path) -> Non
     rows = random_rows(consumer, 100, 0)
     labels = {**rows.labels, "fraud": np.zeros(100, dtype=np.int8)}
     with pytest.raises(TrainingError, match="label fraud"):
-        train(replace(rows, labels=labels), tmp_path / "out")
+        train(replace(rows, labels=labels), tmp_path / "out", QUICK)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,8 @@ def random_table(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_contributions_are_exact(depth: int) -> None:
     x, y = random_table(depth)
     config = trees.TreesConfig(rounds=40, depth=depth, min_child_weight=0.1)
-    booster = trees.fit(config, 0, (0,) * 12, x[:1000], y[:1000], x[1000:], y[1000:])
+    fitted = trees.matrix(x[:1000], y[:1000])
+    booster = trees.fit(config, 0, (0,) * 12, fitted, trees.matrix(x[1000:], y[1000:], fitted))
     explainer = Explainer(trees.to_forest(booster), 12)
     contributions = explainer.contributions(x)
     expected = booster.predict(xgboost.DMatrix(x), pred_contribs=True)
@@ -43,7 +44,8 @@ def test_a_tree_of_one_leaf_moves_nothing() -> None:
 def test_deeper_than_the_tables_refuses() -> None:
     x, y = random_table(0)
     config = trees.TreesConfig(rounds=2, depth=9, min_child_weight=0.0)
-    booster = trees.fit(config, 0, (0,) * 12, x[:1000], y[:1000], x[1000:], y[1000:])
+    fitted = trees.matrix(x[:1000], y[:1000])
+    booster = trees.fit(config, 0, (0,) * 12, fitted, trees.matrix(x[1000:], y[1000:], fitted))
     with pytest.raises(ValueError, match="deeper than 6"):
         Explainer(trees.to_forest(booster), 12)
 

@@ -11,7 +11,8 @@ from features.expression import Expression, ExpressionError
 from features.schema import Schema, SchemaError
 from tests.conftest import ROOT
 
-X = {"name": "x", "from": "request", "zh": "x", "en": "x"}
+X: dict[str, Any] = {"name": "x", "from": "request", "zh": "x", "en": "x"}
+TIMED: dict[str, Any] = {"labels": {}, "time": "t"}
 
 
 @pytest.mark.parametrize("name", ["consumer", "auto", "sffsd"])
@@ -36,7 +37,11 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
         ({"nonsense": 1}, "nonsense", "not permitted"),
         ({"amount_minor": [5, 1]}, "amount_minor", "low, high"),
         ({"version": "1"}, "version", "valid integer"),
-        ({"entities": {}}, "entities", "at least 1 item"),
+        ({"table": {"labels": {"fraud": {"column": "y"}}}}, "table.labels.fraud.bad", "required"),
+        ({"table": {"labels": {}, "split": "luck"}}, "table.split", "'time' or 'stratified'"),
+        ({"table": TIMED | {"features": {"tax_income": "x"}}}, "table", "unknown name 'tax_income'"),
+        ({"table": TIMED | {"split": "time", "time": []}}, "table", "needs a time"),
+        ({"table": {"labels": {}}}, "", "need an order of rows"),
         ({"entities": {"a": {"zh": "甲", "en": "a", "slots": 17}}}, "entities.a.slots", "less than or equal to 16"),
         ({"entities": {n: {"zh": "甲", "en": n, "slots": 9} for n in "ab"}}, "entities", "at most 16"),
         ({"velocity": {"nobody": ["count_1h"]}}, "velocity", "unknown name 'nobody'"),
@@ -49,7 +54,9 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
         ({"sources": {"tax": {"zh": "税", "en": "tax"}}}, "sources.tax.fresh_days", "required"),
         ({"sources": {"tax": {"zh": "税", "en": "tax", "fresh_days": "30"}}}, "sources.tax.fresh_days", "number"),
         ({"features": [{"name": "x", "from": "moon", "zh": "x", "en": "x"}]}, "features.x", "unknown name 'moon'"),
-        ({"features": [{"name": "x", "zh": "x", "en": "x"}]}, "features.0", "either 'from' or 'cross'"),
+        ({"features": [X | {"cross": "1"}]}, "features.0", "both 'from' and 'cross'"),
+        ({"features": [X | {"missing": "-9"}]}, "features.0.missing", "valid tuple"),
+        ({"features": [X | {"type": "category", "missing": [-9]}]}, "features.0", "neither missing nor range"),
         ({"features": [X | {"monotone": {"defualt": 1}}]}, "features.x.monotone", "unknown name 'defualt'"),
         ({"features": [X | {"range": [5, 1]}]}, "features.0", "low, high"),
         ({"features": [X, X]}, "features", "declared twice: x"),

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bench import superlender
 from features import schema as schemas
 from features import table
 from features.application import Report
@@ -90,3 +91,30 @@ def test_real_table() -> None:
     assert rows[0].amount_minor == 1374 and rows[0].applicant_id == "S10000"
     seen = replay(past(rows[:5_000], 500))["sffsd"]
     assert len(seen.snapshot) == 5_000 and (seen.labels["fraud"] == 1).sum() > 50
+
+
+REAL = {
+    "gmsc": ("gmsc_dev", 105_125), "german": ("german", 1_000), "heloc": ("heloc", 10_459),
+    "pakdd2010": ("pakdd2010_dev", 35_037), "lending_club": ("lending_club_q1_2016_modeldata", 9_857),
+    "tianchi_lc": ("tianchi_lc_dev_le201603", 4_911), "vehicle_claim_fraud": ("vehicle_claim_fraud_1994_95", 11_337),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="../shared/data is not here: real tables are not tested")
+@pytest.mark.parametrize("name", REAL)
+def test_real_tables_read_without_a_warning(name: str) -> None:
+    file, count = REAL[name]
+    warned: list[str] = []
+    schema = schemas.load(ROOT / f"features/schemas/{name}.yaml")
+    rows = table.read(schema, SHARED_DATA / f"{file}.parquet", warn=warned.append)
+    assert len(rows) == count and not warned
+    assert len({row.row_id for row in rows}) == count and len({row.outcome_kinds for row in rows}) == 2
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="../shared/data is not here: real tables are not tested")
+def test_facts_of_previous_loans_end_at_the_approval(tmp_path: Path) -> None:
+    joined = superlender.joined(SHARED_DATA)
+    assert (joined.select("days_since_last_closed", "days_since_last_approved").drop_nulls() > 0).to_numpy().all()
+    joined.write_parquet(tmp_path / "loans.parquet")
+    rows = table.read(schemas.load(ROOT / "features/schemas/superlender.yaml"), tmp_path / "loans.parquet")
+    assert len(rows) == 3_192

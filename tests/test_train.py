@@ -16,11 +16,12 @@ from features.replay import Rows
 from features.schema import Schema
 from models.__main__ import app
 from models.bundle import MANIFEST, Bundle
-from models.train import train
+from models.train import TrainConfig, train
 from tests.conftest import ROOT
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 from tests.test_table import written
 
+QUICK = TrainConfig(search_seconds=0)
 SFFSD_FILE = ROOT / "features/schemas/sffsd.yaml"
 
 
@@ -41,7 +42,7 @@ def test_rows_that_calibrate_choose_no_model(
     validation = np.flatnonzero((np.arange(2000) >= 1500) & (known >= 0))
     later = validation[len(validation) // 2 :]
     known[later] ^= np.random.default_rng(4).random(len(later)) < 0.3
-    flipped = train(replace(rows, labels={**rows.labels, "fraud": known}), tmp_path / "consumer")
+    flipped = train(replace(rows, labels={**rows.labels, "fraud": known}), tmp_path / "consumer", QUICK)
     folders = trained_bundle(consumer, tmp_path_factory), flipped
     one, other = (Bundle.load(folder, consumer).models["fraud"] for folder in folders)
     assert one.calibration != other.calibration and one.gnn_onnx is not None
@@ -49,17 +50,30 @@ def test_rows_that_calibrate_choose_no_model(
 
 
 def test_the_manifest_counts_each_part(consumer: Schema, tmp_path_factory: pytest.TempPathFactory) -> None:
-    bundle = Bundle.load(trained_bundle(consumer, tmp_path_factory), consumer)
-    for spec in bundle.manifest["labels"].values():
-        rows = spec["rows"]
-        assert spec["validation"] == "halved by time"
-        assert min(rows["stop_bad"], rows["stack_bad"]) >= 50 and abs(rows["stop"] - rows["stack"]) <= 1
-        assert spec["metrics"]["bundle"]["rows"] == rows["stack"]
+    """Of fraud by time; of default, whose features count no other rows, by random folds."""
+    manifest = Bundle.load(trained_bundle(consumer, tmp_path_factory), consumer).manifest
+    window, labels = manifest["training"], manifest["labels"]
+    rows = labels["fraud"]["rows"]
+    assert (labels["fraud"]["folds"], labels["fraud"]["validation"]) == ("forward", "halved by time")
+    assert min(rows["stop_bad"], rows["stack_bad"]) >= 50 and abs(rows["stop"] - rows["stack"]) <= 1
+    assert window["fit_until_ms"] < labels["fraud"]["learned_until_ms"] < window["until_ms"]
+    assert labels["default"]["folds"] == "random" and labels["default"]["learned_until_ms"] > window["until_ms"]
+    assert labels["default"]["rows"]["fit"] > labels["default"]["rows"]["stack"]
+    for spec in labels.values():
+        assert spec["metrics"]["bundle"]["rows"] == spec["rows"]["stack"]
+
+
+def test_a_random_split_has_no_graph_network(tmp_path: Path) -> None:
+    schema = schemas.load(SFFSD_FILE)
+    out = train(coin_rows(schema, 600), tmp_path / "sffsd", replace(QUICK, split="stratified"))
+    found = Bundle.load(out, schema).manifest["labels"]["fraud"]
+    assert found["gnn"] == "none, the rows are not split by time"
+    assert found["rows"]["fit"] == found["rows"]["stack"] == 600
 
 
 def test_few_bad_rows_are_not_halved(tmp_path: Path) -> None:
     schema = schemas.load(SFFSD_FILE)
-    found = Bundle.load(train(coin_rows(schema, 600), tmp_path / "sffsd"), schema).manifest["labels"]["fraud"]
+    found = Bundle.load(train(coin_rows(schema, 600), tmp_path / "sffsd", QUICK), schema).manifest["labels"]["fraud"]
     assert found["validation"].startswith("whole, as its halves have") and "50 are needed" in found["validation"]
     assert found["rows"]["stop"] == found["rows"]["stack"] == 150
     assert "bad rows" not in found["gnn"]  # the whole has enough of them for a graph network to be tried
@@ -69,7 +83,7 @@ def test_a_request_all_constrained_is_left_to_the_trees(tmp_path: Path) -> None:
     document = copy.deepcopy(schemas.load(SFFSD_FILE).document)
     document["features"][0]["monotone"] = {"fraud": 1}
     schema = Schema(document, "constrained.yaml")
-    bundle = Bundle.load(train(coin_rows(schema, 1000), tmp_path / "sffsd"), schema)
+    bundle = Bundle.load(train(coin_rows(schema, 1000), tmp_path / "sffsd", QUICK), schema)
     assert bundle.manifest["labels"]["fraud"]["validation"] == "halved by time"
     assert bundle.manifest["labels"]["fraud"]["gnn"] == "left out, no column of the request is free of constraints"
     assert bundle.models["fraud"].gnn_onnx is None
@@ -78,13 +92,13 @@ def test_a_request_all_constrained_is_left_to_the_trees(tmp_path: Path) -> None:
 def test_command_line_trains_and_evaluates(tmp_path: Path) -> None:
     data, out = written(tmp_path), tmp_path / "sffsd"
     table = ["--schema", str(SFFSD_FILE), "--data", str(data), "--label-delay-rows", "50"]
-    trained = CliRunner().invoke(app, ["train", *table, "--out", str(out), "--seed", "3"])
+    trained = CliRunner().invoke(app, ["train", *table, "--out", str(out), "--seed", "3", "--search-seconds", "0"])
     assert trained.exit_code == 0, trained.output
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     command = manifest["training"]["command"]
     assert command == (
-        "python -m models train --schema sffsd.yaml --data cards.parquet --out sffsd --seed 3 --fit-share 0.75 "
-        "--label-delay-rows 50"
+        "python -m models train --schema sffsd.yaml --data cards.parquet --out sffsd --seed 3 --split time "
+        "--fit-share 0.75 --search-seconds 0.0 --trees-max 0 --label-delay-rows 50"
     )
     card = (out / "model_card.md").read_text(encoding="utf-8")
     assert command in card and "# Model card: sffsd" in trained.output
@@ -96,7 +110,7 @@ def test_command_line_trains_and_evaluates(tmp_path: Path) -> None:
     figures = {cells[0]: cells[1:] for line in shown.output.splitlines() if len(cells := line.split("│")[1:-1]) > 1}
     figures = {name.strip(): [cell.strip() for cell in cells] for name, cells in figures.items()}
     rows = manifest["labels"]["fraud"]["rows"]
-    assert figures["rows"] == [str(rows["fit"]), str(rows["stack"])]  # fitted and validated; no row is later
+    assert figures["rows"] == [str(rows["fit"]), str(rows["stack"])]  # learned from and calibrated on; no row is later
     assert figures["auc"][1] == f"{manifest['labels']['fraud']['metrics']['bundle']['auc']:.4g}"
 
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from features.schema import Schema
 from models import trees
+from models.reasons import Explainer
 from tests.snapshots import random_rows
 
 Trained = tuple[xgboost.Booster, NDArray[np.float32], NDArray[np.int8]]
@@ -17,8 +18,14 @@ def fit(consumer: Schema, seed: int, depth: int = 4) -> Trained:
     x = np.ascontiguousarray(rows.snapshot.features[known][:, consumer.columns("default")])
     y = rows.labels["default"][known]
     config = trees.TreesConfig(rounds=80, depth=depth)
-    booster = trees.fit(config, seed, trees.monotone(consumer, "default"), x[:2400], y[:2400], x[2400:], y[2400:])
+    fitted = trees.matrix(x[:2400], y[:2400])
+    later = trees.matrix(x[2400:], y[2400:], fitted)
+    booster = trees.fit(config, seed, trees.monotone(consumer, "default"), fitted, later)
     return booster, x, y
+
+
+def onnx_of(booster: xgboost.Booster) -> bytes:
+    return trees.to_onnx(trees.to_forest(booster), booster.num_features())
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,7 @@ def trained(consumer: Schema) -> Trained:
 
 def test_onnx_gives_the_margin(trained: Trained) -> None:
     booster, x, _ = trained
-    session = onnxruntime.InferenceSession(trees.to_onnx(booster), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx_of(booster), providers=["CPUExecutionProvider"])
     (margin,) = session.run(["margin"], {"row": x})
     assert np.isnan(x).any()
     np.testing.assert_allclose(margin[:, 0], trees.margins(booster, x), atol=1e-5, rtol=0)
@@ -57,5 +64,16 @@ def test_better_than_chance_and_stopped_early(trained: Trained) -> None:
 
 
 def test_same_seed_same_trees(consumer: Schema, trained: Trained) -> None:
-    assert trees.to_onnx(fit(consumer, 0)[0]) == trees.to_onnx(trained[0])
-    assert trees.to_onnx(fit(consumer, 1)[0]) != trees.to_onnx(trained[0])
+    assert onnx_of(fit(consumer, 0)[0]) == onnx_of(trained[0])
+    assert onnx_of(fit(consumer, 1)[0]) != onnx_of(trained[0])
+
+
+def test_merged_trees_give_the_mean_margin(consumer: Schema, trained: Trained) -> None:
+    other, x, _ = fit(consumer, 1)
+    forest = trees.merge([trees.to_forest(trained[0]), trees.to_forest(other)])
+    session = onnxruntime.InferenceSession(trees.to_onnx(forest, x.shape[1]), providers=["CPUExecutionProvider"])
+    (margin,) = session.run(["margin"], {"row": x})
+    expected = (trees.margins(trained[0], x) + trees.margins(other, x)) / 2
+    np.testing.assert_allclose(margin[:, 0], expected, atol=1e-5, rtol=0)
+    explainer = Explainer(forest, x.shape[1])
+    np.testing.assert_allclose(explainer.contributions(x).sum(axis=1) + explainer.bias, expected, atol=1e-5, rtol=0)

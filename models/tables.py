@@ -1,0 +1,80 @@
+"""From a flat table to a bundle and from a bundle to scores: what `train` and `score` do, without their printing."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from features import table
+from features.application import Snapshot
+from features.replay import Rows, replay
+from features.schema import Schema
+from features.table import TableRow
+from features.tokens import Tokenizer
+from models.bundle import Bundle, BundleError
+from models.scorer import Scorer
+from models.train import TrainConfig, train
+
+SCORED_AT_ONCE = 1024
+LABEL_DELAY_ROWS = 500
+
+Say = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """Says nothing."""
+
+
+def train_table(
+    schema: Schema, data: Path, out: Path, config: TrainConfig, *, command: str = "",
+    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
+) -> Path:  # fmt: skip
+    """A bundle in the folder `out`, trained on the rows of a file; the outcomes of all of them are known by then."""
+    found = table.read(schema, data, warn=warn)
+    rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress)
+    config = replace(config, categories=table.category_names(schema, found))
+    return train(rows, out, config, command=command, progress=progress)
+
+
+def score_table(
+    bundle: Bundle, data: Path, history: Path | None = None, label: str = "", *,
+    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
+) -> pl.DataFrame:  # fmt: skip
+    """The id column and `score`, the probability of `label` (the first of the bundle), in the order of the file.
+
+    history: rows with labels that warm the graph; the labels of `data` are not looked at. Raises BundleError where
+    the bundle has no model of the label.
+    """
+    label = label or next(iter(bundle.models))
+    if label not in bundle.models:
+        raise BundleError(f"bundle {bundle.version} has no model of {label!r}, but of {', '.join(bundle.models)}")
+    later = table.read(bundle.schema, data, labelled=False, warn=warn)
+    past = table.read(bundle.schema, history, warn=warn) if history else []
+    every = table.merged(past, later)
+    rows = replayed(bundle.schema, every, label_delay_rows, progress=progress)
+    asked = np.array([i for i, row in enumerate(every) if not row.past], dtype=np.int64)
+    found = probabilities(Scorer(bundle), rows.snapshot.take(asked), label)
+    order = np.argsort([every[i].position for i in asked], kind="stable")
+    name = (bundle.schema.table.id if bundle.schema.table else "") or "row"
+    return pl.DataFrame({name: [every[asked[i]].row_id for i in order], "score": found[order]})
+
+
+def replayed(
+    schema: Schema, rows: Sequence[TableRow], label_delay_rows: int, *, settled: bool = False, progress: Say = silent
+) -> Rows:
+    """The rows walked through the graph; `settled` where every outcome is known at the end."""
+    progress(f"replay of {len(rows)} rows")
+    tokenizer = Tokenizer(secrets.token_bytes(32))  # tokens tie rows together; none outlives this process
+    ordered = list(table.in_log_order(rows, label_delay_rows))
+    return replay(table.history(schema, tokenizer, ordered, settled=settled))[schema.name]
+
+
+def probabilities(scorer: Scorer, snapshot: Snapshot, label: str) -> NDArray[np.float64]:
+    """float64 [N] probabilities of a label."""
+    starts = range(0, len(snapshot), SCORED_AT_ONCE)
+    parts = [scorer.score(snapshot.take(slice(i, i + SCORED_AT_ONCE))) for i in starts]
+    return np.concatenate([getattr(part, f"{label}_probability") for part in parts])
