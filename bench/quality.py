@@ -98,14 +98,8 @@ def _parts(trial: Trial, frame: pl.DataFrame, scratch: Path, seconds: float) -> 
     schema = schemas.load(SCHEMAS / f"{trial.schema}.yaml")
     assert schema.table is not None
     spec = next(iter(schema.table.labels.values()))
-    text = columns.texts(frame[spec.column])
-    bad = text.is_in([str(v) for v in spec.bad]).to_numpy()
-    known = (
-        text.is_in([str(v) for v in (*spec.bad, *spec.good)]).to_numpy()
-        if spec.good is not None
-        else ~text.is_null().to_numpy()
-    )
-    truth = np.where(known, bad, -1).astype(np.int8)
+    bad, good = (mask.to_numpy() for mask in table.bad_and_good(frame[spec.column], spec))
+    truth = np.where(bad | good, bad, -1).astype(np.int8)
     for train, test in _split(schema, trial, frame, truth):
         files = scratch / "train.parquet", scratch / "test.parquet"
         frame[train].write_parquet(files[0])

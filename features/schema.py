@@ -7,6 +7,7 @@ or type refuses to load with the file and the key.
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,7 +264,7 @@ class Schema:
             self._known(f"features.{spec.name}.from", origin, ["application", "request", *sources])
         return Feature(
             spec.name, "source" if origin in sources else origin, spec.zh or spec.name, spec.en or spec.name, spec.unit,
-            origin if origin in sources else "", spec.range, tuple(map(str, spec.values)), spec.monotone,
+            origin if origin in sources else "", spec.range, spec.values, spec.monotone,
             spec.personal, spec.cross, category=spec.type == "category", missing=spec.missing,
         )  # fmt: skip
 
@@ -310,9 +311,22 @@ def load(path: str | Path) -> Schema:
     return Schema(_document(Path(path)), str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: a category or label called Yes, No, on or off is that text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:bool"]
+    for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, yaml.YAMLError) as error:
         raise SchemaError(f"{path}: cannot be read: {error}") from None
     if not isinstance(document, dict):

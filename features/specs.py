@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 DAY_MS = 86_400_000
 AMOUNT_MINOR_MAX = 10**15  # far below where a float64 loses whole numbers
@@ -25,6 +25,16 @@ Origin = Literal["application", "request", "source", "cross", "velocity", "graph
 OutcomeKind = Literal[
     "fraud_confirmed", "fraud_cleared", "first_payment_default", "past_due_30", "past_due_90", "repaid"
 ]
+
+
+def _spelled(value: object) -> object:
+    """A value of a table as features.columns.texts writes it: 1.0 as 1, a boolean in small letters."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+
+
+CellText = Annotated[str, BeforeValidator(_spelled)]
 
 
 class Spec(BaseModel):
@@ -65,7 +75,7 @@ class FeatureSpec(Spec):
     unit: str = ""
     range: tuple[float, float] | None = None
     type: Literal["number", "category"] = "number"
-    values: tuple[str | int | float, ...] = ()
+    values: tuple[CellText, ...] = ()
     missing: tuple[float, ...] = ()
     monotone: dict[str, Literal[-1, 0, 1]] = {}
     personal: bool = False
@@ -102,8 +112,8 @@ class TableLabelSpec(Spec):
     """The column of a label and its values; without `good` every value that is there and not bad is good."""
 
     column: Text
-    bad: Annotated[tuple[int | float | str | bool, ...], Field(min_length=1)]
-    good: tuple[int | float | str | bool, ...] | None = None
+    bad: Annotated[tuple[CellText, ...], Field(min_length=1)]
+    good: tuple[CellText, ...] | None = None
 
 
 class TableSpec(Spec):

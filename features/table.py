@@ -142,10 +142,9 @@ def _ids(path: Path, frame: pl.DataFrame, table: TableSpec) -> list[str]:
 
 
 def _outcomes(schema: Schema, path: Path, frame: pl.DataFrame, label: str, spec: TableLabelSpec) -> list[str | None]:
-    """Outcome kind of each row. Without `good` every value that is not bad is good; with it, others are unknown."""
+    """Outcome kind of each row."""
+    bad, good = bad_and_good(frame[spec.column], spec)
     text = columns.texts(frame[spec.column])
-    bad = text.is_in([str(v) for v in spec.bad]).fill_null(False)
-    good = text.is_in([str(v) for v in spec.good]) if spec.good is not None else text.is_not_null() & ~bad
     if not bad.any() or not good.any():
         found = text.drop_nulls().unique().sort().head(8).to_list()
         raise SchemaError(
@@ -154,7 +153,17 @@ def _outcomes(schema: Schema, path: Path, frame: pl.DataFrame, label: str, spec:
         )
     kinds = schema.labels[label]
     outcome = pl.Series([None] * len(text), dtype=pl.String)
-    return outcome.set(good.fill_null(False), (kinds.good or kinds.presumed_good)[0]).set(bad, kinds.bad[0]).to_list()
+    return outcome.set(good, (kinds.good or kinds.presumed_good)[0]).set(bad, kinds.bad[0]).to_list()
+
+
+def bad_and_good(series: pl.Series, spec: TableLabelSpec) -> tuple[pl.Series, pl.Series]:
+    """Masks of the rows that a label's column calls bad and good; the rest is unknown."""
+    text = columns.texts(series)
+    folded = text.str.to_lowercase()
+    text = text.zip_with(~folded.is_in(["true", "false"]).fill_null(False), folded)  # True is as YAML has it
+    bad = text.is_in(list(spec.bad)).fill_null(False)
+    good = text.is_not_null() & ~bad if spec.good is None else text.is_in(list(spec.good)).fill_null(False)
+    return bad, good
 
 
 def category_names(schema: Schema, rows: Sequence[TableRow]) -> dict[str, dict[int, str]]:

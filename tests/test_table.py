@@ -84,6 +84,25 @@ def test_labels_are_those_known_at_the_end(tmp_path: Path) -> None:
         assert label == (-1 if not row.outcome_kinds else int(row.outcome_kinds == ("fraud_confirmed",)))
 
 
+@pytest.mark.parametrize(
+    ("bad", "good", "column"),
+    [
+        ("[Yes]", "[No]", ["Yes", "No", "Yes", "maybe"]),
+        ("[on]", "[off]", ["on", "off", "on", ""]),
+        ("[true]", "[false]", ["True", "FALSE", "true", "unknown"]),
+        ("[true]", "[false]", [True, False, True, None]),
+        ("[1.0]", "[0]", [1.0, 0.0, 1.0, 2.0]),
+    ],
+)
+def test_labels_as_yaml_writes_them(tmp_path: Path, bad: str, good: str, column: list[object]) -> None:
+    label = f"{{default: {{column: outcome, bad: {bad}, good: {good}}}}}"
+    text = f"name: t\nversion: 1\nfeatures: [{{name: x}}]\nlabels: {{default: {{}}}}\ntable: {{labels: {label}}}\n"
+    (tmp_path / "t.yaml").write_text(text, encoding="utf-8")
+    pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "outcome": column}).write_parquet(tmp_path / "t.parquet")
+    rows = table.read(schemas.load(tmp_path / "t.yaml"), tmp_path / "t.parquet")
+    assert [row.outcome_kinds for row in rows] == [("past_due_90",), ("repaid",), ("past_due_90",), ()]
+
+
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="../shared/data is not here: real tables are not tested")
 def test_real_table() -> None:
     rows = table.read(SFFSD, SHARED_DATA / "sffsd_dev_first60.parquet")
