@@ -38,6 +38,25 @@ def replay(
 
 
 @app.command()
+def fraud(
+    seed: Annotated[int, typer.Option(help="of the world")] = 21,
+    applications: Annotated[int, typer.Option(min=20_000, help="in the world")] = 60_000,
+) -> None:
+    """Frauds of each kind found by trees, aggregates and graph network on a world; the last line is JSON."""
+    from bench import fraud as module
+
+    print(json.dumps(module.run(seed, applications)))
+
+
+@app.command()
+def reasons() -> None:
+    """Exact contributions against XGBoost's pred_contribs on the same trees and rows; the last line is JSON."""
+    from bench import reasons as module
+
+    print(json.dumps(module.run()))
+
+
+@app.command()
 def quality(
     data: Annotated[Path, typer.Option(help="folder of the public tables")] = Path("../shared/data"),
     only: Annotated[str, typer.Option("--set", help="one set alone, with its protocol by time")] = "",

@@ -23,8 +23,8 @@ from features import schema as schemas
 from features.schema import Schema
 from models.bundle import Bundle
 from models.evaluate import auc, ks
+from models.recipe import TrainConfig
 from models.tables import score_table, train_table
-from models.train import TrainConfig
 
 SCHEMAS = Path("features/schemas")
 RESAMPLES = 1000

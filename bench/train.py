@@ -8,7 +8,8 @@ from bench import history, world
 from bench.serving import SECRET
 from features.replay import replay
 from features.tokens import Tokenizer
-from models.train import TrainConfig, train
+from models.recipe import TrainConfig
+from models.train import train
 
 TRAIN_SEED = 1
 TRAIN_APPLICATIONS = 30_000

@@ -25,6 +25,7 @@ HOUR_MS = 3_600_000.0
 WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
 NEIGHBOR_COLUMNS = ("gap_hours", "amount", "same_applicant", "fraud", "not_fraud", "default", "repaid")
 N_ENTITY, N_GRAPH, N_NEIGHBOR = len(ENTITY_STATS), len(GRAPH_STATS), len(NEIGHBOR_COLUMNS) + RECORD_MAX
+SPREAD_MIN = 1e-6  # variance of amounts over their squared mean
 RATE_PRIOR, RATE_WEIGHT = 0.5, 10.0  # smoothed rate = (bad + 0.5) / (labelled + 10)
 
 
@@ -36,7 +37,8 @@ class _State(NamedTuple):
     place: NDArray[np.int32]  # [H] node
     uses: NDArray[np.int32]  # [N] applications of the entity
     first_ms: NDArray[np.int64]  # [N, 2] of the first and second application
-    amount_sum: NDArray[np.float64]  # [N]
+    amount_sum: NDArray[np.float64]  # [N, 2] of amounts and of their squares
+    amount_max: NDArray[np.float64]  # [N, 2] the largest and the second largest
     bucket: NDArray[np.int32]  # [N, 4, BUCKETS]
     bucket_epoch: NDArray[np.int32]  # [N, 4] number of the newest bucket
     label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
@@ -164,7 +166,8 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
     """Empty arrays; the hash has twice as many places as there may be nodes."""
     return _State(
         np.zeros(2, dtype=np.int64), np.zeros(2 * nodes, dtype=np.uint64), np.zeros(2 * nodes, dtype=np.int32),
-        np.zeros(nodes, dtype=np.int32), np.zeros((nodes, 2), dtype=np.int64), np.zeros(nodes, dtype=np.float64),
+        np.zeros(nodes, dtype=np.int32), np.zeros((nodes, 2), dtype=np.int64),
+        np.zeros((nodes, 2), dtype=np.float64), np.zeros((nodes, 2), dtype=np.float64),
         np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
         np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
         np.zeros(applications, dtype=np.int64), np.zeros(applications, dtype=np.float64),
@@ -249,7 +252,12 @@ def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-unt
             s.first_ms[n, s.uses[n]] = time_ms
         s.ring[n, s.uses[n] % KEPT] = a
         s.uses[n] += 1
-        s.amount_sum[n] += amount
+        s.amount_sum[n, 0] += amount
+        s.amount_sum[n, 1] += amount * amount
+        if amount > s.amount_max[n, 0]:
+            s.amount_max[n, 0], s.amount_max[n, 1] = amount, s.amount_max[n, 0]
+        elif amount > s.amount_max[n, 1]:
+            s.amount_max[n, 1] = amount
         for w in range(4):
             epoch = time_ms // WIDTHS_MS[w]
             for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
@@ -335,10 +343,13 @@ def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: ignore[no-untyped-def]
     """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
-    count, total = s.uses[n], s.amount_sum[n]
+    count, total, squares, largest = s.uses[n], s.amount_sum[n, 0], s.amount_sum[n, 1], s.amount_max[n, 0]
     if masked >= 0:
         count -= 1
         total -= s.amount[masked]
+        squares -= s.amount[masked] * s.amount[masked]
+        if s.amount[masked] == largest:
+            largest = s.amount_max[n, 1]
     for w in range(4):
         now_epoch = now_ms // WIDTHS_MS[w]
         newest = s.bucket_epoch[n, w]
@@ -371,6 +382,12 @@ def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: igno
             out[8] = amount / (total / count)
         if s.amount[last] > 0:
             out[9] = amount / s.amount[last]
+        if largest > 0:
+            out[10] = amount / largest
+        mean = total / count
+        variance = squares / count - mean * mean
+        if variance > SPREAD_MIN * mean * mean:  # less is rounding
+            out[11] = (amount - mean) / np.sqrt(variance)
     fraud_bad, fraud_good = s.label_count[n, 0, 1], s.label_count[n, 0, 0]
     default_bad, default_good = s.label_count[n, 1, 1], s.label_count[n, 1, 0]
     if masked >= 0:
@@ -378,14 +395,14 @@ def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: igno
         fraud_good -= s.label[masked, 0] == 0
         default_bad -= s.label[masked, 1] == 1
         default_good -= s.label[masked, 1] == 0
-    out[10] = fraud_bad
-    out[11] = (fraud_bad + RATE_PRIOR) / (fraud_bad + fraud_good + RATE_WEIGHT)
-    out[12] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
-    out[13] = default_bad
-    out[14] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
-    out[15] = fraud_bad + fraud_good
-    out[16] = applicants
-    out[17] = others
+    out[12] = fraud_bad
+    out[13] = (fraud_bad + RATE_PRIOR) / (fraud_bad + fraud_good + RATE_WEIGHT)
+    out[14] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
+    out[15] = default_bad
+    out[16] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
+    out[17] = fraud_bad + fraud_good
+    out[18] = applicants
+    out[19] = others
 
 
 @njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ class Rows:
     """Training rows of one schema, in log order.
 
     snapshot: N rows; event_time_ms: int64 [N]; labels: int8 [N] for each label of the schema, 1 bad, 0 good,
-    -1 unknown, as known at the end of the history.
+    -1 unknown, as known at the end of the history, the time `ended_ms`.
     """
 
     schema: Schema
@@ -36,6 +36,14 @@ class Rows:
     application_ids: list[str]
     event_time_ms: NDArray[np.int64]
     labels: dict[str, NDArray[np.int8]]
+    ended_ms: int
+
+    def take(self, rows: NDArray[np.int64]) -> "Rows":
+        """Some of the rows, in their order."""
+        return Rows(
+            self.schema, self.snapshot.take(rows), [self.application_ids[i] for i in rows], self.event_time_ms[rows],
+            {name: known[rows] for name, known in self.labels.items()}, self.ended_ms,
+        )  # fmt: skip
 
 
 def replay(history: History, progress: Callable[[int], None] = lambda done: None) -> dict[str, Rows]:
@@ -63,7 +71,8 @@ def replay(history: History, progress: Callable[[int], None] = lambda done: None
                     label[name] = settle(label[name], label_value(schema, name, event.kind))
         _observe(graph, chunk, blobs, own, history.profiles, parts)
         progress(len(chunk))
-    return {name: _rows(part, label_of) for name, part in parts.items()}
+    ended_ms = history.events[-1].event_time_ms if history.events else 0
+    return {name: _rows(part, label_of, ended_ms) for name, part in parts.items()}
 
 
 def history_schema(history: History, sequence: int) -> Schema:
@@ -107,7 +116,9 @@ def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, P
     return found
 
 
-def _rows(part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[str, Mapping[str, int]]) -> Rows:
+def _rows(
+    part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[str, Mapping[str, int]], ended_ms: int
+) -> Rows:
     applications = [a for some, _ in part for a in some]
     schema = applications[0].schema
     snapshots = [snapshot for _, snapshot in part]
@@ -126,4 +137,5 @@ def _rows(part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[
             name: np.array([label_of[a.application_id][name] for a in applications], dtype=np.int8)
             for name in schema.labels
         },
+        ended_ms,
     )

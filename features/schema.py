@@ -95,13 +95,15 @@ class Feature:
 
 @dataclass(frozen=True)
 class Label:
-    """A label: the outcome kinds that set it, and the origins of the features its model may use."""
+    """A label: the outcome kinds that set it, the origins of the features its model may use, and how old an
+    application must be to be learned from."""
 
     name: str
     bad: tuple[str, ...]
     good: tuple[str, ...]
     presumed_good: tuple[str, ...]
     uses: tuple[str, ...]
+    mature_days: float
 
 
 # What sets a label unless the schema says so, and the applicant of a table without entities: each row its own.
@@ -189,10 +191,10 @@ class Schema:
     def _label(self, name: str, spec: LabelSpec) -> Label:
         usual = _USUAL_OUTCOMES[name]
         if not spec.bad and not spec.good and not spec.presumed_good:
-            return Label(name, usual.bad, usual.good, usual.presumed_good, spec.uses)
+            return Label(name, usual.bad, usual.good, usual.presumed_good, spec.uses, spec.mature_days)
         if not spec.bad or not (spec.good or spec.presumed_good):
             raise self._error(f"labels.{name}", "needs outcomes that are bad and outcomes that are good")
-        return Label(name, spec.bad, spec.good, spec.presumed_good, spec.uses)
+        return Label(name, spec.bad, spec.good, spec.presumed_good, spec.uses, spec.mature_days)
 
     def _known(self, key: str, name: str, known: Collection[str]) -> None:
         if name not in known:

@@ -100,12 +100,17 @@ class FeatureSpec(Spec):
 
 
 class LabelSpec(Spec):
-    """Outcomes that set a label, and the origins of the features its model may use."""
+    """Outcomes that set a label, and the origins of the features its model may use.
+
+    mature_days: an application younger than that at the end of a history is not learned from: what is bad comes to
+    light at another pace than what is good.
+    """
 
     bad: tuple[OutcomeKind, ...] = ()
     good: tuple[OutcomeKind, ...] = ()
     presumed_good: tuple[OutcomeKind, ...] = ()
     uses: Annotated[tuple[Origin, ...], Field(min_length=1)] = get_args(Origin)
+    mature_days: Annotated[float, Field(ge=0)] = 0.0
 
 
 class TableLabelSpec(Spec):

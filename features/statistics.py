@@ -15,6 +15,12 @@ ENTITY_STATS: dict[str, tuple[str, str, str]] = {
     "amount_mean": ("currency", "历史平均金额", "mean amount so far"),
     "amount_ratio": ("ratio", "本次金额与历史均值之比", "this amount against the mean so far"),
     "amount_last_ratio": ("ratio", "本次金额与上次之比", "this amount against the last"),
+    "amount_max_ratio": ("ratio", "本次金额与历史最大之比", "this amount against the largest so far"),
+    "amount_deviation": (
+        "deviations",
+        "本次金额偏离历史均值的标准差数",
+        "this amount in standard deviations from the mean so far",
+    ),
     "fraud_count": ("applications", "已确认欺诈数", "confirmed frauds"),
     "fraud_rate": ("rate", "已知欺诈率(平滑)", "known fraud rate, smoothed"),
     "recent_fraud_rate": ("rate", "近16笔已知欺诈率(平滑)", "known fraud rate of the last 16, smoothed"),

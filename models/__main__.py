@@ -15,9 +15,10 @@ from features.schema import SchemaError
 from features.specs import SPLITS
 from models.bundle import Bundle, BundleError
 from models.evaluate import metrics
+from models.folds import TrainingError
+from models.recipe import TrainConfig
 from models.scorer import LABELS, Scorer
 from models.tables import LABEL_DELAY_ROWS, probabilities, replayed, score_table, train_table
-from models.train import TrainConfig, TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
@@ -35,8 +36,12 @@ def train_command(
     seed: int = 0,
     split: Annotated[str, typer.Option(help="time or stratified; what the schema says unless given")] = "",
     fit_share: Annotated[float, typer.Option(help="by time, share of the rows, the earliest, to fit on")] = 0.75,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.5, help="of the rows, to test the recipe on for the report; 0: no report")
+    ] = 0.2,
     search_seconds: Annotated[float, typer.Option(min=0, help="after which no candidate more is tried")] = 20.0,
     trees_max: Annotated[int, typer.Option(min=0, help="trees kept, which bounds a decision's time; 0: no limit")] = 0,
+    keep_gnn: Annotated[bool, typer.Option("--keep-gnn", help="also where it does not raise the AUPRC")] = False,
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time."""
@@ -45,11 +50,11 @@ def train_command(
         raise SchemaError(f"--split: must be {' or '.join(SPLITS)}")
     if loaded.table is None:
         raise SchemaError(f"{schema}: table: is missing, so {data} cannot be read")
-    config = TrainConfig(seed, split or loaded.table.split, fit_share, search_seconds, trees_max)
+    config = TrainConfig(seed, split or loaded.table.split, fit_share, test_share, search_seconds, trees_max, keep_gnn)
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} --data {data.name} --out {loaded.name} --seed {seed} "
-        f"--split {config.split} --fit-share {fit_share} --search-seconds {search_seconds} "
-        f"--trees-max {trees_max} "
+        f"--split {config.split} --fit-share {fit_share} --test-share {test_share} "
+        f"--search-seconds {search_seconds} --trees-max {trees_max} {'--keep-gnn ' * keep_gnn}"
         f"--label-delay-rows {label_delay_rows}"
     )
     with console.status("training") as status:

@@ -10,10 +10,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from features.schema import Schema
@@ -23,19 +24,21 @@ from models.bundle import FORMAT, MANIFEST, SCHEMA, BundleError, LabelModel
 def write(
     out: Path, schema: Schema, models: Mapping[str, LabelModel],
     training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    notes: Mapping[str, Sequence[str]] = MappingProxyType({}), report: str = "",
 ) -> Path:  # fmt: skip
     """The bundle in the folder `out`, replaced if it exists.
 
     training: the training window and settings, for the manifest. findings: by label, what the manifest says besides
-    files and calibration: rows, metrics, why there is no graph network. A reader between the two renames of a
-    replacement finds no folder and should try again. Raises BundleError if `out` holds something else.
+    files and calibration: rows, metrics, why there is no graph network. notes: by label, lines of the card about the
+    test part. report: the page report.html, none if empty. A reader between the two renames of a replacement finds no
+    folder and should try again. Raises BundleError if `out` holds something else.
     """
     check_place(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         new = Path(beside) / "new"
         new.mkdir()
-        _fill(new, schema, models, training, findings)
+        _fill(new, schema, models, training, findings, notes, report)
         for written in (*new.iterdir(), new):
             _sync(written)
         _move(new, out)
@@ -82,6 +85,7 @@ def _sync(path: Path) -> None:
 def _fill(
     folder: Path, schema: Schema, models: Mapping[str, LabelModel],
     training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    notes: Mapping[str, Sequence[str]], report: str,
 ) -> None:  # fmt: skip
     labels: dict[str, Any] = {}
     for label, model in models.items():
@@ -98,7 +102,9 @@ def _fill(
         found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
     _write_json(folder / SCHEMA, schema.document)
-    (folder / "model_card.md").write_text(_card(schema, training, labels), encoding="utf-8")
+    (folder / "model_card.md").write_text(_card(schema, training, labels, notes), encoding="utf-8")
+    if report:
+        (folder / "report.html").write_text(report, encoding="utf-8")
     manifest = {
         "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
         "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())},
@@ -119,7 +125,9 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
+def _card(
+    schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any], notes: Mapping[str, Sequence[str]]
+) -> str:
     days = [datetime.fromtimestamp(training[k] / 1000, UTC).date() for k in ("from_ms", "fit_until_ms", "until_ms")]
     lines = [
         f"# Model card: {schema.name}",
@@ -129,15 +137,13 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
             [
                 f"Rows of {days[0]} to {days[2]} (UTC), split at {days[1]} by the time of the applications: what each",
                 "label's trees learned from and what calibrated them is said below. Labels are those known at the",
-                "end, so some came in after later rows. The figures are of the rows that calibrated and decided on the",
-                "graph network, so they flatter a little; `python -m models evaluate` measures later rows.",
+                "end, so some came in after later rows.",
             ]
             if training["split"] == "time"
-            else [
-                "Rows split at random into folds: the figures are of rows that the trees scored without having seen",
-                "them, but the folds also chose among candidates and calibrated, so they flatter a little.",
-            ]
+            else ["Rows split at random into folds."]
         ),
+        "Figures of validation rows, which also chose and calibrated, flatter a little. Those of the test part are of",
+        "the same recipe on the rows before it; the bundle itself has learned from all rows.",
     ]
     if training["command"]:
         lines += ["", f"Reproduced by `{training['command']}`."]
@@ -152,17 +158,25 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
             f"({rows['stop_bad']} bad), {rows['stack']} to calibrate ({rows['stack_bad']} bad).",
             f"Validation rows: {spec['validation']}.",
             "",
-            "| figure | trees alone | bundle |",
-            "|---|---|---|",
+            *_figures("validation", spec["metrics"]),
+            *(["", *_figures("test", spec["test"]["metrics"])] if "test" in spec else []),
+            *(["", *notes[label]] if label in notes else []),
         ]
-        alone, both = spec["metrics"]["trees"], spec["metrics"]["bundle"]
-        lines += [f"| {name} | {alone[name]:.4g} | {both[name]:.4g} |" for name in both]
     lines += [
         "",
         "## Limits",
         "",
-        "Only applications whose outcome became known are learned from; declined ones have none. Fairness is not",
-        "measured here. Reasons share the trees' part of the log-odds among features; the graph network's part is one",
-        "reason, GRAPH_PATTERN.",
+        "Only applications whose outcome became known are learned from; declined ones have none. Reasons share the",
+        "trees' part of the log-odds among features; the graph network's part is one reason, GRAPH_PATTERN.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _figures(part: str, by_variant: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A table of the figures of one part."""
+    names = next(iter(by_variant.values()))
+    return [
+        f"| {part} | {' | '.join(by_variant)} |",
+        "|---" * (1 + len(by_variant)) + "|",
+        *(f"| {name} | {' | '.join(f'{some[name]:.4g}' for some in by_variant.values())} |" for name in names),
+    ]

@@ -16,8 +16,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from features.application import Reason
-from features.schema import Feature, Schema
+from features.application import Reason, Snapshot
+from features.graph import NEIGHBOR_COLUMNS
+from features.schema import Entity, Feature, Schema
 
 DEPTH_MAX = 6
 BLOCK_LEVELS = 3
@@ -213,6 +214,8 @@ def _explain(
 # Units worth saying after a number, in Chinese; others are in the feature's own words.
 _ZH_UNITS = {"CNY": "元", "CNY/month": "元/月", "months": "个月", "days": "天", "hours": "小时", "km": "公里"}
 _FLAGS = (("否", "no"), ("是", "yes"))
+TIES_MAX = 3  # named in the graph network's reason
+_GAP, _SAME, _FRAUD = (NEIGHBOR_COLUMNS.index(name) for name in ("gap_hours", "same_applicant", "fraud"))
 # Code and words of the graph network's reason.
 GRAPH_PATTERN = ("GRAPH_PATTERN", "申请与其关联网络的模式异常", "unusual pattern of the application and its network")
 
@@ -234,15 +237,59 @@ def feature_reasons(
     ]
 
 
-def graph_reason(schema: Schema, contribution: float, features_row: Floats, label: str) -> Reason:
-    """The reason of a graph network that moved the log-odds of `label` by `contribution`.
+def graph_reason(schema: Schema, contribution: float, snapshot: Snapshot, row: int, label: str) -> Reason:
+    """The reason of a graph network that moved the log-odds of `label` of one row of a snapshot by `contribution`.
 
-    It reads the application together with its network and shares its answer among no columns, so the evidence is what
-    the row, float32 [F], says of the network.
+    It reads the application together with its network and shares its answer among no columns, so what is said is whom
+    the application's own neighbours tie it to.
     """
-    known = [(f, float(value)) for f, value in zip(schema.features, features_row, strict=True) if f.origin == "graph"]
-    facts = ", ".join(f"{feature.name}={_words(feature, value)[2]}" for feature, value in known)
-    return Reason(*GRAPH_PATTERN, contribution, _evidence(label, facts))
+    code, zh, en = GRAPH_PATTERN
+    ties = _ties(schema, snapshot.neighbor_state[row], snapshot.neighbor_mask[row])
+    if not ties:
+        return Reason(code, zh, en, contribution, _evidence(label, "no applications of others are tied to it"))
+    said_zh, said_en, facts = zip(*(tie.words() for tie in ties), strict=True)
+    evidence = _evidence(label, "; ".join(facts))
+    return Reason(code, f"{zh}: {'; '.join(said_zh)}", f"{en}: {'; '.join(said_en)}", contribution, evidence)
+
+
+@dataclass(frozen=True)
+class _Tie:
+    """What the latest `seen` applications of an entity say: how many are of others, how many of these frauds."""
+
+    entity: Entity
+    seen: int
+    others: int
+    frauds: int
+    latest_hours: float
+
+    def words(self) -> tuple[str, str, str]:
+        """In Chinese, in English, and bare."""
+        hours, name = _decimal(self.latest_hours, 1), self.entity.name
+        return (
+            f"同一{self.entity.zh}近{self.seen}笔申请中他人{self.others}笔, 已确认欺诈{self.frauds}笔, "
+            f"最近一笔在{hours}小时前",
+            f"{self.entity.en}: {self.others} of its last {self.seen} applications by others, {self.frauds} confirmed "
+            f"fraud, the latest {hours} hours ago",
+            f"{name} others={self.others}/{self.seen} fraud={self.frauds} latest_hours={hours}",
+        )
+
+
+def _ties(schema: Schema, state: Floats, mask: NDArray[np.bool_]) -> list[_Tie]:
+    """The strongest at most TIES_MAX ties to others of neighbours float32 [E, K, C], bool [E, K].
+
+    A place that many share, as a mall's Wi-Fi, is one only where a fraud is among its latest.
+    """
+    others = mask & (state[..., _SAME] == 0)
+    found = []
+    for entity in schema.entities.values():
+        ties = []
+        for slot in range(entity.first_slot, entity.first_slot + entity.slots):
+            mine = state[slot][others[slot]]
+            frauds = int(mine[:, _FRAUD].sum())
+            if len(mine) and (entity.link or frauds):
+                ties.append(_Tie(entity, int(mask[slot].sum()), len(mine), frauds, float(mine[:, _GAP].min())))
+        found += sorted(ties, key=lambda tie: (-tie.frauds, -tie.others))[:1]
+    return sorted(found, key=lambda tie: (-tie.frauds, -tie.others))[:TIES_MAX]
 
 
 def _reason(feature: Feature, value: float, contribution: float, label: str) -> Reason:

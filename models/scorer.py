@@ -4,6 +4,7 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.bundle import Bundle, LabelModel
 from models.reasons import Explainer, feature_reasons, graph_reason
 
 LABELS = ("fraud", "default")
+PART = 1024
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Scorer:
     def __init__(self, bundle: Bundle) -> None:
         self._schema = bundle.schema
         self._models = {
-            label: _LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
+            label: LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
         }
 
     def score(self, snapshot: Snapshot) -> Scores:
@@ -55,15 +57,15 @@ class Scorer:
         """
         model = self._models[label]
         found = []
-        for row, parts, graph in zip(snapshot.features, model.explain(snapshot), model.graph(snapshot), strict=True):
-            some = feature_reasons(self._schema, model.columns, parts, row, top, label)
+        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), model.graph(snapshot), strict=True)):
+            some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
             if graph > 0:
-                some.append(graph_reason(self._schema, float(graph), row, label))
+                some.append(graph_reason(self._schema, float(graph), snapshot, row, label))
             found.append(sorted(some, key=lambda r: -r.contribution)[:top])
         return found
 
 
-class _LabelScorer:
+class LabelScorer:
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
         self.columns = columns
         self._encoding = model.encoding
@@ -100,6 +102,12 @@ class _LabelScorer:
         given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
         (logit,) = gnn.run(None, given)
         return np.asarray(logit, dtype=np.float64)
+
+
+def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:
+    """What `score` says of a snapshot, asked for PART rows at a time: a network's memory grows with them."""
+    starts = range(0, len(snapshot), PART)
+    return np.concatenate([np.empty(0), *(score(snapshot.take(slice(i, i + PART))) for i in starts)])
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:

@@ -98,13 +98,16 @@ class Search:
         self._matrices: dict[tuple[str, int, int], tuple[xgboost.DMatrix, xgboost.DMatrix, Floats]] = {}
         self.trials: list[dict[str, Any]] = []
 
-    def run(self, learned: Ints | None = None, trees_max: int = 0) -> Found:
+    def run(
+        self, learned: Ints | None = None, trees_max: int = 0, finalists: Sequence[TreesConfig] | None = None
+    ) -> Found:
         """The best trees, fitted anew on the rows `learned`, int64 [n]; None: the folds' trees vote.
 
         With `learned` the margins are of all other rows by these trees, else of validated rows by the other folds'.
-        `trees_max` (0: no limit) bounds how many trees are kept, one member's at least.
+        `trees_max` (0: no limit) bounds how many trees are kept, one member's at least. `finalists`, of one encoding,
+        are found by screening the candidates unless given.
         """
-        finalists = self._screen()
+        finalists = finalists or self._screen()
         fitted = [self._fit_all(config) for config in finalists]
         order = sorted(range(len(fitted)), key=lambda i: -self._auc(fitted[i][1]))
         chosen = [order[0]]

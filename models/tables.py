@@ -1,9 +1,10 @@
 """From a flat table to a bundle and from a bundle to scores: what `train` and `score` do, without their printing."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -16,17 +17,13 @@ from features.schema import Schema
 from features.table import TableRow
 from features.tokens import Tokenizer
 from models.bundle import Bundle, BundleError
-from models.scorer import Scorer
-from models.train import TrainConfig, train
+from models.recipe import TrainConfig
+from models.scorer import Scorer, in_parts
+from models.train import Say, silent, train
 
-SCORED_AT_ONCE = 1024
 LABEL_DELAY_ROWS = 500
 
-Say = Callable[[str], None]
-
-
-def silent(message: str) -> None:
-    """Says nothing."""
+Doubles = NDArray[np.float64]
 
 
 def train_table(
@@ -73,8 +70,6 @@ def replayed(
     return replay(table.history(schema, tokenizer, ordered, settled=settled))[schema.name]
 
 
-def probabilities(scorer: Scorer, snapshot: Snapshot, label: str) -> NDArray[np.float64]:
+def probabilities(scorer: Scorer, snapshot: Snapshot, label: str) -> Doubles:
     """float64 [N] probabilities of a label."""
-    starts = range(0, len(snapshot), SCORED_AT_ONCE)
-    parts = [scorer.score(snapshot.take(slice(i, i + SCORED_AT_ONCE))) for i in starts]
-    return np.concatenate([getattr(part, f"{label}_probability") for part in parts])
+    return in_parts(lambda part: cast(Doubles, getattr(scorer.score(part), f"{label}_probability")), snapshot)

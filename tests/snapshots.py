@@ -61,14 +61,15 @@ def random_rows(schema: Schema, rows: int, seed: int) -> Rows:
     for known in labels.values():
         known[random.random(rows) < 0.2] = -1
     times = 1_750_000_000_000 + np.cumsum(random.integers(0, 60_000, rows))
-    return Rows(schema, snapshot, [f"a-{i}" for i in range(rows)], times, labels)
+    return Rows(schema, snapshot, [f"a-{i}" for i in range(rows)], times, labels, int(times[-1]))
 
 
 def trained_bundle(schema: Schema, factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle of the schema, trained once a test run."""
     folder = factory.getbasetemp() / "trained" / schema.name
     if not folder.exists():
-        from models.train import TrainConfig, train  # not above: this module must load without torch in a test
+        from models.recipe import TrainConfig  # not above: this module must load without torch in a test
+        from models.train import train
 
         train(random_rows(schema, 2000, 0), folder, TrainConfig(search_seconds=0))
     return folder

@@ -16,8 +16,10 @@ from features.schema import Schema, load
 from models import calibrate, export, trees
 from models.bundle import MANIFEST, Bundle, BundleError
 from models.encode import Encoding, Lookup
+from models.folds import TrainingError
+from models.recipe import TrainConfig
 from models.scorer import Scorer
-from models.train import TrainConfig, TrainingError, train
+from models.train import train
 from tests.conftest import ROOT
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 
@@ -44,7 +46,7 @@ def test_a_bundle_holds_what_it_says(consumer: Schema, folder: Path) -> None:
     assert sum(f.stat().st_size for f in folder.iterdir()) < SIZE_MAX
     assert json.loads((folder / "schema.json").read_text(encoding="utf-8")) == consumer.document
     manifest = Bundle.load(folder, consumer).manifest
-    assert manifest["labels"]["fraud"]["metrics"]["bundle"]["auc"] > 0.6
+    assert manifest["labels"]["fraud"]["metrics"]["trees + aggregates"]["auc"] > 0.6
     assert manifest["labels"]["fraud"]["settings"]["trees"] == [asdict(trees.TreesConfig())]
     assert manifest["labels"]["fraud"]["settings"]["gnn"]["width"] == 32
     assert manifest["labels"]["default"]["settings"]["gnn"] is None

@@ -17,6 +17,7 @@ from features.graph import (
     RATE_PRIOR,
     RATE_WEIGHT,
     RING,
+    SPREAD_MIN,
     WIDTHS_MS,
     EntityGraph,
     Neighborhood,
@@ -163,6 +164,11 @@ class Oracle:
             stats["amount_mean"] = mean
             stats["amount_ratio"] = amount / mean if mean else np.nan
             stats["amount_last_ratio"] = amount / facts[0]["amount"] if facts[0]["amount"] else np.nan
+            largest = max(f["amount"] for f in facts)
+            stats["amount_max_ratio"] = amount / largest if largest else np.nan
+            spread = float(np.std([f["amount"] for f in facts]))
+            if spread**2 > SPREAD_MIN * mean**2:
+                stats["amount_deviation"] = (amount - mean) / spread
         return stats
 
     def neighbor(self, sequence: int, now_ms: int, applicant: int) -> list[float]:

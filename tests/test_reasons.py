@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import xgboost
 
+from features.graph import NEIGHBOR_COLUMNS
 from features.schema import Schema
 from models import trees
 from models.reasons import Explainer, Forest, feature_reasons, graph_reason
+from tests.snapshots import random_snapshot
 
 
 def random_table(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,21 +90,39 @@ def test_a_reason_names_its_model(consumer: Schema) -> None:
 
 
 def test_words_of_the_graph_network(consumer: Schema) -> None:
-    """The evidence is the application's own links; nothing else of the row is said."""
-    row = np.full(len(consumer.features), 123456, dtype=np.float32)
-    linked = {"linked_applications": 9, "linked_applicants": 7, "linked_24h": 2, "linked_fraud": 3}
-    for name, value in {**linked, "linked_fraud_rate": 0.25, "shared_entities": np.nan}.items():
-        row[consumer.column[name]] = value
-    reason = graph_reason(consumer, 0.5, row, "fraud")
-    assert (reason.code, reason.contribution) == ("GRAPH_PATTERN", 0.5)
-    assert (reason.zh, reason.en) == (
-        "申请与其关联网络的模式异常",
-        "unusual pattern of the application and its network",
+    """Whom the actual neighbours tie it to: others on the device, no one where all are its own, a hub by its frauds."""
+    snapshot = random_snapshot(consumer, 1, 0)
+    snapshot.neighbor_mask[:] = False
+    snapshot.neighbor_state[:] = 0
+    alone = graph_reason(consumer, 0.5, snapshot, 0, "fraud")
+    assert (alone.code, alone.contribution) == ("GRAPH_PATTERN", 0.5)
+    assert (
+        alone.zh == "申请与其关联网络的模式异常" and alone.evidence == "fraud: no applications of others are tied to it"
     )
+
+    def neighbours(entity: str, others: int, own: int, frauds: int, hours: float, offset: int = 0) -> None:
+        slot = consumer.entities[entity].first_slot + offset
+        snapshot.neighbor_mask[0, slot, : others + own] = True
+        state = snapshot.neighbor_state[0, slot]
+        state[: others + own, NEIGHBOR_COLUMNS.index("gap_hours")] = hours + np.arange(others + own)
+        state[others : others + own, NEIGHBOR_COLUMNS.index("same_applicant")] = 1
+        state[:frauds, NEIGHBOR_COLUMNS.index("fraud")] = 1
+
+    neighbours("device", others=5, own=1, frauds=2, hours=0.25)
+    neighbours("contact", others=1, own=0, frauds=0, hours=30, offset=1)
+    neighbours("contact", others=2, own=0, frauds=0, hours=40, offset=2)
+    neighbours("card", others=0, own=3, frauds=0, hours=1)
+    neighbours("ip", others=8, own=0, frauds=0, hours=0)
+    reason = graph_reason(consumer, 0.5, snapshot, 0, "fraud")
     assert reason.evidence == (
-        "fraud: linked_applications=9, linked_applicants=7, linked_24h=2, linked_fraud=3, linked_fraud_rate=0.25, "
-        "shared_entities=missing"
+        "fraud: device others=5/6 fraud=2 latest_hours=0.2; contact others=2/2 fraud=0 latest_hours=40"
     )
+    assert reason.zh.startswith(
+        "申请与其关联网络的模式异常: 同一设备近6笔申请中他人5笔, 已确认欺诈2笔, 最近一笔在0.2小时前; 同一紧急联系人"
+    )
+    assert "device: 5 of its last 6 applications by others, 2 confirmed fraud, the latest 0.2 hours ago" in reason.en
+    neighbours("ip", others=8, own=0, frauds=1, hours=0)
+    assert "ip others=8/8 fraud=1" in graph_reason(consumer, 0.5, snapshot, 0, "fraud").evidence
 
 
 def test_personal_values_stay_out(consumer: Schema) -> None:

@@ -17,9 +17,9 @@ from models.__main__ import app
 from models.bundle import Bundle, BundleError
 from models.evaluate import auc
 from models.reasons import feature_reasons
+from models.recipe import TrainConfig
 from models.scorer import Scorer
 from models.tables import replayed, score_table, train_table
-from models.train import TrainConfig
 
 DOCUMENT = {
     "name": "cards", "version": 1,

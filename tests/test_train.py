@@ -16,7 +16,8 @@ from features.replay import Rows
 from features.schema import Schema
 from models.__main__ import app
 from models.bundle import MANIFEST, Bundle
-from models.train import TrainConfig, train
+from models.recipe import TrainConfig
+from models.train import train
 from tests.conftest import ROOT
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 from tests.test_table import written
@@ -30,7 +31,9 @@ def coin_rows(schema: Schema, rows: int) -> Rows:
     random = np.random.default_rng(0)
     labels = {"fraud": random.integers(0, 2, rows).astype(np.int8)}
     times = 1_750_000_000_000 + np.arange(rows) * 60_000
-    return Rows(schema, random_snapshot(schema, rows, 0), [f"a-{i}" for i in range(rows)], times, labels)
+    return Rows(
+        schema, random_snapshot(schema, rows, 0), [f"a-{i}" for i in range(rows)], times, labels, int(times[-1])
+    )
 
 
 def test_rows_that_calibrate_choose_no_model(
@@ -60,7 +63,7 @@ def test_the_manifest_counts_each_part(consumer: Schema, tmp_path_factory: pytes
     assert labels["default"]["folds"] == "random" and labels["default"]["learned_until_ms"] > window["until_ms"]
     assert labels["default"]["rows"]["fit"] > labels["default"]["rows"]["stack"]
     for spec in labels.values():
-        assert spec["metrics"]["bundle"]["rows"] == spec["rows"]["stack"]
+        assert spec["metrics"][spec["chosen"]]["rows"] == spec["rows"]["stack"]
 
 
 def test_a_random_split_has_no_graph_network(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_command_line_trains_and_evaluates(tmp_path: Path) -> None:
     command = manifest["training"]["command"]
     assert command == (
         "python -m models train --schema sffsd.yaml --data cards.parquet --out sffsd --seed 3 --split time "
-        "--fit-share 0.75 --search-seconds 0.0 --trees-max 0 --label-delay-rows 50"
+        "--fit-share 0.75 --test-share 0.2 --search-seconds 0.0 --trees-max 0 --label-delay-rows 50"
     )
     card = (out / "model_card.md").read_text(encoding="utf-8")
     assert command in card and "# Model card: sffsd" in trained.output
@@ -111,7 +114,10 @@ def test_command_line_trains_and_evaluates(tmp_path: Path) -> None:
     figures = {name.strip(): [cell.strip() for cell in cells] for name, cells in figures.items()}
     rows = manifest["labels"]["fraud"]["rows"]
     assert figures["rows"] == [str(rows["fit"]), str(rows["stack"])]  # learned from and calibrated on; no row is later
-    assert figures["auc"][1] == f"{manifest['labels']['fraud']['metrics']['bundle']['auc']:.4g}"
+    assert (
+        figures["auc"][1]
+        == f"{manifest['labels']['fraud']['metrics'][manifest['labels']['fraud']['chosen']]['auc']:.4g}"
+    )
 
 
 def test_command_line_names_the_bad_file(tmp_path: Path) -> None:
