@@ -31,7 +31,7 @@ class Scorer:
     def __init__(self, bundle: Bundle) -> None:
         self._schema = bundle.schema
         self._models = {
-            label: _LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
+            label: LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
         }
 
     def score(self, snapshot: Snapshot) -> Scores:
@@ -63,7 +63,9 @@ class Scorer:
         return found
 
 
-class _LabelScorer:
+class LabelScorer:
+    """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
+
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
         self.columns = columns
         self._encoding = model.encoding
@@ -75,6 +77,7 @@ class _LabelScorer:
         self._explainer = Explainer(model.forest, len(model.encoding.owner))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] probabilities."""
         (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
         inputs = [margin[:, 0].astype(np.float64)]
         if self._gnn is not None:
@@ -82,6 +85,7 @@ class _LabelScorer:
         return self._calibration.probability(*inputs)
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
         parts = self._explainer.contributions(self._encoding(snapshot.features[:, self.columns]))
         own = parts[:, : len(self.columns)]
         for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
