@@ -72,8 +72,8 @@ class Feature:
     """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source.
 
     A category without `values` is open: its number is a code of its text (features.application). `missing`: numbers
-    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty. `audit`: by it
-    fairness is measured, and no model, policy or reason reads it.
+    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty. `audit`:
+    fairness is measured by it; no model, policy or reason reads it.
     """
 
     name: str

@@ -78,7 +78,9 @@ def _area(recall: Probability, alarms: Probability) -> float:
     """Area under the ROC curve through the thresholds; NaN without one."""
     if not len(recall):
         return math.nan
-    return float((np.diff(alarms) * (recall[1:] + recall[:-1])).sum() + alarms[0] * recall[0]) / 2  # no BLAS, no threads
+    return (
+        float((np.diff(alarms) * (recall[1:] + recall[:-1])).sum() + alarms[0] * recall[0]) / 2
+    )  # no BLAS, no threads
 
 
 def metrics(labels: Labels, probability: Probability) -> dict[str, float]:
@@ -126,6 +128,13 @@ def paired_difference(
     rankings = Ranking(labels, one), Ranking(labels, other)
     areas = ([_area(*r.caught(w)) for r in rankings] for w in _draws(len(labels), random, resamples))
     return np.array([mine - theirs for mine, theirs in areas])
+
+
+def wilson(labels: Labels) -> tuple[float, float]:
+    """95 % interval of the bad rate of at least one row (Wilson 1927): within 0–1 even where no row is bad."""
+    rows, rate, z = len(labels), float(labels.mean()), 1.96
+    centre, half = rate + z * z / (2 * rows), z * math.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows))
+    return max((centre - half) / (1 + z * z / rows), 0.0), min((centre + half) / (1 + z * z / rows), 1.0)
 
 
 def _draws(rows: int, random: np.random.Generator, resamples: int) -> Iterator[Weights]:
