@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from models.behaviour import Influence
@@ -44,7 +44,7 @@ def ranking(curves: Mapping[str, Scored]) -> str:
             recall, alarms = Ranking(labels, probability).caught()
             rate = float(labels.mean()) if len(labels) else 0.0
             bad, good = recall * rate, alarms * (1 - rate)
-            kept = _thinned(len(recall))
+            kept = _thinned(recall + alarms)
             roc.plot([0, *alarms[kept]], [0, *recall[kept]], color=colour, label=name)
             precision.plot(recall[kept], (bad / np.maximum(bad + good, 1e-12))[kept], color=colour, label=name)
         _name(roc, "ROC", "good rows stopped", "bad rows caught")
@@ -60,16 +60,20 @@ def probabilities(samples: Mapping[str, Scored], shown: Scored) -> str:
     """Reliability of each sample, and the distribution of the scores of `shown` by class."""
     with matplotlib.rc_context(STYLE):
         figure, (reliability, distribution) = _panels(2)
-        most = 0.0
+        least, most = 1.0, 0.0
         for (name, (labels, probability)), colour in zip(samples.items(), LINES, strict=False):
             parts = [p for p in np.array_split(np.argsort(probability, kind="stable"), 10) if len(p)]
             predicted = np.array([probability[p].mean() for p in parts])
             observed = np.array([labels[p].mean() for p in parts])
             spread = np.abs(np.array([wilson(labels[p]) for p in parts]).T - observed)
-            reliability.errorbar(predicted, observed, spread, color=colour, fmt="o-", markersize=4, capsize=2,
-                                 linewidth=1.2, label=name)  # fmt: skip
-            most = max(most, float(predicted.max(initial=0)), float(observed.max(initial=0)))
-        reliability.plot([0, most], [0, most], color=MIXED, linewidth=1, linestyle=":", label="perfect")
+            reliability.errorbar(predicted, observed, spread, color=colour, fmt="o", markersize=4, capsize=2,
+                                 elinewidth=1.2, label=name)  # fmt: skip
+            least = min(least, float(predicted.min()))
+            most = max(most, float(predicted.max()), float(observed.max()))
+        if least * 30 < most:  # rare: the lower tenths would lie on one another
+            reliability.set(xscale="log", yscale="log", ylim=(least / 3, 2 * most))
+            reliability.minorticks_off()
+        reliability.plot([least, most], [least, most], color=MIXED, linewidth=1, linestyle=":", label="perfect")
         _name(reliability, "Reliability, tenths of the rows", "predicted", "observed bad rate")
         _percent(reliability, x=True)
         reliability.legend(loc="upper left")
@@ -144,13 +148,16 @@ def _name(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _percent(axes: Axes, x: bool = False) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     if x:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+        axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())
 
 
-def _thinned(points: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, points - 1, min(points, POINTS)).astype(np.int64))
+def _thinned(way: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of at most POINTS of a curve, evenly along the way float64 [k], which grows to 2; none of NaN."""
+    if not len(way) or np.isnan(way[0]):
+        return np.zeros(0, dtype=np.int64)
+    return np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], POINTS)))
 
 
 def _svg(figure: Figure) -> str:

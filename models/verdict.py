@@ -1,5 +1,6 @@
 """What a reader of the validation report should look at first: one line a question, from the findings of a label."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ def _ranking(found: "Findings") -> tuple[str, str]:
     if found.trial.test is None:
         return LOOK, f"Not known: no test rows were held out. Validation AUC {validation.values['auc']:.3f} flatters."
     area = found.of("test").values["auc"]
+    if math.isnan(area):
+        return LOOK, "Not known: the test rows are all good or all bad."
     told = f"Test AUC {area:.3f}; validation {validation.values['auc']:.3f} ({low:.3f} to {high:.3f})."
     return (PASS if area >= low else LOOK), told
 
@@ -64,8 +67,10 @@ def _time(found: "Findings") -> tuple[str, str]:
         return LOOK, "Not known: the rows have no time."
     overall = found.of(found.trial.judge[0]).values["auc"]
     weak = [period.name for period in found.periods if period.interval[1] < overall]
-    lowest = min(period.auc for period in found.periods)
-    told = f"AUC of {len(found.periods)} periods from {lowest:.3f} up"
+    known = [period.auc for period in found.periods if not math.isnan(period.auc)]
+    if not known:
+        return LOOK, "Not known: no period has bad and good rows."
+    told = f"AUC of {len(known)} periods from {min(known):.3f} up"
     return (
         (LOOK, f"{told}; clearly lower in {', '.join(weak[:3])}.") if weak else (PASS, f"{told}, none clearly lower.")
     )

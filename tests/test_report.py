@@ -177,3 +177,14 @@ def test_card_lines(consumer: Schema, trials: list[LabelTrial]) -> None:
 def test_a_variant_that_was_not_scored_is_refused(consumer: Schema, trials: list[LabelTrial]) -> None:
     with pytest.raises(KeyError, match="another"):
         render(consumer, {}, [replace(trials[0], chosen="another")])
+
+
+def test_test_rows_of_one_class_are_shown_without_a_ranking(
+    consumer: Schema, bundle: Bundle, trials: list[LabelTrial]
+) -> None:
+    assert trials[0].test is not None
+    good = replace(trials[0], test=replace(trials[0].test, labels=np.zeros_like(trials[0].test.labels)))
+    page = render(consumer, bundle.manifest["training"], [good])
+    assert "the test rows are all good or all bad" in page
+    cells = [[cell.strip() for cell in row] for row in Page(page).rows]
+    assert any(row[:2] == [GNN, "test"] and row[2].startswith("–") for row in cells)
