@@ -21,7 +21,7 @@ from bench.serving import SECRET
 from bench.world import Truth
 from features.replay import Rows, replay
 from features.tokens import Tokenizer
-from models.evaluate import auprc, ece
+from models.evaluate import metrics
 from models.recipe import AGGREGATES, NETWORK, TrainConfig, known_rows, train_label
 from models.scorer import LabelScorer, in_parts
 from models.train import held_out
@@ -71,8 +71,8 @@ def run(seed: int, applications: int) -> dict[str, object]:
         "auprc": {variant: _auprc_by_kind(judged, variant) for variant in variants},
         "rings": {variant: _rings(judged, variant, size_of) for variant in variants},
         "bundle": {name: part.chosen for name, part in zip(history.SCHEMAS, judged, strict=True)},
-        "ece_fraud": round(ece(fraud, np.concatenate([p.probability[p.chosen] for p in judged])), 5),
-        "ece_default": round(ece(default, of_default), 5),
+        "ece_fraud": round(metrics(fraud, np.concatenate([p.probability[p.chosen] for p in judged]))["ece"], 5),
+        "ece_default": round(metrics(default, of_default)["ece"], 5),
     }  # fmt: skip
     _show(console, figures)
     return figures
@@ -106,8 +106,8 @@ def _auprc_by_kind(judged: Sequence[Judged], variant: str) -> dict[str, float]:
     found = {}
     for kind in KINDS:
         asked = (kinds == "") | (kinds == kind)
-        found[kind] = round(auprc((kinds[asked] == kind).astype(np.int8), probability[asked]), 4)
-    return found | {"all": round(auprc((kinds != "").astype(np.int8), probability), 4)}
+        found[kind] = round(metrics((kinds[asked] == kind).astype(np.int8), probability[asked])["auprc"], 4)
+    return found | {"all": round(metrics((kinds != "").astype(np.int8), probability)["auprc"], 4)}
 
 
 def _rings(judged: Sequence[Judged], variant: str, size_of: Mapping[int, int]) -> dict[str, float]:

@@ -22,13 +22,12 @@ from features import columns, table
 from features import schema as schemas
 from features.schema import Schema
 from models.bundle import Bundle
-from models.evaluate import auc, ks
+from models.evaluate import INTERVAL, auc, ks, paired_difference
 from models.recipe import TrainConfig
 from models.tables import score_table, train_table
 
 SCHEMAS = Path("features/schemas")
 RESAMPLES = 1000
-INTERVAL = (2.5, 97.5)
 FOLDS = 5
 
 Ints = NDArray[np.int64]
@@ -173,40 +172,14 @@ def _numbers(frame: pl.DataFrame, column: str, category: bool, train: Ints) -> D
 def _figures(parts: list[Part], bar: float) -> dict[str, float]:
     ours = float(np.mean([auc(p.labels, p.ours) for p in parts]))
     theirs = float(np.mean([auc(p.labels, p.lightgbm) for p in parts]))
-    low, high = np.percentile(_differences(parts), INTERVAL)
+    random = np.random.default_rng(0)
+    differences = [paired_difference(p.labels, p.ours, p.lightgbm, random, RESAMPLES) for p in parts]
+    low, high = np.percentile(np.mean(differences, axis=0), INTERVAL)
     return {
         "auc": round(ours, 5), "bar": bar, "lightgbm": round(theirs, 5), "difference": round(ours - theirs, 5),
         "diff_low": round(float(low), 5), "diff_high": round(float(high), 5),
         "ks": round(float(np.mean([ks(p.labels, p.ours) for p in parts])), 4),
     }  # fmt: skip
-
-
-def _differences(parts: list[Part]) -> Doubles:
-    """float64 [RESAMPLES]: mean over the parts of our AUC less LightGBM's, rows of each part drawn again in pairs."""
-    random = np.random.default_rng(0)
-    total = np.zeros(RESAMPLES)
-    for part in parts:
-        ranked = [_ranked(part.labels, scores) for scores in (part.ours, part.lightgbm)]
-        for i in range(RESAMPLES):
-            drawn = np.bincount(random.integers(0, len(part.labels), len(part.labels)), minlength=len(part.labels))
-            mine, theirs = (_weighted_auc(drawn[order], bad, starts) for order, bad, starts in ranked)
-            total[i] += (mine - theirs) / len(parts)
-    return total
-
-
-def _ranked(labels: NDArray[np.int8], scores: Doubles) -> tuple[Ints, NDArray[np.bool_], Ints]:
-    """The order of the scores, which rows in it are bad, and where each run of equal scores starts."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
-    return order, labels[order] == 1, starts
-
-
-def _weighted_auc(weight: Ints, bad: NDArray[np.bool_], starts: Ints) -> float:
-    bad_here = np.add.reduceat(np.where(bad, weight, 0), starts)
-    good_here = np.add.reduceat(np.where(bad, 0, weight), starts)
-    below = np.cumsum(good_here) - good_here
-    pairs = float(bad_here.sum()) * float(good_here.sum())
-    return float((bad_here * (below + 0.5 * good_here)).sum()) / pairs if pairs else 0.5
 
 
 def _printed(figures: dict[str, dict[str, float]]) -> Table:

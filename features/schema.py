@@ -73,7 +73,8 @@ class Feature:
     """One column. `origin` is application, request, source, cross, velocity or graph; `source` the external source.
 
     A category without `values` is open: its number is a code of its text (features.application). `missing`: numbers
-    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty.
+    that stand for a kind of missing; they fill the column `<name>_missing_code` and leave this one empty. `audit`:
+    fairness is measured by it; no model, policy or reason reads it.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Feature:
     stat: str = ""
     category: bool = False
     missing: tuple[float, ...] = ()
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _missing_code(of: Feature) -> Feature:
     """The column that says in which way a feature is missing."""
     return Feature(
         f"{of.name}{MISSING_CODE}", of.origin, f"{of.zh}缺失代码", f"{of.en}: missing code", "", of.source,
-        (min(of.missing), max(of.missing)), personal=of.personal,
+        (min(of.missing), max(of.missing)), personal=of.personal, audit=of.audit,
     )  # fmt: skip
 
 
@@ -126,7 +128,8 @@ class Schema:
     """A compiled schema.
 
     `feature_names` are the columns of a feature row (float32, NaN where missing), `slots` the entity slots of an
-    event, `record` the request features that travel with it, `fingerprint` 8 bytes over all of it.
+    event, `record` the request features that travel with it, `fairness` the features whose groups training compares
+    with the edges of their bands, `fingerprint` 8 bytes over all of it.
     """
 
     def __init__(self, document: Mapping[str, Any], path: str) -> None:
@@ -142,7 +145,7 @@ class Schema:
         self.products = spec.products or (spec.name,)
         self.minor_per_major = 10**spec.minor_units
         self.amount_minor, self.term_months = spec.amount_minor, spec.term_months
-        self.record, self.table = spec.record, spec.table
+        self.record, self.table, self.fairness = spec.record, spec.table, spec.fairness
         self.entities = self._entities(spec)
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
@@ -174,14 +177,17 @@ class Schema:
     def columns(self, label: str) -> NDArray[np.int64]:
         """int64 [n]: columns of the features that the model of `label` may use, in row order."""
         uses = self.labels[label].uses
-        return np.array([i for i, f in enumerate(self.features) if f.origin in uses], dtype=np.int64)
+        return np.array([i for i, f in enumerate(self.features) if f.origin in uses and not f.audit], dtype=np.int64)
 
     def policy_inputs(self) -> dict[str, str]:
         """Names that a policy may use from this schema, with their type: number, string or boolean.
 
         An open category is none: nobody could check a table against values that are not known.
         """
-        names = {f.name: "string" if f.values else "number" for f in self.features if f.values or not f.category}
+        names = {
+            f.name: "string" if f.values else "number"
+            for f in self.features if not f.audit and (f.values or not f.category)
+        }  # fmt: skip
         names.update({f"{s}_state": "string" for s in self.sources})
         return names
 
@@ -203,10 +209,14 @@ class Schema:
     def _check_names(self, spec: SchemaSpec) -> None:
         """Names that one section uses of another."""
         for name in self.record:
-            self._known("record", name, [f.name for f in self.features if f.origin in ("request", "application")])
+            told = [f.name for f in self.features if f.origin in ("request", "application") and not f.audit]
+            self._known("record", name, told)
         for feature in spec.features:
             for label in feature.monotone:
                 self._known(f"features.{feature.name}.monotone", label, self.labels)
+        for name, edges in spec.fairness.items():
+            self._known("fairness", name, self.feature_names)
+            self._check_bands(self.features[self.column[name]], edges)
         if self.table is not None:
             for entity in self.table.entities:
                 self._known("table.entities", entity, [n for n, e in self.entities.items() if not e.of])
@@ -215,6 +225,15 @@ class Schema:
                 self._known("table", name, asked)
             for label in self.table.labels:
                 self._known("table.labels", label, self.labels)
+
+    def _check_bands(self, feature: Feature, edges: tuple[float, ...]) -> None:
+        key = f"fairness.{feature.name}"
+        if feature.category and not feature.values:
+            raise self._error(key, "its groups have no names; list the category's values")
+        if feature.category and edges:
+            raise self._error(key, "a category has no edges of bands")
+        if not feature.category and (not edges or list(edges) != sorted(set(edges))):
+            raise self._error(key, "a number needs edges of bands, ascending")
 
     def _entities(self, spec: SchemaSpec) -> dict[str, Entity]:
         entities: dict[str, Entity] = {}
@@ -243,17 +262,8 @@ class Schema:
                 self._known(f"velocity.{entity}", stat, ENTITY_STATS)
                 unit, zh, en = ENTITY_STATS[stat]
                 owner, unit = self.entities[entity], self.currency if unit == "currency" else unit
-                features.append(
-                    Feature(
-                        f"{entity}_{stat}",
-                        "velocity",
-                        f"同一{owner.zh}{zh}",
-                        f"{owner.en}: {en}",
-                        unit,
-                        entity=entity,
-                        stat=stat,
-                    )
-                )
+                name, zh, en = f"{entity}_{stat}", f"同一{owner.zh}{zh}", f"{owner.en}: {en}"
+                features.append(Feature(name, "velocity", zh, en, unit, entity=entity, stat=stat))
         for stat in spec.graph:
             self._known("graph", stat, GRAPH_STATS)
             unit, zh, en = GRAPH_STATS[stat]
@@ -267,7 +277,7 @@ class Schema:
         return Feature(
             spec.name, "source" if origin in sources else origin, spec.zh or spec.name, spec.en or spec.name, spec.unit,
             origin if origin in sources else "", spec.range, spec.values, spec.monotone,
-            spec.personal, spec.cross, category=spec.type == "category", missing=spec.missing,
+            spec.personal, spec.cross, category=spec.type == "category", missing=spec.missing, audit=spec.audit,
         )  # fmt: skip
 
     def _sources(self, spec: SchemaSpec) -> dict[str, Source]:
@@ -296,7 +306,7 @@ class Schema:
                     raise self._error(f"features.{feature.name}", str(error)) from None
                 for name in expression.names:
                     later = self.column.get(name, i) >= i and self._origin(name) == "cross"
-                    if name not in self.column or later:
+                    if name not in self.column or later or self.features[self.column[name]].audit:
                         raise self._error(f"features.{feature.name}", f"unknown name {name!r} in {feature.cross!r}")
                 crosses.append((i, expression))
         return tuple(crosses)
@@ -337,7 +347,7 @@ def _document(path: Path) -> dict[str, Any]:
         return document
     base = _document(path.parent / f"{document.pop('extends')}.yaml")
     for key, value in document.items():
-        if key in ("entities", "sources", "velocity", "labels"):
+        if key in ("entities", "sources", "velocity", "labels", "fairness"):
             base[key] = {**base.get(key, {}), **value}
         elif key in ("features", "graph", "record"):
             base[key] = [*base.get(key, ()), *value]

@@ -79,9 +79,12 @@ class FeatureSpec(Spec):
     missing: tuple[float, ...] = ()
     monotone: dict[str, Literal[-1, 0, 1]] = {}
     personal: bool = False
+    audit: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.audit and (self.cross or self.came_from not in ("", "request") or self.monotone):
+            raise ValueError(f"{self.name}: what is only audited is of the request and binds no model")
         if self.came_from and self.cross:
             raise ValueError(f"{self.name}: has both 'from' and 'cross'")
         if self.values and self.type != "category":
@@ -175,6 +178,7 @@ class SchemaSpec(Spec):
     velocity: dict[str, tuple[str, ...]] = {}
     graph: tuple[str, ...] = ()
     labels: Annotated[dict[Label, LabelSpec], Field(min_length=1)]
+    fairness: dict[str, tuple[float, ...]] = {}
     table: TableSpec | None = None
 
     @model_validator(mode="after")

@@ -159,7 +159,6 @@ def _card(
             f"Validation rows: {spec['validation']}.",
             "",
             *_figures("validation", spec["metrics"]),
-            *(["", *_figures("test", spec["test"]["metrics"])] if "test" in spec else []),
             *(["", *notes[label]] if label in notes else []),
         ]
     lines += [

@@ -66,6 +66,8 @@ class Scorer:
 
 
 class LabelScorer:
+    """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
+
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
         self.columns = columns
         self._encoding = model.encoding
@@ -77,6 +79,7 @@ class LabelScorer:
         self._explainer = Explainer(model.forest, len(model.encoding.owner))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] probabilities."""
         (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
         inputs = [margin[:, 0].astype(np.float64)]
         if self._gnn is not None:
@@ -84,6 +87,7 @@ class LabelScorer:
         return self._calibration.probability(*inputs)
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
         parts = self._explainer.contributions(self._encoding(snapshot.features[:, self.columns]))
         own = parts[:, : len(self.columns)]
         for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
@@ -106,8 +110,8 @@ class LabelScorer:
 
 def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:
     """What `score` says of a snapshot, asked for PART rows at a time: a network's memory grows with them."""
-    starts = range(0, len(snapshot), PART)
-    return np.concatenate([np.empty(0), *(score(snapshot.take(slice(i, i + PART))) for i in starts)])
+    starts = range(0, max(len(snapshot), 1), PART)
+    return np.concatenate([score(snapshot.take(slice(i, i + PART))) for i in starts])
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:

@@ -50,7 +50,7 @@ def train(
     trials = trial(rows, config, progress) if config.test_share else {}
     for label, one in trials.items():
         findings[label]["test"] = _test_figures(one)
-    notes = {label: card_lines(one) for label, one in trials.items()}
+    notes = {label: card_lines(rows.schema, one) for label, one in trials.items()}
     page = render(rows.schema, training, list(trials.values())) if trials else ""
     return export.write(out, rows.schema, models, training, findings, notes, page)
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from features import schema as schemas
+from features.application import feature_entry
 from features.expression import Expression, ExpressionError
 from features.schema import Schema, SchemaError
+from features.specs import TableSpec
+from features.table import feature_columns
+from models.gnn import own_columns
 from tests.conftest import ROOT
 
 X: dict[str, Any] = {"name": "x", "from": "request", "zh": "x", "en": "x"}
@@ -59,6 +63,21 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
         ({"features": [X | {"type": "category", "missing": [-9]}]}, "features.0", "neither missing nor range"),
         ({"features": [X | {"monotone": {"defualt": 1}}]}, "features.x.monotone", "unknown name 'defualt'"),
         ({"features": [X | {"range": [5, 1]}]}, "features.0", "low, high"),
+        ({"fairness": {"nobody": []}}, "fairness", "unknown name 'nobody'"),
+        ({"fairness": {"age_years": []}}, "fairness.age_years", "ascending"),
+        ({"fairness": {"age_years": [45, 25]}}, "fairness.age_years", "ascending"),
+        ({"fairness": {"age_years": [25, 25]}}, "fairness.age_years", "ascending"),
+        ({"fairness": {"age_years": 25}}, "fairness.age_years", "valid tuple"),
+        ({"fairness": {"housing": [1]}}, "fairness.housing", "no edges"),
+        ({"features": [X | {"type": "category"}], "fairness": {"x": []}}, "fairness.x", "no names"),
+        ({"features": [X | {"audit": True, "monotone": {"default": 1}}]}, "features.0", "only audited"),
+        ({"features": [X | {"audit": True, "from": "application"}]}, "features.0", "only audited"),
+        ({"features": [X | {"audit": True}], "record": ["x"]}, "record", "unknown name 'x'"),
+        (
+            {"features": [X | {"audit": True}, {"name": "y", "cross": "x + 1", "zh": "y", "en": "y"}]},
+            "features.y",
+            "unknown name 'x'",
+        ),
         ({"features": [X, X]}, "features", "declared twice: x"),
         ({"features": [{"name": "x", "cross": "y **", "zh": "x", "en": "x"}]}, "features.x", "cannot read"),
         ({"features": [{"name": "x", "cross": "y + 1", "zh": "x", "en": "x"}]}, "features.x", "unknown name 'y'"),
@@ -67,7 +86,7 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
 def test_refusals_name_file_and_key(consumer: Schema, change: dict[str, Any], key: str, reason: str) -> None:
     document = consumer.document | change
     if "features" in change:
-        document = document | {"sources": {}, "velocity": {}, "record": []}
+        document = document | {"sources": {}, "velocity": {}, "record": [], "fairness": {}} | change
     if "velocity" not in change and "entities" in change:
         document = document | {"velocity": {}}
     with pytest.raises(SchemaError, match=r"^w\.yaml: ") as refusal:
@@ -112,3 +131,19 @@ def test_hash_follows_the_order_of_slots_and_columns(consumer: Schema) -> None:
             first = {"applicant": turned[key].pop("applicant")}
             turned[key] = first | turned[key]
         assert Schema(turned, "w.yaml").hash != consumer.hash
+
+
+def test_what_is_only_audited_is_read_and_reaches_no_model_and_no_policy(consumer: Schema) -> None:
+    sex = {"name": "sex", "type": "category", "values": ["F", "M"], "audit": True}
+    codes = {"name": "disability", "missing": [-1], "audit": True}
+    document = consumer.document | {"features": [*consumer.document["features"], sex, codes]}
+    schema = Schema(document | {"fairness": {"sex": [], "age_years": [40]}}, "w.yaml")
+    hidden = {"sex", "disability", "disability_missing_code"}
+    assert {f.name for f in schema.features if f.audit} == hidden and schema.fairness == {"sex": (), "age_years": (40,)}
+    for label in schema.labels:
+        read = {schema.feature_names[i] for i in schema.columns(label)}
+        assert read == {consumer.feature_names[i] for i in consumer.columns(label)}
+        assert hidden.isdisjoint(schema.feature_names[i] for i in own_columns(schema, label))
+    assert schema.policy_inputs() == consumer.policy_inputs()
+    assert feature_entry(schema, "sex", "M", "features.sex") == ("sex", 1.0)
+    assert {"sex", "disability"} <= set(feature_columns(schema, TableSpec(labels={})))
