@@ -139,7 +139,7 @@ class Schema:
         self.products = spec.products or (spec.name,)
         self.minor_per_major = 10**spec.minor_units
         self.amount_minor, self.term_months = spec.amount_minor, spec.term_months
-        self.record, self.table = spec.record, spec.table
+        self.record, self.table, self.residual_value = spec.record, spec.table, spec.residual_value
         self.entities = self._entities(spec)
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
@@ -204,6 +204,12 @@ class Schema:
         for feature in spec.features:
             for label in feature.monotone:
                 self._known(f"features.{feature.name}.monotone", label, self.labels)
+        if self.residual_value is not None:
+            kinds = [f.name for f in self.features if f.values]
+            self._known("residual_value.kind", self.residual_value.kind, kinds)
+            given = [f.name for f in self.features if f.origin in ("application", "request", "source")]
+            for name in self.residual_value.features:
+                self._known("residual_value.features", name, given)
         if self.table is not None:
             for entity in self.table.entities:
                 self._known("table.entities", entity, [n for n, e in self.entities.items() if not e.of])

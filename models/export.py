@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from features.schema import Schema
-from models.bundle import FORMAT, MANIFEST, SCHEMA, BundleError, LabelModel
+from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
+from models.conformal import QUANTILES
 
 
 def write(
     out: Path, schema: Schema, models: Mapping[str, LabelModel],
-    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]], residual: ResidualModel | None = None,
 ) -> Path:  # fmt: skip
     """The bundle in the folder `out`, replaced if it exists.
 
@@ -35,7 +36,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         new = Path(beside) / "new"
         new.mkdir()
-        _fill(new, schema, models, training, findings)
+        _fill(new, schema, models, training, findings, residual)
         for written in (*new.iterdir(), new):
             _sync(written)
         _move(new, out)
@@ -81,7 +82,7 @@ def _sync(path: Path) -> None:
 
 def _fill(
     folder: Path, schema: Schema, models: Mapping[str, LabelModel],
-    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]], residual: ResidualModel | None,
 ) -> None:  # fmt: skip
     labels: dict[str, Any] = {}
     for label, model in models.items():
@@ -97,13 +98,25 @@ def _fill(
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
+    value = {} if residual is None else {"residual_value": _residual(folder, schema, residual)}
     _write_json(folder / SCHEMA, schema.document)
-    (folder / "model_card.md").write_text(_card(schema, training, labels), encoding="utf-8")
+    (folder / "model_card.md").write_text(_card(schema, training, labels, residual), encoding="utf-8")
     manifest = {
         "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
+        **value,
         "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())},
     }  # fmt: skip
     _write_json(folder / MANIFEST, manifest)
+
+
+def _residual(folder: Path, schema: Schema, model: ResidualModel) -> dict[str, Any]:
+    if schema.residual_value is None:
+        raise BundleError(f"{folder}: schema {schema.name} has no residual_value")
+    (folder / RESIDUAL_VALUE).write_bytes(model.onnx)
+    return {
+        "columns": list(schema.residual_value.features), "quantiles": QUANTILES, "offsets": model.conformal.offsets,
+        "presence": model.presence, "figures": model.figures,
+    }  # fmt: skip
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -119,7 +132,9 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
+def _card(
+    schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any], residual: ResidualModel | None
+) -> str:
     days = [datetime.fromtimestamp(training[k] / 1000, UTC).date() for k in ("from_ms", "fit_until_ms", "until_ms")]
     lines = [
         f"# Model card: {schema.name}",
@@ -157,6 +172,21 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         ]
         alone, both = spec["metrics"]["trees"], spec["metrics"]["bundle"]
         lines += [f"| {name} | {alone[name]:.4g} | {both[name]:.4g} |" for name in both]
+    if residual is not None:
+        found = residual.figures
+        lines += [
+            "",
+            "## Residual value",
+            "",
+            f"Quantiles {', '.join(map(str, QUANTILES))} of what a car fetches, from sales of {found['from']} to",
+            f"{found['to']}: by time {', '.join(map(str, found['sales']))} to fit, stop, calibrate and test. Figures",
+            f"are of the last, from {found['tested_from']} on, before these calibrated anew. Pinball losses are of the",
+            "share of the list price; the baseline is the same quantile of kind and age band in the sales just before.",
+            "",
+            "| figure | value |",
+            "|---|---|",
+        ]
+        lines += [f"| {name} | {words} |" for name, words in figure_words(found)]
     lines += [
         "",
         "## Limits",
@@ -166,3 +196,14 @@ def _card(schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any]
         "reason, GRAPH_PATTERN.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def figure_words(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of a residual-value model's figures, by name, as a card or a terminal shows them."""
+    words = []
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping):
+            words.append((name, ", ".join(f"{part} {number:.3f}" for part, number in figure.items())))
+        elif isinstance(figure, float):
+            words.append((name, f"{figure:.4g}"))
+    return words

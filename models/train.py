@@ -21,7 +21,7 @@ from features.application import Snapshot
 from features.replay import Rows
 from features.schema import Schema
 from models import calibrate, export, gnn, trees
-from models.bundle import LabelModel
+from models.bundle import LabelModel, ResidualModel
 from models.calibrate import Calibration
 from models.encode import Categories
 from models.evaluate import metrics
@@ -54,7 +54,7 @@ class TrainingError(ValueError):
 
 def train(
     rows: Rows, out: Path, config: TrainConfig | None = None, *, command: str = "",
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str], None] = lambda message: None, residual: ResidualModel | None = None,
 ) -> Path:  # fmt: skip
     """Train every label of the schema on its rows with a known label into the bundle folder `out`, which is returned.
 
@@ -71,7 +71,7 @@ def train(
         "until_ms": int(rows.event_time_ms[-1]), "rows": len(rows.snapshot), "fit_share": config.fit_share,
         "search_seconds": config.search_seconds, "seed": config.seed, "command": command,
     }  # fmt: skip
-    return export.write(out, rows.schema, models, training, findings)
+    return export.write(out, rows.schema, models, training, findings, residual)
 
 
 class _Part:
