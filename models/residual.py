@@ -31,7 +31,7 @@ PART_MIN = 50  # sales of each part
 SHARE_MAX = 3.0  # of the list price: beyond it the units differ
 CUTS = (0.6, 0.7, 0.85)  # shares of the sales before which they fit, stop and calibrate; the rest tests
 CONFIG = TreesConfig(
-    rounds=150, learning_rate=0.2, min_child_weight=0.0, row_share=1.0, column_share=1.0, l2=20.0, patience=15
+    rounds=150, learning_rate=0.2, min_child_weight=0.0, row_share=0.8, column_share=1.0, l2=20.0, patience=15
 )
 AGE_BANDS = {"0": 0, "1-36": 1, "37-60": 37, "61-84": 61, "85-": 85}  # months, each from
 BAND_MIN = 20  # sales without which the baseline takes all ages of a kind
