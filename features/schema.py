@@ -207,7 +207,8 @@ class Schema:
         if self.residual_value is not None:
             kinds = [f.name for f in self.features if f.values]
             self._known("residual_value.kind", self.residual_value.kind, kinds)
-            given = [f.name for f in self.features if f.origin in ("application", "request", "source")]
+            told = [f for f in self.features if f.values or not f.category]
+            given = [f.name for f in told if f.origin in ("application", "request", "source")]
             for name in self.residual_value.features:
                 self._known("residual_value.features", name, given)
         if self.table is not None:

@@ -74,6 +74,10 @@ def train(
     fit, stop, calibrate, test = _parts(every, f"{file}: column {spec.sales.sold_at}")
     kinds = schema.features[schema.column[spec.kind]].values
     known = np.bincount(fit.kind, minlength=len(kinds)) >= conformal.GROUP_MIN
+    if min(int(known[part.kind].sum()) for part in (calibrate, test)) < PART_MIN:
+        raise SchemaError(
+            f"{file}: {spec.kind}: too few sales to calibrate or test are of kinds with {conformal.GROUP_MIN} to fit on"
+        )
     unshifted = Conformal(((0.0,) * len(QUANTILES),) * len(kinds))
     model = ResidualModel(_onnx(spec, fit, stop, seed), unshifted, _presence(every, len(kinds)), {})
     scorer = ResidualScorer(model, schema)
@@ -98,9 +102,11 @@ def _read(
     columns.refuse_missing(file, sales, [spec.sales.sold_at, spec.sales.price, *names.values()])
     read = {}
     for name, column in names.items():
+        feature = schema.features[schema.column[name]]
         values = pl.Series(table.feature_values(schema, file, name, sales[column], warn))
-        if of := schema.features[schema.column[name]].values:
-            values = values.replace_strict({text: i for i, text in enumerate(of)}, return_dtype=pl.Float64)
+        if feature.values:
+            values = values.replace_strict({text: i for i, text in enumerate(feature.values)}, return_dtype=pl.Float64)
+        values = values.set(values.is_in(feature.missing), None)
         if name in (spec.list_price, spec.kind, spec.age_months):
             columns.refuse(file, column, sales[column], values.is_null(), f"have no {name}")
         columns.refuse(file, column, sales[column], (values < 0).fill_null(False), "are negative")

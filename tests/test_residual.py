@@ -42,12 +42,13 @@ features:
   - {name: body, type: category, values: [car, van]}
   - {name: new_price, range: [1, 1000000]}
   - {name: months}
+  - {name: owners, missing: [-1]}
 labels: {default: {}}
 residual_value:
   list_price: new_price
   kind: body
   age_months: months
-  features: {months: -1, body: 0, new_price: 0}
+  features: {months: -1, body: 0, new_price: 0, owners: -1}
   sales: {sold_at: Datum, time_format: '%d.%m.%Y', price: Erlös, columns: {months: Alter, new_price: Neu, body: Bauart}}
 """
 
@@ -79,6 +80,7 @@ def lender_sales(count: int) -> pl.DataFrame:
     return pl.DataFrame({
         "Bauart": random.choice(["car", "van"], count), "Neu": price, "Alter": months,
         "Datum": [f"{1 + i % 28:02d}.{1 + i * 12 // count:02d}.2024" for i in range(count)],
+        "owners": random.choice([-1, 1, 2], count),
         "Erlös": price * np.exp(-0.01 * months + random.normal(0, 0.1, count)),
     })  # fmt: skip
 
@@ -203,6 +205,9 @@ def test_a_table_without_a_column_or_with_too_few_sales_refuses(sales: pl.DataFr
         residual.train(AUTO, sales[::30])
     with pytest.raises(SchemaError, match="column sold_at: 0, 0, 0, 12000 sales by time"):
         residual.train(AUTO, sales.with_columns(pl.lit("2024-05-01").alias("sold_at")))
+    turned = pl.when(pl.int_range(pl.len()) > 9_000).then(pl.lit("new")).otherwise(pl.lit("used"))
+    with pytest.raises(SchemaError, match="sales: vehicle_kind: too few sales to calibrate or test are of kinds"):
+        residual.train(AUTO, sales.with_columns(turned.alias("vehicle_kind")))
     with pytest.raises(SchemaError, match="consumer: residual_value: is missing"):
         residual.train(consumer, sales)
 
@@ -245,7 +250,8 @@ def test_another_lender_writes_yaml_only(lender: tuple[Schema, Path]) -> None:
     bundle = Bundle.open(folder)
     assert bundle.residual is not None and bundle.residual == Bundle.load(folder, schema).residual
     snapshot = random_snapshot(schema, 1, 0)
-    snapshot.features[0] = [0, 50_000, 60]
+    assert bundle.residual.presence == ((1, 1, 1, 0),) * 2
+    snapshot.features[0] = [0, 50_000, 60, np.nan, -1]
     (value,) = Scorer(bundle).score(snapshot).residual_value
     np.testing.assert_allclose(value, 50_000 * np.exp(-0.6 + 0.1 * np.array([-1.28, 0, 1.28])), rtol=0.06)
     card = (folder / "model_card.md").read_text(encoding="utf-8")
