@@ -57,6 +57,14 @@ def reasons() -> None:
 
 
 @app.command()
+def residual() -> None:
+    """The residual-value model on sales and cars of applications it never saw; the last line is JSON."""
+    from bench import residual as module
+
+    print(json.dumps(module.run()))
+
+
+@app.command()
 def quality(
     data: Annotated[Path, typer.Option(help="folder of the public tables")] = Path("../shared/data"),
     only: Annotated[str, typer.Option("--set", help="one set alone, with its protocol by time")] = "",

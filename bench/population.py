@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import market
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -26,7 +28,6 @@ CONTACTS = 3
 HOUR_WEIGHTS = np.array([4, 2, 1, 1, 1, 2, 5, 10, 18, 26, 30, 28, 24, 25, 28, 29, 28, 26, 24, 26, 28, 24, 16, 9.0])
 CONSUMER_TERMS, CONSUMER_TERM_SHARES = np.array([3, 6, 9, 12, 18, 24, 36]), [0.1, 0.2, 0.08, 0.34, 0.08, 0.13, 0.07]
 AUTO_TERMS, AUTO_TERM_SHARES = np.array([12, 24, 36, 48, 60]), [0.09, 0.22, 0.42, 0.12, 0.15]
-NEW, USED, NEW_ENERGY, COMMERCIAL = 1, 2, 3, 4  # as proto VehicleKind
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class Applications:
     officer: Ints
     vin: Ints
     kind: Ints
+    list_price: Floats
     value: Floats  # the car's true market value, CNY
     price: Floats
     down: Floats
     age_months: Ints
     mileage_km: Ints
     battery: Floats
+    condition: Floats  # standard score among cars alike
 
     def __len__(self) -> int:
         return len(self.person)
@@ -188,33 +191,33 @@ def _times(rng: np.random.Generator, people: People, person: Ints) -> Ints:
 def _loans(seed: int, people: People, person: Ints, auto: Bools) -> dict[str, Any]:
     """Amounts, terms and cars. A car belongs to its person: applying again is for the same one."""
     rng = part(seed, "loans")
-    n, income = len(person), people.income[person]
-    owners = len(people)
-    kind = rng.choice([NEW, USED, NEW_ENERGY, COMMERCIAL], owners, p=[0.38, 0.32, 0.22, 0.08])
-    pre_owned = (kind == USED) | ((kind != NEW) & (rng.random(owners) < 0.25))
+    n, owners, income = len(person), len(people), people.income[person]
+    kind = rng.choice(market.KINDS, owners, p=[0.38, 0.32, 0.22, 0.08])
+    pre_owned = (kind == market.USED) | ((kind != market.NEW) & (rng.random(owners) < 0.25))
     age = np.where(pre_owned, rng.integers(10, 121, owners), 0)
-    list_price = np.clip(people.income * rng.lognormal(2.75, 0.4, owners), 45_000, 900_000)
-    value = np.maximum(list_price * 0.988**age, 18_000)
+    list_price = market.list_price(people.income * rng.lognormal(2.75, 0.4, owners))
     markup = rng.normal(1.03, 0.05, owners) + np.where(pre_owned, np.maximum(rng.normal(0.04, 0.13, owners), -0.1), 0)
+    mileage = market.mileage_km(rng, age)
+    cars = part(seed, "cars")
+    battery, condition = market.battery_health(cars, age), cars.normal(0, 1, owners)
+    value = market.value(kind, list_price, age, mileage, battery, condition)
     price = np.round(value * markup, -2)
-    mileage = np.where(pre_owned, age * rng.gamma(4, 320, owners), rng.integers(5, 60, owners))
-    strict = pre_owned | (kind == COMMERCIAL)
+    strict = pre_owned | (kind == market.COMMERCIAL)
     least = np.where(strict, 0.3, 0.2)  # 汽车贷款管理办法; dealers know it, most of them
     down_rate = np.clip(rng.choice([0.2, 0.3, 0.3, 0.4, 0.5], owners) + rng.normal(0, 0.02, owners), 0.15, 0.7)
     careless = rng.random(owners) < 0.04
     down = np.ceil(price * np.where(careless, down_rate, np.maximum(down_rate, least)) / 100) * 100
     wanted = np.exp(2.5 + 0.75 * np.log(income) + rng.normal(0, 0.75, n))
-    sticker = rng.random(n) < 0.3  # a thing with a price tag: 5999, 8999
-    consumer = np.where(sticker, np.round(wanted, -3) - 1, np.round(wanted, -2))
+    consumer = np.where(rng.random(n) < 0.3, np.round(wanted, -3) - 1, np.round(wanted, -2))  # a price tag: 5999, 8999
     amount = np.where(auto, np.round((price - down)[person], -2), np.clip(consumer, 1000, 300_000))
     auto_term = rng.choice(AUTO_TERMS, n, p=AUTO_TERM_SHARES)
     auto_term = np.where((strict & ~careless)[person], np.minimum(auto_term, 36), auto_term)
     return {
         "amount": np.where(auto, np.clip(amount, 12_000, 1_500_000), amount),
         "term": np.where(auto, auto_term, rng.choice(CONSUMER_TERMS, n, p=CONSUMER_TERM_SHARES)),
-        "vin": np.where(auto, person, -1), "kind": kind[person], "value": value[person], "price": price[person],
-        "down": down[person], "age_months": age[person], "mileage_km": mileage.astype(np.int64)[person],
-        "battery": np.clip(1 - age * 0.0022 - np.abs(rng.normal(0, 0.02, owners)), 0.6, 1)[person],
+        "vin": np.where(auto, person, -1), "kind": kind[person], "list_price": list_price[person],
+        "value": value[person], "price": price[person], "down": down[person], "age_months": age[person],
+        "mileage_km": mileage[person], "battery": battery[person], "condition": condition[person],
     }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bench.population import CONTACTS, DAY_MS, HOUR_MS, USED, WINDOW_DAYS, Applications, Ints, People
+from bench import market
+from bench.population import CONTACTS, DAY_MS, HOUR_MS, WINDOW_DAYS, Applications, Ints, People
 
 DEVICE_FARM, SHARED_CONTACTS = "device_farm", "shared_contacts"
 COLLUSION, IDENTITY_MIXING = "collusion", "identity_mixing"
@@ -128,15 +129,18 @@ def _collusion(rng: np.random.Generator, people: People, drawn: Applications, ro
     drawn.ip[_some(rng, rows, 0.5)] = drawn.ip[host]
     drawn.employer[_some(rng, rows, 0.3)] = drawn.employer[rows[0]]
     cars = _some(rng, rows[drawn.auto[rows]], 0.85)
-    drawn.kind[cars] = USED
+    drawn.kind[cars] = market.USED
     drawn.age_months[cars] = rng.integers(24, 110, len(cars))
     drawn.mileage_km[cars] = drawn.age_months[cars] * rng.integers(900, 2200, len(cars))
-    drawn.value[cars] = np.maximum(drawn.value[cars] * 0.988 ** drawn.age_months[cars], 18_000)
+    drawn.value[cars] = market.value(
+        drawn.kind[cars], drawn.list_price[cars], drawn.age_months[cars], drawn.mileage_km[cars], drawn.battery[cars],
+        drawn.condition[cars],
+    )  # fmt: skip
     drawn.price[cars] = np.round(drawn.value[cars] * rng.uniform(1.15, 1.6, len(cars)), -2)
     drawn.down[cars] = np.round(drawn.price[cars] * rng.uniform(0.3, 0.35, len(cars)), -2)
     drawn.amount[cars] = np.maximum(np.round((drawn.price - drawn.down)[cars], -2), 12_000)
-    for column in (drawn.vin, drawn.kind, drawn.value, drawn.price, drawn.down, drawn.amount, drawn.age_months,
-                   drawn.mileage_km) if len(cars) else ():  # fmt: skip
+    for column in (drawn.vin, drawn.kind, drawn.list_price, drawn.value, drawn.price, drawn.down, drawn.amount,
+                   drawn.age_months, drawn.mileage_km, drawn.battery) if len(cars) else ():  # fmt: skip
         column[cars[1::7]] = column[cars[0]]  # one car pledged again
     _forge(rng, people, members, 0.85)
     return fresh

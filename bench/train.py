@@ -8,11 +8,13 @@ from bench import history, world
 from bench.serving import SECRET
 from features.replay import replay
 from features.tokens import Tokenizer
+from models import residual
 from models.recipe import TrainConfig
 from models.train import train
 
 TRAIN_SEED = 1
 TRAIN_APPLICATIONS = 30_000
+TRAIN_SALES = 20_000
 TREES_MAX = 300  # of a label: the bundles are committed, and a decision waits for every tree
 
 
@@ -32,4 +34,10 @@ def run(out: Path) -> list[Path]:
     config = TrainConfig(
         search_seconds=0, trees_max=TREES_MAX
     )  # a search bounded by time would not give the same bundle everywhere
-    return [train(rows[schema], out / schema, config, command="make train") for schema in history.SCHEMAS]
+    sales = world.sales(TRAIN_SEED, TRAIN_SALES)
+    folders = []
+    for schema in history.SCHEMAS:
+        made_for = rows[schema].schema
+        cars = residual.train(made_for, sales, TRAIN_SEED) if made_for.residual_value else None
+        folders.append(train(rows[schema], out / schema, config, command="make train", residual=cars))
+    return folders

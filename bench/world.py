@@ -8,17 +8,21 @@ drawn at random and events ordered by time alone: neither tells a label.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
+import polars as pl
 
-from bench import population, rings, sources
+from bench import market, population, rings, sources
 from bench.identifiers import Identifiers
-from bench.population import DAY_MS, HOUR_MS, NEW_ENERGY, USED, Applications, Floats, People, part
+from bench.market import NEW, NEW_ENERGY, USED
+from bench.population import DAY_MS, HOUR_MS, Applications, Floats, People, part
 from features.replay import Rows
 from proto.miaopi.v1 import decision_pb2 as pb
 
 DEFAULT_RATE = 0.05
 START_MS = 1_735_660_800_000  # 2025-01-01 00:00 in Shanghai
+SALES_DAYS = 3 * 365  # before it, over which `sales` were made
 EDUCATION = ("primary", "secondary", "college", "bachelor", "master")
 HOUSING = ("rent", "family", "mortgage", "owned")
 
@@ -27,12 +31,15 @@ Event = pb.DecideRequest | pb.ReportOutcomeRequest
 
 @dataclass(frozen=True)
 class Truth:
-    """What an application really is; `ring` is -1 where honest. `default`: the borrower was reported as not paying."""
+    """What an application really is; `ring` is -1 where honest. `default`: the borrower was reported as not paying.
+
+    vehicle_value: what the car is worth, CNY; NaN where the application has none."""
 
     fraud: bool
     fraud_kind: str
     default: bool
     ring: int
+    vehicle_value: float
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,28 @@ def build(seed: int, applications: int, tenant: str = "demo", start_ms: int = ST
             timed.append((time_ms + round(days * DAY_MS), report))
             unpaid |= kind in (pb.OUTCOME_KIND_FIRST_PAYMENT_DEFAULT, pb.OUTCOME_KIND_PAST_DUE_90)
         fraud_kind = planted[ring[row]].kind if fraud else ""
-        truth[request.application_id] = Truth(fraud, fraud_kind, unpaid, int(ring[row]))
+        worth = float(drawn.value[row]) if drawn.auto[row] else np.nan
+        truth[request.application_id] = Truth(fraud, fraud_kind, unpaid, int(ring[row]), worth)
     return World(seed, list(_profiles(seed, people, drawn, ids, tenant, start_ms)), _in_order(timed, start_ms), truth)
+
+
+def sales(seed: int, count: int) -> pl.DataFrame:
+    """`count` used-car sales, at auctions and to dealers, of three years before the world's start, in order of time."""
+    rng = part(seed, "sales")
+    kind = rng.choice(market.KINDS, count, p=[0.1, 0.52, 0.28, 0.1])
+    unsold = (kind == NEW) | ((kind != USED) & (rng.random(count) < 0.25))  # registered and never driven
+    age = np.where(unsold, 0, rng.integers(10, 121, count))
+    list_price = market.list_price(rng.lognormal(11.5, 0.6, count))
+    mileage, battery = market.mileage_km(rng, age), market.battery_health(rng, age)
+    days = np.sort(rng.integers(1, SALES_DAYS + 1, count))[::-1]
+    price = market.value(kind, list_price, age, mileage, battery, rng.normal(0, 1, count), -days / 365)
+    return pl.DataFrame({
+        "vehicle_kind": [pb.VehicleKind.Name(k).removeprefix("VEHICLE_KIND_").lower() for k in kind.tolist()],
+        "list_price": list_price, "vehicle_age_months": age, "vehicle_mileage_km": mileage,
+        "battery_health": pl.Series(np.where(kind == NEW_ENERGY, battery, np.nan)).fill_nan(None),
+        "sold_at": [date(2025, 1, 1) - timedelta(days=d) for d in days.tolist()],
+        "sale_price": np.round(price, -2),
+    })  # fmt: skip
 
 
 def best_single_feature(rows: Rows) -> tuple[str, float]:
@@ -199,8 +226,8 @@ def _vehicle(drawn: Applications, row: int, ids: Identifiers) -> pb.Vehicle:
     return pb.Vehicle(
         vin=ids.vehicles[drawn.vin[row]], kind=pb.VehicleKind.Name(kind), price_minor=int(drawn.price[row]) * 100,
         down_payment_minor=int(drawn.down[row]) * 100, age_months=int(drawn.age_months[row]),
-        mileage_km=int(drawn.mileage_km[row]),
-        battery_health=round(float(drawn.battery[row]), 3) if kind == NEW_ENERGY else None,
+        mileage_km=int(drawn.mileage_km[row]), list_price_minor=int(drawn.list_price[row]) * 100,
+        battery_health=float(drawn.battery[row]) if kind == NEW_ENERGY else None,
     )  # fmt: skip
 
 

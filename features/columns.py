@@ -4,6 +4,7 @@ What cannot be read is a SchemaError with the column, how many rows, and the fir
 empty cell, NaN or empty text is missing.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def read_frame(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SchemaError(f"{path}: cannot be read: {error}") from None
+
+
+def refuse_missing(path: Path, frame: pl.DataFrame, wanted: Iterable[str]) -> None:
+    """Raises SchemaError unless the table has rows and all the columns wanted."""
+    missing = dict.fromkeys(c for c in wanted if c not in frame.columns)
+    if missing:
+        raise SchemaError(f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
+    if not len(frame):
+        raise SchemaError(f"{path}: has no rows")
 
 
 def refuse(path: Path, column: str, series: pl.Series, bad: pl.Series, reason: str) -> None:

@@ -145,7 +145,8 @@ class Schema:
         self.products = spec.products or (spec.name,)
         self.minor_per_major = 10**spec.minor_units
         self.amount_minor, self.term_months = spec.amount_minor, spec.term_months
-        self.record, self.table, self.fairness = spec.record, spec.table, spec.fairness
+        self.record, self.table = spec.record, spec.table
+        self.fairness, self.residual_value = spec.fairness, spec.residual_value
         self.entities = self._entities(spec)
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
@@ -217,6 +218,15 @@ class Schema:
         for name, edges in spec.fairness.items():
             self._known("fairness", name, self.feature_names)
             self._check_bands(self.features[self.column[name]], edges)
+        if self.residual_value is not None:
+            kinds = [f.name for f in self.features if f.values]
+            self._known("residual_value.kind", self.residual_value.kind, kinds)
+            given = [
+                f.name for f in self.features
+                if f.origin in ("application", "request", "source") and (f.values or not f.category) and not f.audit
+            ]  # fmt: skip
+            for name in self.residual_value.features:
+                self._known("residual_value.features", name, given)
         if self.table is not None:
             for entity in self.table.entities:
                 self._known("table.entities", entity, [n for n, e in self.entities.items() if not e.of])

@@ -12,7 +12,7 @@ MISSING_CODE = "_missing_code"  # ends the name of the column that says in which
 # What the application's own fields give a `from: application` feature.
 APPLICATION_FIELDS = (
     "amount", "term_months", "vehicle_kind", "vehicle_price", "down_payment", "vehicle_age_months",
-    "vehicle_mileage_km", "battery_health",
+    "vehicle_mileage_km", "battery_health", "vehicle_list_price",
 )  # fmt: skip
 
 OUTCOME_KINDS = (
@@ -158,6 +158,38 @@ class TableSpec(Spec):
         return self
 
 
+class SalesSpec(Spec):
+    """Columns of a table of sales: when, for how much in major units, and of features that have other names there."""
+
+    sold_at: Text
+    time_format: str = ""
+    price: Text
+    columns: dict[str, Text] = {}
+
+
+class ResidualValueSpec(Spec):
+    """What tells how much a car fetches (R8, docs/schema.md "Residual value").
+
+    features: each with the direction in which the share of the list price moves with it. Three of them are named: what
+    holds the list price, in major units, the kind, whose cars are calibrated apart, and the age in months.
+    """
+
+    list_price: Text
+    kind: Text
+    age_months: Text
+    features: dict[str, Literal[-1, 0, 1]]
+    sales: SalesSpec
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in (self.list_price, self.kind, self.age_months, *self.sales.columns):
+            if name not in self.features:
+                raise ValueError(f"{name}: is none of features")
+        if self.features[self.kind]:
+            raise ValueError(f"{self.kind}: a category has no direction")
+        return self
+
+
 Pair = Annotated[tuple[Annotated[int, Field(strict=True)], Annotated[int, Field(strict=True)]], Field()]
 
 
@@ -180,6 +212,7 @@ class SchemaSpec(Spec):
     labels: Annotated[dict[Label, LabelSpec], Field(min_length=1)]
     fairness: dict[str, tuple[float, ...]] = {}
     table: TableSpec | None = None
+    residual_value: ResidualValueSpec | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

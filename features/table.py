@@ -56,7 +56,7 @@ def read(
     times = pl.Series(range(EPOCH_MS, EPOCH_MS + len(frame)), dtype=pl.Int64).to_numpy()
     if table.time:
         times = columns.times_ms(path, frame, table.time, table.time_unit_ms, table.time_format)
-    values = {name: _feature(schema, path, name, frame[column], warn) for name, column in features.items()}
+    values = {name: feature_values(schema, path, name, frame[column], warn) for name, column in features.items()}
     for name, column in table.days_since.items():
         values[name] = columns.days_between(path, frame[column], times, table.time_format).to_list()
     amounts = _amounts(schema, path, frame[table.amount]) if table.amount else [0] * len(frame)
@@ -94,16 +94,13 @@ def _refuse_missing(
     wanted = [*table.time, *table.entities.values(), *table.days_since.values(), *features.values()]
     wanted += [c for c in (table.amount, table.id) if c]
     wanted += [spec.column for spec in table.labels.values() if labelled]
-    missing = dict.fromkeys(c for c in wanted if c not in frame.columns)
-    if missing:
-        raise SchemaError(f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
-    if not len(frame):
-        raise SchemaError(f"{path}: has no rows")
+    columns.refuse_missing(path, frame, wanted)
 
 
-def _feature(
+def feature_values(
     schema: Schema, path: Path, name: str, series: pl.Series, warn: Callable[[str], None]
 ) -> list[float | None] | list[str | None]:
+    """Values of a feature, None where missing; `warn` and errors as of `read`."""
     feature = schema.features[schema.column[name]]
     if not feature.category:
         read = columns.numbers(path, series)

@@ -1,5 +1,6 @@
 """Command line of the models: train a bundle from a table, score or evaluate one with it."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,13 @@ from rich.table import Table
 from features import schema as schemas
 from features import table
 from features.application import InvalidFieldError
+from features.columns import read_frame
 from features.schema import SchemaError
 from features.specs import SPLITS
+from models import residual
 from models.bundle import Bundle, BundleError
 from models.evaluate import metrics
+from models.export import figure_words
 from models.folds import TrainingError
 from models.recipe import TrainConfig
 from models.scorer import LABELS, Scorer
@@ -110,6 +114,22 @@ def evaluate(
             if chosen.any():
                 figures[name] = metrics(rows.labels[label][chosen], probability[chosen])
         console.print(_figures(f"{label}, bundle {loaded.version}", figures))
+
+
+@app.command("residual")
+def residual_command(
+    schema: Annotated[Path, typer.Option(exists=True, help="schema file with a residual_value section")],
+    sales: Annotated[Path, typer.Option(exists=True, help="Parquet or CSV table of sales")],
+    seed: int = 0,
+) -> None:
+    """Train the residual-value model on a table of sales and print its figures; the last line is JSON."""
+    with console.status("training"):
+        model = residual.train(schemas.load(schema), read_frame(sales), seed, file=sales, warn=_warn)
+    printed = Table("figure", "value", title="residual value")
+    for name, words in figure_words(model.figures):
+        printed.add_row(name, words)
+    console.print(printed)
+    print(json.dumps(model.figures))
 
 
 def _warn(message: str) -> None:

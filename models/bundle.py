@@ -15,12 +15,14 @@ from typing import Any
 
 from features.schema import Schema
 from models.calibrate import Calibration
+from models.conformal import QUANTILES, Conformal
 from models.encode import Encoding
 from models.reasons import Forest
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 SCHEMA = "schema.json"
+RESIDUAL_VALUE = "residual_value.onnx"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
 
 
@@ -40,6 +42,20 @@ class LabelModel:
 
 
 @dataclass(frozen=True)
+class ResidualModel:
+    """What a car fetches. onnx: from the features of the schema's section to quantiles of log shares of the list price.
+
+    conformal shifts them by kind. presence: by kind and feature, 1 where every sale of the kind had it, so that without
+    it nothing is known, -1 where none had it, so that it is not looked at, else 0. figures: what the manifest says.
+    """
+
+    onnx: bytes
+    conformal: Conformal
+    presence: tuple[tuple[int, ...], ...]
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A checked bundle in memory; later changes of its folder do not touch it."""
 
@@ -47,6 +63,7 @@ class Bundle:
     version: str
     manifest: Mapping[str, Any]
     models: Mapping[str, LabelModel]
+    residual: ResidualModel | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -71,13 +88,14 @@ class Bundle:
             _check(set(labels) == set(schema.labels), at, f"labels {', '.join(labels)} are not those of the schema")
             files = _files(path, manifest["files"])
             models = {label: _label_model(path, files, schema, label, labels[label]) for label in labels}
+            residual = _residual_model(at, files, schema, manifest)
             described = files[SCHEMA]
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{at}: is no manifest: {error!r}") from None
         _check(_says(described, schema.document), path / SCHEMA, "is not the schema of the manifest's hash")
-        return cls(schema, version(text), manifest, models)
+        return cls(schema, version(text), manifest, models, residual)
 
 
 def version(manifest: bytes) -> str:
@@ -118,6 +136,29 @@ def _label_model(
     if "encoding" in names:
         encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
     return LabelModel(trees, forest, encoding, gnn, calibration)
+
+
+def _residual_model(
+    at: Path, files: Mapping[str, bytes], schema: Schema, manifest: Mapping[str, Any]
+) -> ResidualModel | None:
+    found, spec = manifest.get("residual_value"), schema.residual_value
+    _check((found is None) == (RESIDUAL_VALUE not in files), at, f"residual_value and {RESIDUAL_VALUE} belong together")
+    if found is None:
+        return None
+    if spec is None or found["columns"] != list(spec.features) or found["quantiles"] != list(QUANTILES):
+        raise BundleError(f"{at}: residual_value: columns are not those of the schema, or quantiles not {QUANTILES}")
+    kinds = schema.features[schema.column[spec.kind]].values
+    offsets = tuple(None if known is None else tuple(known) for known in found["offsets"])
+    numbers = [number for known in offsets if known for number in known]
+    finite = all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+    whole = len(offsets) == len(kinds) and all(known is None or len(known) == len(QUANTILES) for known in offsets)
+    _check(
+        finite and whole, at, f"residual_value: needs {len(QUANTILES)} finite offsets for each of {len(kinds)} kinds"
+    )
+    presence = tuple(tuple(row) for row in found["presence"])
+    whole = len(presence) == len(kinds) and all(len(row) == len(spec.features) for row in presence)
+    _check(whole and {*sum(presence, ())} <= {-1, 0, 1}, at, "residual_value: presence is not by kind and column")
+    return ResidualModel(files[RESIDUAL_VALUE], Conformal(offsets), presence, found["figures"])
 
 
 def _encoding(file: Path, packed: bytes, columns: int) -> Encoding:

@@ -18,12 +18,13 @@ from types import MappingProxyType
 from typing import Any
 
 from features.schema import Schema
-from models.bundle import FORMAT, MANIFEST, SCHEMA, BundleError, LabelModel
+from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
+from models.conformal import QUANTILES
 
 
 def write(
     out: Path, schema: Schema, models: Mapping[str, LabelModel],
-    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]], residual: ResidualModel | None = None,
     notes: Mapping[str, Sequence[str]] = MappingProxyType({}), report: str = "",
 ) -> Path:  # fmt: skip
     """The bundle in the folder `out`, replaced if it exists.
@@ -38,7 +39,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         new = Path(beside) / "new"
         new.mkdir()
-        _fill(new, schema, models, training, findings, notes, report)
+        _fill(new, schema, models, training, findings, residual, notes, report)
         for written in (*new.iterdir(), new):
             _sync(written)
         _move(new, out)
@@ -84,7 +85,7 @@ def _sync(path: Path) -> None:
 
 def _fill(
     folder: Path, schema: Schema, models: Mapping[str, LabelModel],
-    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]], residual: ResidualModel | None,
     notes: Mapping[str, Sequence[str]], report: str,
 ) -> None:  # fmt: skip
     labels: dict[str, Any] = {}
@@ -101,15 +102,27 @@ def _fill(
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
+    value = {} if residual is None else {"residual_value": _residual(folder, schema, residual)}
     _write_json(folder / SCHEMA, schema.document)
-    (folder / "model_card.md").write_text(_card(schema, training, labels, notes), encoding="utf-8")
+    (folder / "model_card.md").write_text(_card(schema, training, labels, residual, notes), encoding="utf-8")
     if report:
         (folder / "report.html").write_text(report, encoding="utf-8")
     manifest = {
         "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
+        **value,
         "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())},
     }  # fmt: skip
     _write_json(folder / MANIFEST, manifest)
+
+
+def _residual(folder: Path, schema: Schema, model: ResidualModel) -> dict[str, Any]:
+    if schema.residual_value is None:
+        raise BundleError(f"{folder}: schema {schema.name} has no residual_value")
+    (folder / RESIDUAL_VALUE).write_bytes(model.onnx)
+    return {
+        "columns": list(schema.residual_value.features), "quantiles": QUANTILES, "offsets": model.conformal.offsets,
+        "presence": model.presence, "figures": model.figures,
+    }  # fmt: skip
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -126,7 +139,11 @@ def _strict(value: Any) -> Any:
 
 
 def _card(
-    schema: Schema, training: Mapping[str, Any], labels: Mapping[str, Any], notes: Mapping[str, Sequence[str]]
+    schema: Schema,
+    training: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    residual: ResidualModel | None,
+    notes: Mapping[str, Sequence[str]],
 ) -> str:
     days = [datetime.fromtimestamp(training[k] / 1000, UTC).date() for k in ("from_ms", "fit_until_ms", "until_ms")]
     lines = [
@@ -161,6 +178,21 @@ def _card(
             *_figures("validation", spec["metrics"]),
             *(["", *notes[label]] if label in notes else []),
         ]
+    if residual is not None:
+        found = residual.figures
+        lines += [
+            "",
+            "## Residual value",
+            "",
+            f"Quantiles {', '.join(map(str, QUANTILES))} of what a car fetches, from sales of {found['from']} to",
+            f"{found['to']}: by time {', '.join(map(str, found['sales']))} to fit, stop, calibrate and test. Figures",
+            f"are of the last, from {found['tested_from']} on, before these calibrated anew. Pinball losses are of the",
+            "share of the list price; the baseline is the same quantile of kind and age band in the sales just before.",
+            "",
+            "| figure | value |",
+            "|---|---|",
+        ]
+        lines += [f"| {name} | {words} |" for name, words in figure_words(found)]
     lines += [
         "",
         "## Limits",
@@ -179,3 +211,14 @@ def _figures(part: str, by_variant: Mapping[str, Mapping[str, float]]) -> list[s
         "|---" * (1 + len(by_variant)) + "|",
         *(f"| {name} | {' | '.join(f'{some[name]:.4g}' for some in by_variant.values())} |" for name in names),
     ]
+
+
+def figure_words(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of a residual-value model's figures, by name, as a card or a terminal shows them."""
+    words = []
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping):
+            words.append((name, ", ".join(f"{part} {number:.3f}" for part, number in figure.items())))
+        elif isinstance(figure, float):
+            words.append((name, f"{figure:.4g}"))
+    return words

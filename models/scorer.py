@@ -12,7 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from features.application import Reason, Snapshot
-from models.bundle import Bundle, LabelModel
+from features.schema import Schema
+from models.bundle import Bundle, LabelModel, ResidualModel
+from models.conformal import QUANTILES
 from models.reasons import Explainer, feature_reasons, graph_reason
 
 LABELS = ("fraud", "default")
@@ -21,10 +23,14 @@ PART = 1024
 
 @dataclass(frozen=True)
 class Scores:
-    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label."""
+    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label.
+
+    residual_value: float64 [B, 3], the QUANTILES of what the car fetches, in the currency; NaN where that is not known.
+    """
 
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
+    residual_value: NDArray[np.float64]
 
 
 class Scorer:
@@ -35,13 +41,17 @@ class Scorer:
         self._models = {
             label: LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
         }
+        self._residual = None if bundle.residual is None else ResidualScorer(bundle.residual, bundle.schema)
 
     def score(self, snapshot: Snapshot) -> Scores:
-        """The probabilities of B applications."""
-        unknown = np.full(len(snapshot), np.nan)
+        """The probabilities and residual values of B applications."""
+        unknown, value = np.full(len(snapshot), np.nan), np.full((len(snapshot), len(QUANTILES)), np.nan)
         if not len(snapshot):
-            return Scores(unknown, unknown)
-        return Scores(*(self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS))
+            return Scores(unknown, unknown, value)
+        if self._residual is not None:
+            value = self._residual.score(snapshot)
+        fraud, default = (self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS)
+        return Scores(fraud, default, value)
 
     def explain(self, label: str, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n]: log-odds that each of `schema.columns(label)` adds to the label's log-odds by the trees.
@@ -112,6 +122,38 @@ def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapsho
     """What `score` says of a snapshot, asked for PART rows at a time: a network's memory grows with them."""
     starts = range(0, max(len(snapshot), 1), PART)
     return np.concatenate([score(snapshot.take(slice(i, i + PART))) for i in starts])
+
+
+class ResidualScorer:
+    """What cars fetch. Rows are float32 [N, n], the features of the schema's residual_value in its order."""
+
+    def __init__(self, model: ResidualModel, schema: Schema) -> None:
+        spec = schema.residual_value
+        if spec is None:
+            raise ValueError(f"{schema.name} has no residual_value")
+        names = list(spec.features)
+        self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
+        self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
+        self._trees = _session(model.onnx)
+        self._conformal, self._presence = model.conformal, np.array(model.presence)
+
+    def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B, 3] quantiles in the currency, ascending, NaN where nothing is known."""
+        rows = snapshot.features[:, self._columns]
+        return self.shares(rows) * rows[:, [self._list_price]]
+
+    def shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64 [N, 3] quantiles as shares of the list price."""
+        kind = np.nan_to_num(rows[:, self._kind]).astype(np.int64)
+        presence = self._presence[kind]
+        shares = np.exp(self._conformal(self.log_shares(np.where(presence < 0, np.float32(np.nan), rows)), kind))
+        shares[(np.isnan(rows) & (presence > 0)).any(axis=1)] = np.nan
+        return shares
+
+    def log_shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64 [N, 3] logarithms of the shares as the trees alone say."""
+        (margins,) = self._trees.run(None, {"row": rows})
+        return np.asarray(margins, dtype=np.float64)
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.replay import Rows
 from models import export
+from models.bundle import ResidualModel
 from models.evaluate import intervals, metrics
 from models.folds import TrainingError, cut_ms
 from models.recipe import TrainConfig, Trained, known_rows, train_label
@@ -28,8 +29,9 @@ def silent(message: str) -> None:
 
 
 def train(
-    rows: Rows, out: Path, config: TrainConfig | None = None, *, command: str = "", progress: Say = silent
-) -> Path:
+    rows: Rows, out: Path, config: TrainConfig | None = None, *, command: str = "", progress: Say = silent,
+    residual: ResidualModel | None = None,
+) -> Path:  # fmt: skip
     """Train every label of the schema on its rows with a known label into the bundle folder `out`, which is returned.
 
     `command` is what reproduces the bundle, for its card. `progress` is told each step. Raises TrainingError, and
@@ -52,7 +54,7 @@ def train(
         findings[label]["test"] = _test_figures(one)
     notes = {label: card_lines(rows.schema, one) for label, one in trials.items()}
     page = render(rows.schema, training, list(trials.values())) if trials else ""
-    return export.write(out, rows.schema, models, training, findings, notes, page)
+    return export.write(out, rows.schema, models, training, findings, residual, notes, page)
 
 
 def trial(rows: Rows, config: TrainConfig, progress: Say = silent) -> dict[str, LabelTrial]:

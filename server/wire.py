@@ -174,6 +174,7 @@ def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str,
         _within("vehicle.down_payment_minor", vehicle.down_payment_minor, 0, vehicle.price_minor)
         _within("vehicle.age_months", vehicle.age_months, 0, 1200)
         _within("vehicle.mileage_km", vehicle.mileage_km, 0, 5_000_000)
+        _within("vehicle.list_price_minor", vehicle.list_price_minor, 0, MONEY_MAX)
         numbers |= {
             "vehicle_kind": feature_number(schema, "vehicle_kind", kind, "vehicle.kind"),
             "vehicle_price": vehicle.price_minor / unit,
@@ -181,6 +182,8 @@ def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str,
             "vehicle_age_months": float(vehicle.age_months),
             "vehicle_mileage_km": float(vehicle.mileage_km),
         }
+        if vehicle.list_price_minor:
+            numbers["vehicle_list_price"] = vehicle.list_price_minor / unit
         if vehicle.HasField("battery_health"):
             if not 0 <= vehicle.battery_health <= 1:
                 raise InvalidFieldError("vehicle.battery_health", "must be from 0 to 1")

@@ -29,7 +29,11 @@ def test_vehicle(consumer: Schema) -> None:
     made = wire.application(car_request("c-1"), AUTO, TOKENIZER, replaying=False)
     assert made.numbers["vehicle_kind"] == 1.0 and made.numbers["down_payment"] == 30_000.0
     assert made.tokens[AUTO.entities["vehicle"].first_slot] != 0
-    assert "battery_health" not in made.numbers
+    assert "battery_health" not in made.numbers and "vehicle_list_price" not in made.numbers
+    request = car_request("c-2")
+    request.vehicle.list_price_minor = 15_880_000
+    made = wire.application(request, AUTO, TOKENIZER, replaying=False)
+    assert made.numbers["vehicle_list_price"] == 158_800.0
 
 
 def test_body_hash_ignores_map_order_and_nothing_else(consumer: Schema) -> None:
@@ -93,10 +97,12 @@ BAD_VEHICLE: list[tuple[str, Change]] = [
     ("vehicle.age_months", lambda r: setattr(r.vehicle, "age_months", -1)),
     ("vehicle.mileage_km", lambda r: setattr(r.vehicle, "mileage_km", -1)),
     ("vehicle.battery_health", lambda r: setattr(r.vehicle, "battery_health", float("nan"))),
+    ("vehicle.list_price_minor", lambda r: setattr(r.vehicle, "list_price_minor", -1)),
+    ("vehicle.list_price_minor", lambda r: setattr(r.vehicle, "list_price_minor", 10**15 + 1)),
 ]
 
 
-@pytest.mark.parametrize(("field", "change"), BAD_VEHICLE, ids=[f for f, _ in BAD_VEHICLE])
+@pytest.mark.parametrize(("field", "change"), BAD_VEHICLE, ids=[f"{f}-{i}" for i, (f, _) in enumerate(BAD_VEHICLE)])
 def test_bad_vehicle_is_named(field: str, change: Change) -> None:
     request = car_request("c-1")
     change(request)

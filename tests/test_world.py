@@ -1,13 +1,15 @@
 """The synthetic world: reproducible, in order, inside the schemas, and neither a toy nor noise."""
 
 from collections import Counter, defaultdict
+from datetime import date
 
 import numpy as np
+import polars as pl
 import pytest
 
-from bench import history
+from bench import history, market
 from bench.rings import COLLUSION, DEVICE_FARM, IDENTITY_MIXING, SHARED_CONTACTS
-from bench.world import World, best_single_feature, build, single_auc
+from bench.world import World, best_single_feature, build, sales, single_auc
 from features.application import feature_number
 from features.replay import replay
 from features.tokens import Tokenizer
@@ -155,6 +157,38 @@ def test_no_single_feature_tells_fraud(world: World) -> None:
     for rows in replay(history.history(world.events, known, SCHEMAS, tokenizer)).values():
         name, figure = best_single_feature(rows)
         assert 0.6 < figure < 0.75, name
+
+
+def test_cars_lose_value_with_age_mileage_and_battery_and_are_sold_at_it() -> None:
+    assert sales(5, 2000).equals(sales(5, 2000)) and not sales(5, 2000).equals(sales(6, 2000))
+    sold = sales(5, 20_000)
+    assert sold["sold_at"].is_sorted() and sold["sold_at"].dtype == pl.Date
+    assert sold["sold_at"].min() == date(2022, 1, 2) and sold["sold_at"].max() == date(2024, 12, 31)
+    assert ((sold["vehicle_kind"] == "new_energy") == sold["battery_health"].is_not_null()).all()
+    share = (pl.col("sale_price") / pl.col("list_price")).median()
+    by_kind = dict(sold.group_by("vehicle_kind").agg(share).iter_rows())
+    assert 0.98 < by_kind["new"] < 1.04 and by_kind["used"] < 0.6
+    newest = sold.filter((pl.col("vehicle_kind") == "new_energy") & (pl.col("vehicle_age_months") == 0))
+    assert newest[-300:].select(share).item() < 0.92 * newest[:300].select(share).item()  # prices fall
+    months, nothing = np.arange(0, 121, 10), np.zeros(13)
+    for kind in market.KINDS:
+        kinds, price = np.full(13, kind), np.full(13, 100_000.0)
+        km, worn, battery = (1280 * months).astype(np.int64), np.full(13, 60), np.linspace(0.6, 1, 13)
+        assert (np.diff(market.value(kinds, price, months, km, nothing + 1, nothing)) < 0).all()
+        assert (np.diff(market.value(kinds, price, worn, km, nothing + 1, nothing)) < 0).all()
+        rises = np.diff(market.value(kinds, price, worn, km * 0, battery, nothing))
+        assert (rises > 0).all() if kind == market.NEW_ENERGY else not rises.any()
+
+
+def test_an_application_says_what_its_car_would_cost_new_and_not_what_it_is_worth(world: World) -> None:
+    cars = [r for r in requests(world) if r.product == "auto"]
+    worth = np.array([world.truth[r.application_id].vehicle_value for r in cars])
+    listed = np.array([r.vehicle.list_price_minor for r in cars]) / 100
+    driven = np.array([r.vehicle.age_months > 0 for r in cars])
+    assert (worth > 12_000).all() and (listed >= 45_000).all()
+    assert np.median(worth[~driven] / listed[~driven]) == pytest.approx(1.0, abs=0.02)
+    assert np.median(worth[driven] / listed[driven]) < 0.6
+    assert all(np.isnan(world.truth[r.application_id].vehicle_value) for r in requests(world) if r.product != "auto")
 
 
 def test_single_auc_counts_ties_half_and_takes_either_direction() -> None:

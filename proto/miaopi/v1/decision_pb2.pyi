@@ -90,7 +90,7 @@ class Consent(_message.Message):
     def __init__(self, purpose: _Optional[str] = ..., given_at_ms: _Optional[int] = ...) -> None: ...
 
 class Vehicle(_message.Message):
-    __slots__ = ("vin", "kind", "price_minor", "down_payment_minor", "age_months", "mileage_km", "battery_health")
+    __slots__ = ("vin", "kind", "price_minor", "down_payment_minor", "age_months", "mileage_km", "battery_health", "list_price_minor")
     VIN_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     PRICE_MINOR_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Vehicle(_message.Message):
     AGE_MONTHS_FIELD_NUMBER: _ClassVar[int]
     MILEAGE_KM_FIELD_NUMBER: _ClassVar[int]
     BATTERY_HEALTH_FIELD_NUMBER: _ClassVar[int]
+    LIST_PRICE_MINOR_FIELD_NUMBER: _ClassVar[int]
     vin: str
     kind: VehicleKind
     price_minor: int
@@ -105,7 +106,8 @@ class Vehicle(_message.Message):
     age_months: int
     mileage_km: int
     battery_health: float
-    def __init__(self, vin: _Optional[str] = ..., kind: _Optional[_Union[VehicleKind, str]] = ..., price_minor: _Optional[int] = ..., down_payment_minor: _Optional[int] = ..., age_months: _Optional[int] = ..., mileage_km: _Optional[int] = ..., battery_health: _Optional[float] = ...) -> None: ...
+    list_price_minor: int
+    def __init__(self, vin: _Optional[str] = ..., kind: _Optional[_Union[VehicleKind, str]] = ..., price_minor: _Optional[int] = ..., down_payment_minor: _Optional[int] = ..., age_months: _Optional[int] = ..., mileage_km: _Optional[int] = ..., battery_health: _Optional[float] = ..., list_price_minor: _Optional[int] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
     __slots__ = ("application_id", "tenant", "product", "currency", "amount_minor", "term_months", "repayment_method", "upfront_fee_minor", "monthly_fee_minor", "applicant_id", "entities", "consents", "features", "vehicle", "human_review_requested", "event_time_ms")
