@@ -10,6 +10,7 @@ from features.schema import Feature, Schema
 from models.scorer import LabelScorer
 
 AT_ONCE = 1024  # rows scored or explained in one call
+INFLUENCE_ROWS = 2000  # explained and sent through the graph network
 SWEEP_ROWS, SWEEP_STEPS = 100, 9
 TOLERANCE = 1e-9  # of a probability: below it a step back is rounding
 TREND_MIN = 0.3  # correlation of value and contribution below which a direction is called mixed
@@ -40,7 +41,11 @@ class Sweep:
 
 
 def influences(schema: Schema, columns: NDArray[np.int64], scorer: LabelScorer, rows: Snapshot) -> list[Influence]:
-    """The features of `columns` by the exact contributions of the trees, and the graph network; strongest first."""
+    """The features of `columns` by the exact contributions of the trees, and the graph network; strongest first.
+
+    On at most 2000 of the rows.
+    """
+    rows = _some(rows, INFLUENCE_ROWS)
     parts = [slice(i, i + AT_ONCE) for i in range(0, len(rows), AT_ONCE)]
     moved = np.concatenate([scorer.explain(rows.take(part)) for part in parts])
     network = np.concatenate([scorer.graph(rows.take(part)) for part in parts])
@@ -70,8 +75,7 @@ def sweeps(
 
     A cross feature is moved by itself: those made from a moved one keep their value.
     """
-    some = rows.take(np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SWEEP_ROWS)).astype(np.int64)))
-    found = []
+    some, found = _some(rows, SWEEP_ROWS), []
     for column in schema.columns(label):
         feature = schema.features[column]
         known = learned[~np.isnan(learned[:, column]), column]
@@ -91,3 +95,8 @@ def _sweep(
         probability[:, k] = scorer.score(replace(rows, features=features))
     back = np.maximum(-direction * np.diff(probability, axis=1), 0)
     return Sweep(feature.name, direction, back.size, int((back > TOLERANCE).sum()), float(back.max(initial=0)))
+
+
+def _some(rows: Snapshot, most: int) -> Snapshot:
+    """At most `most` of the rows, evenly spread."""
+    return rows.take(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))
