@@ -9,6 +9,7 @@ from features.application import Snapshot
 from features.schema import Feature, Schema
 from models.scorer import LabelScorer, in_parts
 
+INFLUENCE_ROWS = 2000  # explained and sent through the graph network
 SWEEP_ROWS, SWEEP_STEPS = 100, 9
 TOLERANCE = 1e-9  # of a probability: below it a step back is rounding
 TREND_MIN = 0.3  # correlation of value and contribution below which a direction is called mixed
@@ -39,7 +40,11 @@ class Sweep:
 
 
 def influences(schema: Schema, columns: NDArray[np.int64], scorer: LabelScorer, rows: Snapshot) -> list[Influence]:
-    """The features of `columns` by the exact contributions of the trees, and the graph network; strongest first."""
+    """The features of `columns` by the exact contributions of the trees, and the graph network; strongest first.
+
+    On at most 2000 of the rows.
+    """
+    rows = _some(rows, INFLUENCE_ROWS)
     moved, network = in_parts(scorer.explain, rows), in_parts(scorer.graph, rows)
     found = [
         Influence(schema.feature_names[i], float(np.abs(moved[:, j]).mean()),
@@ -67,8 +72,7 @@ def sweeps(
 
     A cross feature is moved by itself: those made from a moved one keep their value.
     """
-    some = rows.take(np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SWEEP_ROWS)).astype(np.int64)))
-    found = []
+    some, found = _some(rows, SWEEP_ROWS), []
     for column in schema.columns(label):
         feature = schema.features[column]
         known = learned[~np.isnan(learned[:, column]), column]
@@ -88,3 +92,8 @@ def _sweep(
         probability[:, k] = scorer.score(replace(rows, features=features))
     back = np.maximum(-direction * np.diff(probability, axis=1), 0)
     return Sweep(feature.name, direction, back.size, int((back > TOLERANCE).sum()), float(back.max(initial=0)))
+
+
+def _some(rows: Snapshot, most: int) -> Snapshot:
+    """At most `most` of the rows, evenly spread."""
+    return rows.take(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))

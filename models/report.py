@@ -30,7 +30,6 @@ FIGURES = {
     "auc": "AUC", "gini": "Gini", "auprc": "AUPRC", "ks": "KS", "recall_at_fpr_0.01": "recall at 1 % FPR",
     "recall_at_fpr_0.05": "recall at 5 % FPR", "brier": "Brier", "ece": "ECE",
 }  # fmt: skip
-INFLUENCE_ROWS = 2000  # explained and sent through the graph network
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,6 @@ def findings(schema: Schema, trial: LabelTrial) -> Findings:
     columns, (_, judge) = schema.columns(trial.label), trial.judge
     chosen = [sample.probability[trial.chosen] for sample in trial.samples.values()]
     labels, times = (np.concatenate([getattr(s, k) for s in trial.samples.values()]) for k in ("labels", "time_ms"))
-    some = np.unique(np.linspace(0, len(judge.labels) - 1, min(len(judge.labels), INFLUENCE_ROWS)).astype(np.int64))
     return Findings(
         trial,
         [_scored(name, variant, s) for name, s in trial.samples.items() for variant in s.probability],
@@ -169,7 +167,7 @@ def findings(schema: Schema, trial: LabelTrial) -> Findings:
         psi(*chosen) if len(chosen) > 1 else math.nan,
         stability.periods(times, labels, np.concatenate(chosen)) if _timed(schema) else [],
         behaviour.sweeps(schema, trial.label, trial.scorer, judge.snapshot, trial.learned),
-        behaviour.influences(schema, columns, trial.scorer, judge.snapshot.take(some)),
+        behaviour.influences(schema, columns, trial.scorer, judge.snapshot),
         _groups(schema, trial),
     )
 
@@ -234,9 +232,7 @@ def _groups(schema: Schema, trial: LabelTrial) -> dict[str, list[Group]]:
     """Fairness on the rows that judge, at the cut-off of the validation."""
     cutoff = fairness.cut_off(trial.validation.labels, trial.validation.probability[trial.chosen])
     _, judge = trial.judge
-    return fairness.compare(
-        schema, judge.snapshot.features, judge.labels, judge.probability[trial.chosen], cutoff
-    )  # fmt: skip
+    return fairness.compare(schema, judge.snapshot.features, judge.labels, judge.probability[trial.chosen], cutoff)
 
 
 def _percent(share: float, digits: int = 1) -> str:

@@ -53,7 +53,7 @@ def test_a_trained_bundle_keeps_its_directions(consumer: Schema, tmp_path_factor
 
 
 def test_influence_names_the_feature_its_size_and_its_way(consumer: Schema) -> None:
-    rows = random_snapshot(consumer, 1500, 1)  # more than are explained in one call
+    rows = random_snapshot(consumer, 2500, 1)  # more than are explained
     found = behaviour.influences(consumer, consumer.columns("default"), stump(consumer, "courts_cases", -1, 1), rows)
     assert (found[0].name, found[0].trend) == ("courts_cases", 1)
     assert found[0].mean_log_odds == pytest.approx(1)
