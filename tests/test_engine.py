@@ -12,13 +12,14 @@ from redis.asyncio import Redis
 
 from bench import history, world
 from bench.serving import SECRET
+from features import evidence
 from features.application import Application, Report
 from features.load import load_profiles
 from features.replay import History, replay
 from features.store import Store
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import evidence, products, wire
+from server import products, wire
 from server.batcher import Reply
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
