@@ -60,6 +60,8 @@ class Engine:
                     self.ready = True
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
+            if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11
+                raise asyncio.CancelledError
             await asyncio.sleep(TAIL_SECONDS)
 
     async def decide(self, take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
