@@ -22,7 +22,7 @@ from features import columns, table
 from features import schema as schemas
 from features.schema import Schema
 from models.bundle import Bundle
-from models.evaluate import auc, ks
+from models.evaluate import auc, ks, paired_differences
 from models.tables import score_table, train_table
 from models.train import TrainConfig
 
@@ -190,29 +190,8 @@ def _figures(parts: list[Part], bar: float) -> dict[str, float]:
 def _differences(parts: list[Part]) -> Doubles:
     """float64 [RESAMPLES]: mean over the parts of our AUC less LightGBM's, rows of each part drawn again in pairs."""
     random = np.random.default_rng(0)
-    total = np.zeros(RESAMPLES)
-    for part in parts:
-        ranked = [_ranked(part.labels, scores) for scores in (part.ours, part.lightgbm)]
-        for i in range(RESAMPLES):
-            drawn = np.bincount(random.integers(0, len(part.labels), len(part.labels)), minlength=len(part.labels))
-            mine, theirs = (_weighted_auc(drawn[order], bad, starts) for order, bad, starts in ranked)
-            total[i] += (mine - theirs) / len(parts)
-    return total
-
-
-def _ranked(labels: NDArray[np.int8], scores: Doubles) -> tuple[Ints, NDArray[np.bool_], Ints]:
-    """The order of the scores, which rows in it are bad, and where each run of equal scores starts."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
-    return order, labels[order] == 1, starts
-
-
-def _weighted_auc(weight: Ints, bad: NDArray[np.bool_], starts: Ints) -> float:
-    bad_here = np.add.reduceat(np.where(bad, weight, 0), starts)
-    good_here = np.add.reduceat(np.where(bad, 0, weight), starts)
-    below = np.cumsum(good_here) - good_here
-    pairs = float(bad_here.sum()) * float(good_here.sum())
-    return float((bad_here * (below + 0.5 * good_here)).sum()) / pairs if pairs else 0.5
+    every = [paired_differences(p.labels, p.ours, p.lightgbm, RESAMPLES, random) for p in parts]
+    return np.asarray(np.mean(every, axis=0))
 
 
 def _printed(figures: dict[str, dict[str, float]]) -> Table:

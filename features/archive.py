@@ -164,13 +164,14 @@ def rows(folder: Path, schema: Schema) -> Rows:
 
 
 def recorded(folder: Path) -> pl.DataFrame:
-    """Every decision without its row, with columns `fraud` and `default`: the labels known at the end, int8."""
+    """Every decision without its row; `fraud_label` and `default_label`, int8, are the labels known at the end."""
     archive, graph = Archive.open(folder), EntityGraph()
     found = archive.decisions().drop("features")
     nothing = np.empty(0, dtype=np.int64)
     for events in archive.log(nothing):
         graph.observe(events, nothing, np.empty((0, SLOTS_MAX), dtype=np.bool_))
-    return found.with_columns(**{n: pl.Series(v) for n, v in graph.labels(found["sequence"].to_numpy()).items()})
+    labels = graph.labels(found["sequence"].to_numpy())
+    return found.with_columns(**{f"{name}_label": pl.Series(known) for name, known in labels.items()})
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ class Rows:
     event_time_ms: NDArray[np.int64]
     labels: dict[str, NDArray[np.int8]]
 
+    def take(self, rows: NDArray[np.int64]) -> "Rows":
+        """Some of the rows."""
+        return Rows(
+            self.schema, self.snapshot.take(rows), [self.application_ids[i] for i in rows], self.event_time_ms[rows],
+            {label: known[rows] for label, known in self.labels.items()},
+        )  # fmt: skip
+
 
 # by schema name: sequence numbers, applications and snapshot of each chunk
 _Parts = dict[str, list[tuple[Sequence[int], Sequence[Application], Snapshot]]]

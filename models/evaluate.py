@@ -11,6 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 FALSE_ALARM_RATES = (0.01, 0.05)
 ECE_BINS = 10
+PSI_BINS = 10
+PSI_FLOOR = 1e-4  # share of an empty bin, so that its logarithm exists
 
 Labels = NDArray[np.int8]
 Probability = NDArray[np.float64]
@@ -68,6 +70,50 @@ def ece(labels: Labels, probability: Probability) -> float:
     bins = [part for part in np.array_split(np.argsort(probability, kind="stable"), ECE_BINS) if len(part)]
     gaps = [len(part) * abs(float(probability[part].mean()) - float(labels[part].mean())) for part in bins]
     return sum(gaps) / len(labels)
+
+
+def ranked(labels: Labels, scores: Probability) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """The order of the scores, which rows in it are bad, and where each run of equal scores starts."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
+    return order, labels[order] == 1, starts
+
+
+def weighted_auc(weight: NDArray[np.int64], bad: NDArray[np.bool_], starts: NDArray[np.int64]) -> float:
+    """AUC of `ranked` rows that count `weight` times each; a half where one class is absent."""
+    bad_here = np.add.reduceat(np.where(bad, weight, 0), starts)
+    good_here = np.add.reduceat(np.where(bad, 0, weight), starts)
+    below = np.cumsum(good_here) - good_here
+    pairs = float(bad_here.sum()) * float(good_here.sum())
+    return float((bad_here * (below + 0.5 * good_here)).sum()) / pairs if pairs else 0.5
+
+
+def paired_differences(
+    labels: Labels, first: Probability, second: Probability, resamples: int = 1000,
+    seed: int | np.random.Generator = 0,
+) -> NDArray[np.float64]:  # fmt: skip
+    """float64 [resamples]: AUC of `first` less that of `second`, the same rows drawn again for both (bootstrap)."""
+    random = np.random.default_rng(seed)
+    sides = [ranked(labels, scores) for scores in (first, second)]
+    found = np.empty(resamples)
+    for i in range(resamples):
+        drawn = np.bincount(random.integers(0, len(labels), len(labels)), minlength=len(labels))
+        one, other = (weighted_auc(drawn[order], bad, starts) for order, bad, starts in sides)
+        found[i] = one - other
+    return found
+
+
+def psi(expected: Probability, actual: Probability) -> float:
+    """Population stability index of scores over ten bins, each a tenth of `expected`; 0 where nothing moved.
+
+    Below 0.1 is stable, above 0.25 is a shift.
+    """
+    edges = np.unique(np.quantile(expected, np.linspace(0, 1, PSI_BINS + 1)[1:-1]))
+    shares = []
+    for scores in (expected, actual):
+        rows = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
+        shares.append(np.maximum(rows / len(scores), PSI_FLOOR))
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
 def _both_classes(labels: Labels) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from redis.asyncio import Redis
+from typer.testing import CliRunner
 
 from features import archive, export
 from features.application import Application
@@ -23,6 +24,9 @@ from features.replay import History, Rows, replay
 from features.schema import Schema
 from features.statistics import ENTITY_STATS
 from features.store import Store
+from models.__main__ import app
+from models.bundle import Bundle
+from models.train import TrainConfig, train
 from server.products import Product
 from tests.conftest import ROOT
 from tests.test_engine import TOKENIZER, decide, engine_on, past, run, served
@@ -77,12 +81,35 @@ async def test_it_says_what_was_decided_and_holds_no_identifier(
         for label in ("fraud", "default"):
             decided = mine[f"{label}_probability"].to_numpy()
             np.testing.assert_allclose(decided, getattr(scores, f"{label}_probability"), atol=1e-6, rtol=0)
-            np.testing.assert_array_equal(mine[label].to_numpy(), made.labels[label])
+            np.testing.assert_array_equal(mine[f"{label}_label"].to_numpy(), made.labels[label])
     assert {"APPROVE", "REVIEW", "DECLINE"} <= set(found["outcome"]) and found["challengers"].list.len().sum() == 0
     ids = [e.application_id.encode() for e in history.events if isinstance(e, Application)]
     written = b"".join(file.read_bytes() for file in folder.iterdir())
     assert not any(name in written for name in ids)
     assert sorted(file.name for file in folder.iterdir()) == ["archive.json", "decisions.parquet", "events.parquet"]
+
+
+async def test_training_from_it_is_training_from_replay(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path, consumer: Schema
+) -> None:
+    async with engine_on(redis, tenant, served, past) as (engine, _):
+        await run(engine, past.events, 5)
+        await export.write(redis, tenant, tmp_path / "archive")
+    config = TrainConfig(search_seconds=0)
+    expected = Bundle.open(train(replay(past)["consumer"], tmp_path / "replayed", config))
+    asked = ["train", "--schema", str(ROOT / "features/schemas/consumer.yaml"), "--search-seconds", "0"]
+    place = ["--archive", str(tmp_path / "archive"), "--out", str(tmp_path / "trained")]
+    done = CliRunner().invoke(app, [*asked, *place])
+    assert done.exit_code == 0, done.output
+    found = Bundle.open(tmp_path / "trained")
+    for label, model in expected.models.items():
+        assert found.models[label].trees_onnx == model.trees_onnx
+        assert found.models[label].calibration == model.calibration
+    command = found.manifest["training"]["command"]
+    assert "--archive archive --out consumer" in command and "label-delay-rows" not in command
+    for wrong in ([], [*place, "--data", str(tmp_path / "archive/events.parquet")]):
+        refused = CliRunner().invoke(app, [*asked, *(wrong or place[2:])])
+        assert refused.exit_code == 2 and "exactly one of --data and --archive" in refused.output
 
 
 def write_again(folder: Path, name: str, frame: pl.DataFrame) -> None:

@@ -98,3 +98,24 @@ def test_no_rows_no_figures() -> None:
     figures = evaluate.metrics(*case([], []))
     assert figures.pop("rows") == 0 and figures.pop("bad") == 0
     assert all(math.isnan(figure) for figure in figures.values())
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_paired_differences_are_of_rows_drawn_again(digits: int) -> None:
+    labels, one = random_case(0, digits)
+    _, other = random_case(1, digits)
+    found = evaluate.paired_differences(labels, one, other, resamples=20, seed=3)
+    random = np.random.default_rng(3)
+    for difference in found:
+        drawn = random.integers(0, 400, 400)
+        expected = roc_auc_score(labels[drawn], one[drawn]) - roc_auc_score(labels[drawn], other[drawn])
+        assert difference == pytest.approx(expected)
+    assert not evaluate.paired_differences(labels, one, one, resamples=20).any()
+
+
+def test_psi_by_hand() -> None:
+    expected = np.arange(100) / 100
+    assert evaluate.psi(expected, expected) == 0
+    actual = np.concatenate([expected[10:], np.full(10, 0.15)])  # the first tenth moves to the second
+    assert evaluate.psi(expected, actual) == pytest.approx(0.1 * math.log(2) + (1e-4 - 0.1) * math.log(1e-4 / 0.1))
+    assert evaluate.psi(np.full(9, 0.5), np.full(5, 0.5)) == 0
