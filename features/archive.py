@@ -77,7 +77,8 @@ class Archive:
         wrong = ~(sequence.is_between(1, self.sequence) & as_of.is_between(sequence - 1, self.sequence))
         wrong |= sequence.is_duplicated()
         if wrong.any():
-            raise ArchiveError(f"{self.folder / DECISIONS}: sequence {sequence.filter(wrong)[0]}: decided at no place")
+            place = f"{self.folder / DECISIONS}: sequence {sequence.filter(wrong)[0]}"
+            raise ArchiveError(f"{place}: is decided twice, or as of no place of this log")
         return found
 
     def log(self, stops: NDArray[np.int64]) -> Iterator[Events]:

@@ -31,7 +31,10 @@ INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models. probability: float64 [N] by label; learned_ms: first and last time that it trained on."""
+    """One of the two models. probability: float64 [N] by label; learned_ms: first and last time that it trained on.
+
+    None where that cannot be told: rows have no time, or scores were recorded.
+    """
 
     version: str
     probability: Mapping[str, Probability]
@@ -65,7 +68,13 @@ def on_table(
 
     _same_labels(champion, challenger)
     first = read(champion)
-    return _contest(champion, challenger, first, first if _same_schema(champion, challenger) else read(challenger))
+    second = first if _same_schema(champion, challenger) else read(challenger)
+    timed = champion.schema.table is not None and bool(champion.schema.table.time)
+    if not timed:
+        warn(
+            f"{data}: has no time: whether a bundle learned from its rows cannot be told, and figures on those flatter"
+        )
+    return _contest(champion, challenger, first, second, timed)
 
 
 def on_archive(champion: Bundle, challenger: Bundle, folder: Path, *, progress: Say = silent) -> Contest:
@@ -76,8 +85,8 @@ def on_archive(champion: Bundle, challenger: Bundle, folder: Path, *, progress: 
         raise BundleError(f"bundle {champion.version} is of schema {names[0]}, {challenger.version} of {names[1]}")
     progress(f"replay of the archive {folder.name}")
     first = archive.rows(folder, champion.schema)
-    same = _same_schema(champion, challenger)
-    return _contest(champion, challenger, first, first if same else archive.rows(folder, challenger.schema))
+    second = first if _same_schema(champion, challenger) else archive.rows(folder, challenger.schema)
+    return _contest(champion, challenger, first, second, True)
 
 
 def recorded(folder: Path) -> list[Contest]:
@@ -172,7 +181,7 @@ def _same_schema(champion: Bundle, challenger: Bundle) -> bool:
     return champion.schema.hash == challenger.schema.hash
 
 
-def _contest(champion: Bundle, challenger: Bundle, first: Rows, second: Rows) -> Contest:
+def _contest(champion: Bundle, challenger: Bundle, first: Rows, second: Rows, timed: bool) -> Contest:
     """The contest on rows that each read by its schema. Raises BundleError where they are not the same."""
     same = np.array_equal(first.event_time_ms, second.event_time_ms) and all(
         np.array_equal(known, second.labels[label]) for label, known in first.labels.items()
@@ -183,5 +192,5 @@ def _contest(champion: Bundle, challenger: Bundle, first: Rows, second: Rows) ->
     for bundle, rows in ((champion, first), (challenger, second)):
         scorer, window = Scorer(bundle), bundle.manifest["training"]
         probability = {label: probabilities(scorer, rows.snapshot, label) for label in bundle.models}
-        sides.append(Side(bundle.version, probability, (window["from_ms"], window["until_ms"])))
+        sides.append(Side(bundle.version, probability, (window["from_ms"], window["until_ms"]) if timed else None))
     return Contest(sides[0], sides[1], first.labels, first.event_time_ms)

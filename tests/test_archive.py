@@ -141,7 +141,7 @@ async def test_what_was_tampered_with_is_refused(folder: Path, consumer: Schema)
         (archive.EVENTS, events, event_changed, r"sequence \d+: \w+_amount\w+: the log gives"),
         (archive.EVENTS, events, lambda f: f.filter(~pl.col("sequence").is_between(100, 160)), "not all of the events"),
         (archive.EVENTS, events, lambda f: f.head(EVENTS - 50), f"not all of the events 1 to {EVENTS}"),
-        (archive.DECISIONS, decisions, lambda f: pl.concat([f, f.head(1)]), "sequence 1: decided at no place"),
+        (archive.DECISIONS, decisions, lambda f: pl.concat([f, f.head(1)]), "sequence 1: is decided twice"),
         (archive.DECISIONS, decisions, lambda f: f.with_columns(pl.col("time_ms") + 1), "the log gives another time"),
         (archive.DECISIONS, decisions, lambda f: f.with_columns(pl.col("features").list.head(5)), "features wanted"),
     ):  # fmt: skip
