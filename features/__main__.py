@@ -1,4 +1,4 @@
-"""`python -m features load`: write a source's profiles from Parquet into the store."""
+"""`python -m features`: load a source's profiles into the store, archive a tenant's log and decisions from it."""
 
 import asyncio
 import json
@@ -12,8 +12,10 @@ import typer
 from redis.asyncio import Redis
 from rich.progress import Progress
 
+from features import export
 from features import schema as schemas
 from features.application import InvalidFieldError, Profile, feature_entry, make_profile, subject_token
+from features.archive import ArchiveError
 from features.load import load_profiles
 from features.schema import Schema, SchemaError
 from features.specs import MISSING_CODE
@@ -41,6 +43,27 @@ def load(
     except (SchemaError, InvalidFieldError, StoreError, pl.exceptions.PolarsError, KeyError) as error:
         print(f"{data}: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+@app.command()
+def archive(
+    tenant: Annotated[str, typer.Option(help="the lender")],
+    out: Annotated[Path, typer.Option(help="new folder of the archive")],
+) -> None:
+    """Write a tenant's log and decisions into a folder; the server may go on. REDIS_URL comes from the environment."""
+    try:
+        manifest = asyncio.run(_archive(tenant, out))
+    except (ArchiveError, StoreError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"{manifest['sequence']} events and {manifest['decisions']} decisions into {out}")
+
+
+async def _archive(tenant: str, out: Path) -> dict[str, Any]:
+    if "REDIS_URL" not in os.environ:
+        raise StoreError("REDIS_URL: is not set")
+    async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
+        return await export.write(redis, tenant, out)
 
 
 async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.application import Application, Profile, Snapshot
 from features.graph import NEIGHBOR_COLUMNS, Neighborhood
-from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
+from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema, Source
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 DAY_MS = 86_400_000.0
@@ -64,25 +64,44 @@ def assemble(
             completeness = schema.column[f"{source.name}_completeness"]
             features[b, completeness] = 0
             profile = profiles[b].get(source.name)
-            age_ms = 0 if profile is None else view.time_ms[rows[b]] - profile.fetched_at_ms
-            if profile is None or age_ms < -SKEW_MS:  # what was fetched after the application is not known at it
+            if profile is None:
                 continue
-            age_days = max(age_ms, 0) / DAY_MS
-            features[b, source.columns] = profile.numbers
-            features[b, schema.column[f"{source.name}_age_days"]] = age_days
-            features[b, completeness] = np.mean(~np.isnan(profile.numbers))
-            source_state[b, s] = SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE
-    entity_state = view.entity_state[rows, : schema.slots]
-    plan = _plan(schema)
+            age_days, source_state[b, s] = freshness(source, profile.fetched_at_ms, int(view.time_ms[rows[b]]))
+            if source_state[b, s] != SOURCE_MISSING:
+                features[b, source.columns] = profile.numbers
+                features[b, schema.column[f"{source.name}_age_days"]] = age_days
+                features[b, completeness] = np.mean(~np.isnan(profile.numbers))
+    count(schema, features, view, rows)
+    for i, expression in schema.crosses:
+        features[:, i] = expression(lambda name: features[:, schema.column[name]])
+    return snapshot(schema, features.astype(np.float32), source_state, view, rows)
+
+
+def freshness(source: Source, fetched_at_ms: int, now_ms: int) -> tuple[float, int]:
+    """Age in days and state of what a source knows; what was fetched after the application is not known at it."""
+    if now_ms - fetched_at_ms < -SKEW_MS:
+        return np.nan, SOURCE_MISSING
+    age_days = max(now_ms - fetched_at_ms, 0) / DAY_MS
+    return age_days, SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE
+
+
+def count(schema: Schema, features: NDArray[np.floating], view: Neighborhood, rows: NDArray[np.int64]) -> None:
+    """Fill the velocity and graph columns of `features` [B, F] from `rows` of the view."""
+    entity_state, plan = view.entity_state[rows, : schema.slots], _plan(schema)
     features[:, plan.velocity] = entity_state[:, plan.slot, plan.stat]
     for column, slots, stat in plan.several:
         features[:, column] = np.fmax.reduce(entity_state[:, slots, stat], axis=1)
     features[:, plan.graph] = view.graph_state[rows][:, plan.graph_stat]
-    for i, expression in schema.crosses:
-        features[:, i] = expression(lambda name: features[:, schema.column[name]])
+
+
+def snapshot(
+    schema: Schema, features: NDArray[np.float32], source_state: NDArray[np.uint8], view: Neighborhood,
+    rows: NDArray[np.int64],
+) -> Snapshot:  # fmt: skip
+    """The Snapshot of finished features [B, F] and source states [B, S], with the neighbours in `rows` of the view."""
     return Snapshot(
-        features.astype(np.float32),
-        np.ascontiguousarray(entity_state),
+        features,
+        np.ascontiguousarray(view.entity_state[rows, : schema.slots]),
         np.ascontiguousarray(
             view.neighbor_state[rows, : schema.slots, :, : len(NEIGHBOR_COLUMNS) + len(schema.record)]
         ),

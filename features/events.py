@@ -17,6 +17,7 @@ from features.schema import RECORD_MAX, SLOTS_MAX, Schema
 
 EVENT_VERSION = 1
 APPLICATION, REPORT = 1, 2
+LABELS = ("fraud", "default")
 LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD, LABEL_PRESUMED_GOOD = -2, -1, 0, 1, 2
 
 EVENT = np.dtype(
@@ -63,7 +64,7 @@ def pack_report(report: Report, schema: Schema) -> bytes:
     """A report's event without the fields that the store appends. A label that the kind does not set is unchanged."""
     event = np.zeros((), dtype=EVENT)
     event["version"], event["kind"] = EVENT_VERSION, REPORT
-    for name in ("fraud", "default"):
+    for name in LABELS:
         event[name] = label_value(schema, name, report.kind)
     return event.tobytes()[:-_STORE_FIELDS]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from features.events import APPLICATION, LABEL_UNKNOWN, Events, settle
+from features.events import APPLICATION, LABEL_UNKNOWN, LABELS, Events, settle
 from features.schema import RECORD_MAX, SLOTS_MAX
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 
@@ -140,6 +140,11 @@ class EntityGraph:
                 application, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
         return view
+
+    def labels(self, sequences: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
+        """int8 [B] by label, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded before."""
+        found = self._state.label[self._state.of_sequence[sequences]]
+        return {name: found[:, which].copy() for which, name in enumerate(LABELS)}
 
     def _reserve(self, events: int) -> None:
         """Make room for so many more events, doubling what is too small."""

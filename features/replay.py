@@ -1,14 +1,14 @@
 """History becomes training rows by walking it through the code that serves: no train/serve skew by construction."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Application, Profile, Report, Snapshot
 from features.assemble import assemble
-from features.events import finish, label_value, pack_application, pack_report, settle, unpack
+from features.events import finish, pack_application, pack_report, unpack
 from features.graph import EntityGraph
 from features.schema import SLOTS_MAX, Schema
 
@@ -46,12 +46,15 @@ class Rows:
         )  # fmt: skip
 
 
+# by schema name: sequence numbers, applications and snapshot of each chunk
+_Parts = dict[str, list[tuple[Sequence[int], Sequence[Application], Snapshot]]]
+
+
 def replay(history: History, progress: Callable[[int], None] = lambda done: None) -> dict[str, Rows]:
     """Rows by schema name. A report of an application not seen before is an error, as it is on the wire (KeyError)."""
     graph = EntityGraph()
     sequence_of: dict[str, int] = {}
-    label_of: dict[str, dict[str, int]] = {}
-    parts: dict[str, list[tuple[Sequence[Application], Snapshot]]] = {}
+    parts: _Parts = {}
     for start in range(0, len(history.events), CHUNK):
         chunk = history.events[start : start + CHUNK]
         own: list[tuple[int, Application]] = []
@@ -60,19 +63,14 @@ def replay(history: History, progress: Callable[[int], None] = lambda done: None
             if isinstance(event, Application):
                 blobs.append(finish(pack_application(event), 0, sequence))
                 sequence_of[event.application_id] = sequence
-                label_of[event.application_id] = {name: -1 for name in event.schema.labels}
                 own.append((sequence, event))
             else:
                 subject = sequence_of[event.application_id]
                 schema = history_schema(history, subject)
                 blobs.append(finish(pack_report(event, schema), subject, sequence))
-                for name in schema.labels:
-                    label = label_of[event.application_id]
-                    label[name] = settle(label[name], label_value(schema, name, event.kind))
         _observe(graph, chunk, blobs, own, history.profiles, parts)
         progress(len(chunk))
-    ended_ms = history.events[-1].event_time_ms if history.events else 0
-    return {name: _rows(part, label_of, ended_ms) for name, part in parts.items()}
+    return {name: _rows(part, graph) for name, part in parts.items()}
 
 
 def history_schema(history: History, sequence: int) -> Schema:
@@ -88,7 +86,7 @@ def _observe(
     blobs: list[bytes],
     own: list[tuple[int, Application]],
     profiles: Mapping[int, Mapping[str, Profile]],
-    parts: dict[str, list[tuple[Sequence[Application], Snapshot]]],
+    parts: _Parts,
 ) -> None:
     """Observe one chunk and add the snapshots of its applications to `parts`."""
     links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
@@ -100,10 +98,10 @@ def _observe(
     for row, (_, application) in enumerate(own):
         by_schema.setdefault(application.schema.name, []).append(row)
     for name, rows in by_schema.items():
-        applications = [own[row][1] for row in rows]
+        sequences, applications = zip(*(own[row] for row in rows), strict=True)
         known = [_profiles_of(a, profiles) for a in applications]
         snapshot = assemble(applications[0].schema, applications, known, view, np.array(rows))
-        parts.setdefault(name, []).append((applications, snapshot))
+        parts.setdefault(name, []).append((sequences, applications, snapshot))
 
 
 def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, Profile]]) -> dict[str, Profile]:
@@ -116,26 +114,20 @@ def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, P
     return found
 
 
-def _rows(
-    part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[str, Mapping[str, int]], ended_ms: int
-) -> Rows:
-    applications = [a for some, _ in part for a in some]
+def _rows(part: Sequence[tuple[Sequence[int], Sequence[Application], Snapshot]], graph: EntityGraph) -> Rows:
+    applications = [a for _, some, _ in part for a in some]
     schema = applications[0].schema
-    snapshots = [snapshot for _, snapshot in part]
+    labels = graph.labels(np.array([s for some, _, _ in part for s in some], dtype=np.int64))
     return Rows(
         schema,
-        Snapshot(
-            np.concatenate([s.features for s in snapshots]),
-            np.concatenate([s.entity_state for s in snapshots]),
-            np.concatenate([s.neighbor_state for s in snapshots]),
-            np.concatenate([s.neighbor_mask for s in snapshots]),
-            np.concatenate([s.source_state for s in snapshots]),
-        ),
+        join([snapshot for _, _, snapshot in part]),
         [a.application_id for a in applications],
         np.array([a.event_time_ms for a in applications], dtype=np.int64),
-        {
-            name: np.array([label_of[a.application_id][name] for a in applications], dtype=np.int8)
-            for name in schema.labels
-        },
-        ended_ms,
+        {name: labels[name] for name in schema.labels},
+        graph.last_ms,
     )
+
+
+def join(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The rows of several snapshots of one schema, one after the other."""
+    return Snapshot(*(np.concatenate([getattr(s, f.name) for s in snapshots]) for f in fields(Snapshot)))

@@ -6,6 +6,7 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 """
 
 import hashlib
+import json
 import secrets
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,24 +70,33 @@ def _redis_errors() -> Iterator[None]:
         raise (EpochError if "EPOCH the log" in str(error) else StoreError)(str(error)) from error
 
 
+def prefix(tenant: str) -> str:
+    """What every key of a tenant begins with; the braces keep them together in a cluster."""
+    return f"{{{tenant}}}:"
+
+
 class Store:
     """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
 
     def __init__(self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema]) -> None:
         self._redis = redis
-        self._prefix = f"{{{tenant}}}:"
+        self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
+        self._schemas = {schema.hash: json.dumps(schema.document, ensure_ascii=False) for schema in schemas}
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
         self._cursor_sequence = 0
         self.epoch = ""
 
     async def prepare(self) -> None:
-        """Load the functions where the store lacks them, and exchange profile layouts."""
+        """Load the functions where the store lacks them, register schemas, and exchange profile layouts."""
         with _redis_errors():
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
+            if self._schemas:
+                schemas = cast("dict[Any, Any]", self._schemas)
+                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}schemas", mapping=schemas))
             if self._layouts.own:
                 own = cast("dict[Any, Any]", self._layouts.own)
                 await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=own))

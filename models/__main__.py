@@ -1,8 +1,8 @@
-"""Command line of the models: train a bundle from a table, score or evaluate one with it."""
+"""Command line of the models: train a bundle from a table or an archive, score, evaluate, compare two bundles."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -12,10 +12,12 @@ from rich.table import Table
 from features import schema as schemas
 from features import table
 from features.application import InvalidFieldError
+from features.archive import ArchiveError
 from features.columns import read_frame
 from features.schema import SchemaError
 from features.specs import SPLITS
-from models import residual
+from models import compare, residual
+from models.archive import train_archive
 from models.bundle import Bundle, BundleError
 from models.evaluate import metrics
 from models.export import figure_words
@@ -29,14 +31,20 @@ console = Console()
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
 DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet table of that schema")]
+SomeData = Annotated[Path | None, typer.Option("--data", exists=True, help="Parquet table of the schema")]
+SomeArchive = Annotated[
+    Path | None, typer.Option("--archive", exists=True, help="folder that `python -m features archive` wrote")
+]
+SomeBundle = Annotated[Path | None, typer.Option(exists=True, help="folder of the bundle")]
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
 
 
 @app.command("train")
 def train_command(
     schema: SchemaFile,
-    data: DataFile,
     out: Annotated[Path, typer.Option(help="folder of the bundle, replaced if it exists")],
+    data: SomeData = None,
+    archive: SomeArchive = None,
     seed: int = 0,
     split: Annotated[str, typer.Option(help="time or stratified; what the schema says unless given")] = "",
     fit_share: Annotated[float, typer.Option(help="by time, share of the rows, the earliest, to fit on")] = 0.75,
@@ -48,24 +56,30 @@ def train_command(
     keep_gnn: Annotated[bool, typer.Option("--keep-gnn", help="also where it does not raise the AUPRC")] = False,
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
-    """Train a bundle on the rows of a table, replayed in order of time."""
+    """Train a bundle on the rows of a table, replayed in order of time, or on an archive's decisions."""
+    source = _one_of(data, archive)
     loaded = schemas.load(schema)
     if split not in ("", *SPLITS):
         raise SchemaError(f"--split: must be {' or '.join(SPLITS)}")
-    if loaded.table is None:
-        raise SchemaError(f"{schema}: table: is missing, so {data} cannot be read")
-    config = TrainConfig(seed, split or loaded.table.split, fit_share, test_share, search_seconds, trees_max, keep_gnn)
+    if data is not None:
+        if loaded.table is None:
+            raise SchemaError(f"{schema}: table: is missing, so {data} cannot be read")
+        split = split or loaded.table.split
+    config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn)
     command = (  # names without folders: a bundle holds no path
-        f"python -m models train --schema {schema.name} --data {data.name} --out {loaded.name} --seed {seed} "
-        f"--split {config.split} --fit-share {fit_share} --test-share {test_share} "
-        f"--search-seconds {search_seconds} --trees-max {trees_max} {'--keep-gnn ' * keep_gnn}"
-        f"--label-delay-rows {label_delay_rows}"
+        f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
+        f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
+        f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
+        + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     with console.status("training") as status:
-        bundle = train_table(
-            loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
-            progress=status.update,
-        )  # fmt: skip
+        if data is None:
+            bundle = train_archive(loaded, source, out, config, command=command, progress=status.update)
+        else:
+            bundle = train_table(
+                loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
+                progress=status.update,
+            )  # fmt: skip
     console.print((bundle / "model_card.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
 
 
@@ -132,6 +146,87 @@ def residual_command(
     print(json.dumps(model.figures))
 
 
+@app.command("compare")
+def compare_command(
+    champion: SomeBundle = None,
+    challenger: SomeBundle = None,
+    data: SomeData = None,
+    history: Annotated[
+        Path | None, typer.Option(exists=True, help="with --data: earlier rows with labels, to warm the graph")
+    ] = None,
+    archive: SomeArchive = None,
+    recorded: Annotated[bool, typer.Option(help="with --archive: what challengers scored in service")] = False,
+    stopped_share: Annotated[float, typer.Option(min=0, max=1, help="share that both stop")] = compare.STOPPED_SHARE,
+    label_delay_rows: Delay = LABEL_DELAY_ROWS,
+) -> None:
+    """Compare two bundles on the same rows, or what was recorded of them in service; the last line is JSON."""
+    source = _one_of(data, archive)
+    if (history and data is None) or (recorded and archive is None):
+        raise typer.BadParameter("--history goes with --data, --recorded with --archive")
+    if recorded:
+        if champion or challenger:
+            raise typer.BadParameter("--recorded compares what was scored in service, without bundles")
+        contests = compare.recorded(source)
+    else:
+        if champion is None or challenger is None:
+            raise typer.BadParameter("--champion and --challenger are both needed unless --recorded")
+        first, second = Bundle.open(champion), Bundle.open(challenger)
+        with console.status("scoring") as status:
+            contests = [
+                compare.on_archive(first, second, source, progress=status.update)
+                if data is None
+                else compare.on_table(
+                    first, second, data, history, label_delay_rows=label_delay_rows, warn=_warn, progress=status.update
+                )
+            ]
+    comparisons = [compare.comparison(contest, stopped_share) for contest in contests]
+    for found in comparisons:
+        _show(found)
+    print(json.dumps({"comparisons": comparisons}, allow_nan=False))
+
+
+def _show(found: dict[str, Any]) -> None:
+    """A comparison as a person reads it."""
+    for name in ("champion", "challenger"):
+        if found[name]["rows_learned_from"]:
+            _warn(
+                f"{found[name]['rows_learned_from']} of {found['rows']} rows lie in the training window of the {name} "
+                f"{found[name]['version']}: figures on rows learned from flatter"
+            )
+    for label, figures in found["labels"].items():
+        printed = Table(
+            "figure", *(f"{name} {found[name]['version']}" for name in ("champion", "challenger")),
+            title=f"{label}, {figures['rows']} rows, {figures['known']} with a label, {figures['bad']} of them bad",
+        )  # fmt: skip
+        for name in compare.FIGURES:
+            printed.add_row(name, *(_text(figures[side][name]) for side in ("champion", "challenger")))
+        console.print(printed)
+        difference = figures["auc_difference"]
+        console.print(
+            f"AUC of the challenger less the champion's {_text(difference['challenger_less_champion'])}, 95 % interval "
+            f"{_text(difference['low'])} to {_text(difference['high'])}; PSI of the scores {_text(figures['psi'])}",
+            soft_wrap=True,
+        )
+        groups = {
+            "approved by the champion": figures["champion"]["approved"],
+            "approved by the challenger": figures["challenger"]["approved"],
+            "swap-in": figures["swap_in"], "swap-out": figures["swap_out"],
+        }  # fmt: skip
+        for name, group in groups.items():
+            console.print(f"{name}: {group['rows']}, bad rate {_text(group['bad_rate'])} of {group['known']} known")
+
+
+def _text(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:.4g}"
+
+
+def _one_of(data: Path | None, archive: Path | None) -> Path:
+    """The one that is given."""
+    if (source := data or archive) is None or (data and archive):
+        raise typer.BadParameter("exactly one of --data and --archive")
+    return source
+
+
 def _warn(message: str) -> None:
     console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
@@ -146,5 +241,5 @@ def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
 if __name__ == "__main__":
     try:
         app()
-    except (SchemaError, InvalidFieldError, BundleError, TrainingError) as error:
+    except (SchemaError, InvalidFieldError, ArchiveError, BundleError, TrainingError) as error:
         raise SystemExit(str(error)) from None

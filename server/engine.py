@@ -14,19 +14,20 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from features import evidence
 from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
 from features.events import finish, pack_application, unpack
+from features.evidence import Facts
 from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
 from models.scorer import Scores
 from policy.decide import Decision
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import evidence, wire
+from server import wire
 from server.batcher import Reply
 from server.errors import ConflictError, NotFoundError, UnavailableError
-from server.evidence import Facts
 from server.products import Product
 
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
@@ -59,6 +60,8 @@ class Engine:
                     self.ready = True
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
+            if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11
+                raise asyncio.CancelledError
             await asyncio.sleep(TAIL_SECONDS)
 
     async def decide(self, take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
@@ -203,7 +206,8 @@ class Engine:
             reply = wire.decision_reply(product, decisions[row], reasons[row], scores, row, position)
             facts = Facts(
                 product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
-                time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()},
+                time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()}, decisions[row].outcome.name,
+                evidence.known(scores.fraud_probability[row]), evidence.known(scores.default_probability[row]),
             )  # fmt: skip
             out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")

@@ -12,13 +12,14 @@ from redis.asyncio import Redis
 
 from bench import history, world
 from bench.serving import SECRET
+from features import evidence
 from features.application import Application, Report
 from features.load import load_profiles
 from features.replay import History, replay
 from features.store import Store
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import evidence, products, wire
+from server import products, wire
 from server.batcher import Reply
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
@@ -238,3 +239,24 @@ async def test_unknown_application(redis: Redis, tenant: str, served: dict[str, 
             await engine.decision("nobody")
         with pytest.raises(NotFoundError):
             await engine.report(Report("o", "nobody", "repaid"))
+
+
+async def test_a_follower_ends_though_its_cancellation_was_swallowed(
+    redis: Redis, tenant: str, served: dict[str, Product]
+) -> None:
+    """Python 3.11's wait_for, inside the client of Redis, may swallow one: shutdown would wait for ever."""
+    reading = asyncio.Event()
+
+    class Swallowing(Store):
+        async def position(self) -> int:
+            reading.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+            return await super().position()
+
+    engine = Engine(tenant, Swallowing(redis, tenant, TOKENIZER, []), served)
+    follower = asyncio.create_task(engine.follow())
+    await asyncio.wait_for(reading.wait(), 5)
+    follower.cancel()
+    done, _ = await asyncio.wait({follower}, timeout=2)
+    assert done and follower.cancelled()

@@ -8,10 +8,10 @@ from typing import cast
 import redis as sync_redis
 
 from bench.serving import SECRET, client, server_process
+from features import evidence
 from features import schema as schemas
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import evidence
 from tests.conftest import ROOT
 from tests.requests import loan_request
 

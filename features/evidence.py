@@ -5,6 +5,7 @@ Profiles live outside the log, so the feature row that was scored is kept whole;
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Facts:
-    """Versions (hashes), place in the log, the time that gaps were counted from and fetch times of profiles, ms."""
+    """Versions (hashes), place in the log, the time that gaps were counted from and fetch times of profiles, ms.
+
+    What was decided stands here too, for readers that know no wire; evidence of before has neither outcome nor
+    probabilities. outcome: name of a policy.decide.Outcome.
+    """
 
     bundle: str
     policy: str
@@ -25,6 +30,14 @@ class Facts:
     as_of: int
     time_ms: int
     profiles: Mapping[str, int]
+    outcome: str | None = None
+    fraud_probability: float | None = None
+    default_probability: float | None = None
+
+
+def known(probability: float) -> float | None:
+    """A probability as Facts keep it: None where there is no model of it, since JSON has no NaN."""
+    return None if math.isnan(probability) else float(probability)
 
 
 def pack(facts: Facts, features: NDArray[np.float32]) -> bytes:

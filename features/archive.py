@@ -1,0 +1,258 @@
+"""An archive: a tenant's log and decisions in a folder, checked as it is read; its rows train without any table (R14).
+
+events.parquet holds the packed log, decisions.parquet the evidence of every decision in it, archive.json what they
+are: epoch, last sequence number, schemas by hash, SHA-256 of the files. features.export writes it. Rows walk the log
+through the code that serves and must meet the velocity and graph features that the evidence kept (R23); the rest of a
+row is the evidence's own, since profiles live outside the log.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from features.application import Snapshot
+from features.assemble import count, freshness, snapshot
+from features.events import APPLICATION, EventFormatError, Events, unpack
+from features.graph import EntityGraph, Neighborhood
+from features.replay import CHUNK, Rows, join
+from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
+
+FORMAT = 1
+MANIFEST, EVENTS, DECISIONS = "archive.json", "events.parquet", "decisions.parquet"
+EVENT_COLUMNS: dict[str, Any] = {"sequence": pl.Int64, "time_ms": pl.Int64, "event": pl.Binary}
+DECISION_COLUMNS: dict[str, Any] = {
+    "sequence": pl.Int64, "as_of": pl.Int64, "time_ms": pl.Int64, "product": pl.String,
+    "schema": pl.String, "bundle": pl.String, "policy": pl.String,
+    "profiles": pl.List(pl.Struct({"source": pl.String, "fetched_at_ms": pl.Int64})), "features": pl.List(pl.Float32),
+    "outcome": pl.String, "fraud_probability": pl.Float64, "default_probability": pl.Float64,
+    "challengers": pl.List(pl.Struct({"version": pl.String, "fraud": pl.Float64, "default": pl.Float64})),
+}  # fmt: skip
+
+
+class ArchiveError(ValueError):
+    """A log that cannot be archived or an archive that cannot be used; the message names the place and the reason."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive whose files are those of its manifest.
+
+    sequence: number of the last event; schemas: documents by hash.
+    """
+
+    folder: Path
+    sequence: int
+    schemas: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Archive":
+        """The archive in a folder. Raises ArchiveError if a file is missing or changed."""
+        at = folder / MANIFEST
+        try:
+            manifest = json.loads(at.read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                raise ArchiveError(f"{at}: format {manifest['format']!r}, {FORMAT} is read here")
+            for name in (EVENTS, DECISIONS):
+                if digest(folder / name) != manifest["files"][name]:
+                    raise ArchiveError(f"{folder / name}: differs from the manifest's sha256")
+            return cls(folder, int(manifest["sequence"]), dict(manifest["schemas"]))
+        except ArchiveError:
+            raise
+        except OSError as error:
+            raise ArchiveError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArchiveError(f"{at}: is no manifest: {error!r}") from None
+
+    def decisions(self) -> pl.DataFrame:
+        """Every decision by the number of its application: DECISION_COLUMNS."""
+        found = pl.read_parquet(self.folder / DECISIONS).sort("sequence")
+        sequence, as_of = found["sequence"], found["as_of"]
+        wrong = ~(sequence.is_between(1, self.sequence) & as_of.is_between(sequence - 1, self.sequence))
+        wrong |= sequence.is_duplicated()
+        if wrong.any():
+            place = f"{self.folder / DECISIONS}: sequence {sequence.filter(wrong)[0]}"
+            raise ArchiveError(f"{place}: is decided twice, or as of no place of this log")
+        return found
+
+    def log(self, stops: NDArray[np.int64]) -> Iterator[Events]:
+        """The events in order, in stretches of at most CHUNK that end at every number of `stops`, and at the last."""
+        every, start = pl.scan_parquet(self.folder / EVENTS), 0
+        for end in np.unique([*range(CHUNK, self.sequence, CHUNK), *stops.tolist(), self.sequence]).tolist():
+            page = every.slice(start, end - start).collect()
+            try:
+                events = unpack(page["event"].to_list(), page["time_ms"].to_list())
+            except EventFormatError as error:
+                raise ArchiveError(f"{self.folder / EVENTS}: after event {start}: {error}") from None
+            if not np.array_equal(events.fields["sequence"], np.arange(start + 1, end + 1)):
+                raise ArchiveError(f"{self.folder / EVENTS}: not all of the events {start + 1} to {end}")
+            yield events
+            start = end
+
+    def version(self, name: str, schema: Schema) -> Schema | None:
+        """The schema of hash `name` if it is `schema` or an older one that reads as it by name; None if it is another.
+
+        Raises ArchiveError where it is not known, or something of the same name meant something else.
+        """
+        if name == schema.hash:
+            return schema
+        if name not in self.schemas:
+            raise ArchiveError(f"{self.folder / MANIFEST}: does not hold the schema {name} of decisions in it")
+        if self.schemas[name].get("name") != schema.name:
+            return None
+        place = f"{self.folder / MANIFEST}: schema {name}"
+        try:
+            older = Schema(self.schemas[name], place)
+        except SchemaError as error:
+            raise ArchiveError(str(error)) from None
+        if older.hash != name:
+            raise ArchiveError(f"{place}: is not that of its hash, or counts other statistics than this version")
+        if _slots(older) != _slots(schema):
+            raise ArchiveError(f"{place}: has other entities or another record than {schema.name} {schema.hash}")
+        for was in older.features:
+            if was.name in schema.column and not _same_meaning(was, schema.features[schema.column[was.name]]):
+                raise ArchiveError(f"{place}: feature {was.name} means something else in {schema.hash}")
+        return older
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def rows(folder: Path, schema: Schema) -> Rows:
+    """Training rows of a schema's decisions in log order; their ids are sequence numbers, labels those of the end.
+
+    Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made.
+    Retries after a crash are looked at from their `as_of` with their own marks masked, as they were decided. Raises
+    ArchiveError, with sequence number and feature where the log does not give what the evidence kept.
+    """
+    archive = Archive.open(folder)
+    kept = _kept(archive, schema)
+    links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
+    links[:, : schema.slots] = schema.link_slots
+    graph, retried = EntityGraph(), kept.as_of >= kept.sequence
+    snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
+    for events in archive.log(kept.as_of[retried]):
+        first, end = graph.sequence + 1, graph.sequence + len(events)
+        inside = np.arange(*np.searchsorted(kept.sequence, (first, end + 1)))
+        other = events.fields["kind"][kept.sequence[inside] - first] != APPLICATION
+        if other.any():
+            raise ArchiveError(f"{folder}: sequence {kept.sequence[inside][other][0]}: is no application")
+        times[inside] = events.time_ms[kept.sequence[inside] - first]
+        own, again = inside[~retried[inside]], np.flatnonzero(retried & (kept.as_of == end))
+        view = graph.observe(events, kept.sequence[own], links[own])
+        for at, seen in ((own, view), (again, graph.review(kept.sequence[again], links[again]))):
+            if len(at):
+                snapshots.append(_snapshot(folder, schema, kept, at, seen))
+                order.append(at)
+    labels = graph.labels(kept.sequence)
+    joined = join(snapshots)
+    return Rows(
+        schema,
+        joined.take(np.argsort(np.concatenate(order))) if retried.any() else joined,
+        [str(number) for number in kept.sequence],
+        times,
+        {name: labels[name] for name in schema.labels},
+        graph.last_ms,
+    )
+
+
+def recorded(folder: Path) -> pl.DataFrame:
+    """Every decision without its row; `fraud_label` and `default_label`, int8, are the labels known at the end."""
+    archive, graph = Archive.open(folder), EntityGraph()
+    found = archive.decisions().drop("features")
+    nothing = np.empty(0, dtype=np.int64)
+    for events in archive.log(nothing):
+        graph.observe(events, nothing, np.empty((0, SLOTS_MAX), dtype=np.bool_))
+    labels = graph.labels(found["sequence"].to_numpy())
+    return found.with_columns(**{f"{name}_label": pl.Series(known) for name, known in labels.items()})
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the evidence of N decisions kept, by sequence number.
+
+    sequence, as_of, time_ms: int64 [N]; features: float32 [N, F] in the columns of the schema asked for, NaN where
+    the decision's own had none; counted: bool [N, F], the features that the log must give again; source_state: uint8
+    [N, S].
+    """
+
+    sequence: NDArray[np.int64]
+    as_of: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
+    features: NDArray[np.float32]
+    counted: NDArray[np.bool_]
+    source_state: NDArray[np.uint8]
+
+
+def _kept(archive: Archive, schema: Schema) -> _Kept:
+    every = archive.decisions()
+    versions = {name: archive.version(name, schema) for name in every["schema"].unique().sort()}
+    mine = every.filter(pl.col("schema").is_in([name for name, version in versions.items() if version is not None]))
+    if not len(mine):
+        raise ArchiveError(f"{archive.folder}: holds no decision of schema {schema.name}")
+    features = np.full((len(mine), len(schema.features)), np.nan, dtype=np.float32)
+    counted = np.zeros(features.shape, dtype=np.bool_)
+    for name, version in versions.items():
+        if version is None:
+            continue
+        of_it = (mine["schema"] == name).to_numpy()
+        shared = [n for n in schema.feature_names if n in version.column]
+        columns = np.array([schema.column[n] for n in shared])
+        place = np.ix_(np.flatnonzero(of_it), columns)
+        try:
+            stored = mine["features"].filter(of_it).list.to_array(len(version.features)).to_numpy()
+        except pl.exceptions.ComputeError:
+            wanted = len(version.features)
+            raise ArchiveError(
+                f"{archive.folder / DECISIONS}: schema {name}: rows of {wanted} features wanted"
+            ) from None
+        features[place] = stored[:, [version.column[n] for n in shared]]
+        counted[place] = [schema.features[i].origin in ("velocity", "graph") for i in columns]
+    sequence, as_of, time_ms = (mine[name].to_numpy() for name in ("sequence", "as_of", "time_ms"))
+    return _Kept(sequence, as_of, time_ms, features, counted, _source_state(schema, mine))
+
+
+def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:
+    state = np.full((len(decisions), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
+    place = {name: i for i, name in enumerate(schema.sources)}
+    for row, (profiles, now_ms) in enumerate(decisions.select("profiles", "time_ms").iter_rows()):
+        for profile in profiles:
+            if (source := profile["source"]) in place:
+                state[row, place[source]] = freshness(schema.sources[source], profile["fetched_at_ms"], now_ms)[1]
+    return state
+
+
+def _snapshot(folder: Path, schema: Schema, kept: _Kept, at: NDArray[np.int64], view: Neighborhood) -> Snapshot:
+    """The rows `at` of what was kept, with what the log says of them. Raises ArchiveError where the two differ."""
+    every, features, stored = np.arange(len(at)), kept.features[at], kept.features[at]
+    count(schema, features, view, every)
+    differs = kept.counted[at] & (features != stored) & ~(np.isnan(features) & np.isnan(stored))
+    if differs.any():
+        row, column = np.argwhere(differs)[0]
+        raise ArchiveError(
+            f"{folder}: sequence {kept.sequence[at[row]]}: {schema.feature_names[column]}: the log gives "
+            f"{features[row, column]}, the evidence says {stored[row, column]}"
+        )
+    if (wrong := view.time_ms != kept.time_ms[at]).any():
+        raise ArchiveError(f"{folder}: sequence {kept.sequence[at][wrong][0]}: the log gives another time")
+    return snapshot(schema, features, kept.source_state[at], view, every)
+
+
+def _slots(schema: Schema) -> list[tuple[object, ...]]:
+    """What the packed events mean by their places."""
+    return [(e.name, e.first_slot, e.slots, e.link, e.of) for e in schema.entities.values()] + [tuple(schema.record)]
+
+
+def _same_meaning(was: Feature, now: Feature) -> bool:
+    """Whether a number of one is a number of the other; new categories may only come last."""
+    same = ("origin", "unit", "source", "category", "missing", "cross", "entity", "stat")
+    return all(getattr(was, n) == getattr(now, n) for n in same) and now.values[: len(was.values)] == was.values

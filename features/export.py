@@ -1,0 +1,144 @@
+"""Writes a tenant's archive from its store, which may be serving (features.archive says what is in it; R14, R23).
+
+One consistent cut: all that an archived decision saw is in the archived log. Pages of the store bound the memory; the
+folder appears whole or not at all. The store holds tokens only, and so does the archive (R21). What was decided is read
+from evidence.Facts, since the stored reply is the wire's.
+"""
+
+import json
+import struct
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from features import evidence
+from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
+from features.events import EventFormatError, unpack
+from features.store import PAGE, StoreError, prefix
+
+ROWS_ASKED = 256  # applications asked for in one round trip: a live server waits for no more
+_PROBABILITIES = struct.Struct("<dd")  # of a challenger: fraud, default
+
+
+async def write(redis: Redis, tenant: str, out: Path) -> dict[str, Any]:
+    """Write a tenant's archive into the new folder `out`; its manifest. Raises ArchiveError, StoreError."""
+    if out.exists():
+        raise ArchiveError(f"{out}: exists")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        try:
+            manifest = await _fill(redis, tenant, new)
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        new.rename(out)
+    return manifest
+
+
+async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
+    """Decisions up to the last one of now first, then the log: it holds at least what these saw."""
+    keys = prefix(tenant)
+    newest: Any = await redis.xrevrange(f"{keys}decisions", count=1)
+    epoch, last = await _position(redis, keys)
+    if not epoch:
+        raise ArchiveError(f"tenant {tenant} has no log")
+    await _sink(folder / EVENTS, EVENT_COLUMNS, _events(redis, f"{keys}log", last))
+    until = newest[0][0] if newest else b"0-0"
+    decisions = await _sink(folder / DECISIONS, DECISION_COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
+    if (await _position(redis, keys))[0] != epoch:
+        raise ArchiveError("the log was started anew meanwhile; archive it again")
+    documents: Any = await redis.hgetall(f"{keys}schemas")
+    manifest = {
+        "format": FORMAT, "tenant": tenant, "epoch": epoch, "sequence": last, "decisions": decisions,
+        "schemas": {name.decode(): json.loads(text) for name, text in sorted(documents.items())},
+        "files": {name: digest(folder / name) for name in (EVENTS, DECISIONS)},
+    }  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+async def _position(redis: Redis, keys: str) -> tuple[str, int]:
+    """Epoch and last sequence number of the log; an empty epoch where there is none."""
+    found: Any = await redis.hmget(f"{keys}meta", ["epoch", "sequence"])
+    epoch, sequence = found
+    return (epoch or b"").decode(), int(sequence or 0)
+
+
+async def _sink(file: Path, columns: Mapping[str, Any], frames: AsyncIterator[pl.DataFrame]) -> int:
+    """Join frames in one Parquet file, of which no more than a frame is in memory; how many rows there are."""
+    with tempfile.TemporaryDirectory(dir=file.parent.parent) as pages:
+        parts, rows = [Path(pages) / "0"], 0
+        pl.DataFrame(schema=columns).write_parquet(parts[0])
+        async for frame in frames:
+            parts.append(Path(pages) / str(len(parts)))
+            frame.write_parquet(parts[-1])
+            rows += len(frame)
+        pl.scan_parquet(parts).sink_parquet(file, row_group_size=PAGE)
+    return rows
+
+
+async def _events(redis: Redis, key: str, last: int) -> AsyncIterator[pl.DataFrame]:
+    """Pages of the log up to the event numbered `last`, without a gap."""
+    cursor, read = "-", 0
+    while read < last:
+        page: Any = await redis.xrange(key, cursor, "+", min(PAGE, last - read))
+        times = [int(entry_id.split(b"-")[0]) for entry_id, _ in page]
+        blobs = [fields[b"e"] for _, fields in page]
+        try:
+            found = unpack(blobs, times).fields["sequence"]
+        except EventFormatError as error:
+            raise ArchiveError(f"after event {read}: {error}") from None
+        if not len(found) or not np.array_equal(found, np.arange(read + 1, read + 1 + len(found))):
+            raise ArchiveError(f"the log has no event {read + 1}, or lost events meanwhile; archive it again")
+        cursor, read = f"({page[-1][0].decode()}", int(found[-1])
+        yield pl.DataFrame({"sequence": found, "time_ms": times, "event": blobs}, schema=EVENT_COLUMNS)
+
+
+async def _decisions(redis: Redis, key: str, until: bytes, epoch: str) -> AsyncIterator[pl.DataFrame]:
+    """Pages of the decisions up to the entry `until` of their stream."""
+    cursor = "-"
+    while True:
+        page: Any = await redis.xrange(key, cursor, until.decode(), PAGE)
+        if not page:
+            return
+        names = [fields[b"k"] for _, fields in page]
+        rows = []
+        for start in range(0, len(names), ROWS_ASKED):
+            asked, pipeline = names[start : start + ROWS_ASKED], redis.pipeline(transaction=False)
+            for name in asked:
+                pipeline.hgetall(name)
+            rows += [_decision(*found, epoch) for found in zip(asked, await pipeline.execute(), strict=True)]
+        cursor = f"({page[-1][0].decode()}"
+        yield pl.DataFrame(rows, schema=DECISION_COLUMNS)
+
+
+def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[str, Any]:
+    """The row of one application's hash."""
+    if b"e" not in fields:
+        raise ArchiveError(f"{name.decode()}: its decision has no evidence")
+    try:
+        facts, features = evidence.unpack(fields[b"e"])
+    except (struct.error, TypeError, ValueError) as error:
+        raise ArchiveError(f"{name.decode()}: its evidence cannot be read: {error}") from None
+    if facts.epoch != epoch:
+        raise ArchiveError(f"{name.decode()}: was decided on the log of epoch {facts.epoch}, this is {epoch}")
+    challengers = []
+    for field, packed in fields.items():
+        if field.startswith(b"c:"):
+            if len(packed) != _PROBABILITIES.size:
+                raise ArchiveError(f"{name.decode()}: {field.decode()}: {len(packed)} bytes are no two probabilities")
+            fraud, default = map(evidence.known, _PROBABILITIES.unpack(packed))
+            challengers.append({"version": field[2:].decode(), "fraud": fraud, "default": default})
+    known = asdict(facts)
+    return {column: known.get(column) for column in DECISION_COLUMNS} | {
+        "product": fields[b"p"].decode(), "features": features, "challengers": challengers,
+        "profiles": [{"source": s, "fetched_at_ms": ms} for s, ms in facts.profiles.items()],
+    }  # fmt: skip

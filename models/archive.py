@@ -1,0 +1,20 @@
+"""From the service's own archive to a bundle: its decisions and their outcomes train, without any table (R14)."""
+
+from pathlib import Path
+
+from features import archive
+from features.schema import Schema
+from models.recipe import TrainConfig
+from models.train import Say, silent, train
+
+
+def train_archive(
+    schema: Schema, folder: Path, out: Path, config: TrainConfig, *, command: str = "", progress: Say = silent
+) -> Path:
+    """A bundle in the folder `out`, trained on the archived decisions of a schema.
+
+    Codes of open categories have no text in an archive: they are told apart by how often they go bad alone. Raises
+    ArchiveError, TrainingError.
+    """
+    progress(f"replay of the archive {folder.name}")
+    return train(archive.rows(folder, schema), out, config, command=command, progress=progress)
