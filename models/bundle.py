@@ -17,7 +17,7 @@ from features.schema import Schema
 from models.calibrate import Calibration
 from models.conformal import QUANTILES, Conformal
 from models.encode import Encoding
-from models.reasons import Forest
+from models.shap import Forest
 
 MANIFEST = "manifest.json"
 FORMAT = 1

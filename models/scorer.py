@@ -15,7 +15,8 @@ from features.application import Reason, Snapshot
 from features.schema import Schema
 from models.bundle import Bundle, LabelModel, ResidualModel
 from models.conformal import QUANTILES
-from models.reasons import Explainer, feature_reasons, graph_reason
+from models.reasons import feature_reasons, graph_reason
+from models.shap import Explainer
 
 LABELS = ("fraud", "default")
 PART = 1024

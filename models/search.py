@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 from models import trees
 from models.encode import KINDS, Categories, Encoding
 from models.evaluate import auc
-from models.reasons import Forest
+from models.shap import Forest
 from models.trees import TreesConfig
 
 Ints = NDArray[np.int64]

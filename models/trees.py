@@ -15,7 +15,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from features.schema import Schema
-from models.reasons import Forest
+from models.shap import Forest
 
 Floats = NDArray[np.float32]
 QUANTILE_SMOOTHING = 0.003  # of the numbers' unit, below which an error counts by its square

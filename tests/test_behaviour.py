@@ -8,8 +8,8 @@ from models import behaviour, trees
 from models.bundle import Bundle, LabelModel
 from models.calibrate import IDENTITY
 from models.encode import Encoding
-from models.reasons import Forest
 from models.scorer import LabelScorer
+from models.shap import Forest
 from tests.snapshots import random_snapshot, trained_bundle
 
 

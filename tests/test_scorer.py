@@ -11,8 +11,8 @@ import pytest
 from features.application import Snapshot
 from features.schema import Schema
 from models.bundle import Bundle
-from models.reasons import Explainer
 from models.scorer import Scorer
+from models.shap import Explainer
 from tests.snapshots import random_rows, random_snapshot, trained_bundle
 
 ROWS = 200

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from features.schema import Schema
 from models import trees
-from models.reasons import Explainer
+from models.shap import Explainer
 from tests.snapshots import random_rows
 
 Trained = tuple[xgboost.Booster, NDArray[np.float32], NDArray[np.int8]]
