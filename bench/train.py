@@ -1,13 +1,17 @@
-"""Reproduces the demo bundles that are committed: the world of one seed, replayed, trained, one bundle a schema."""
+"""Reproduces the registry of the demo that is committed: the world of one seed, replayed, one champion a schema."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from rich.progress import Progress
 
 from bench import history, world
 from bench.serving import SECRET
-from features.replay import replay
+from features.replay import Rows, replay
 from features.tokens import Tokenizer
+from models import registry
+from models.bundle import BundleError
 from models.train import TrainConfig, train
 
 TRAIN_SEED = 1
@@ -16,7 +20,13 @@ TREES_MAX = 300  # of a label: the bundles are committed, and a decision waits f
 
 
 def run(out: Path) -> list[Path]:
-    """Train both bundles into `out`; their folders."""
+    """Train both bundles and make them the only ones of the registry `out`; their folders.
+
+    Raises BundleError where something else stands in their place.
+    """
+    for place in (out / schema for schema in history.SCHEMAS):
+        if place.exists() and not (place / registry.ROLES).is_file():
+            raise BundleError(f"{place}: exists and is no folder of a registry")
     of_product = history.schemas_by_product()
     made = world.build(TRAIN_SEED, TRAIN_APPLICATIONS)
     tokenizer = Tokenizer(SECRET.encode())
@@ -31,4 +41,14 @@ def run(out: Path) -> list[Path]:
     config = TrainConfig(
         search_seconds=0, trees_max=TREES_MAX
     )  # a search bounded by time would not give the same bundle everywhere
-    return [train(rows[schema], out / schema, config, command="make train") for schema in history.SCHEMAS]
+    return [_replace(out, rows[schema], config) for schema in history.SCHEMAS]
+
+
+def _replace(out: Path, rows: Rows, config: TrainConfig) -> Path:
+    place = out / rows.schema.name
+    with tempfile.TemporaryDirectory(prefix="miaopi-") as folder:
+        bundle = train(rows, Path(folder) / rows.schema.name, config, command="make train")
+        if place.exists():
+            shutil.rmtree(place)
+        version, _ = registry.promote(out, bundle, rows.schema)
+    return place / version

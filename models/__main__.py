@@ -1,5 +1,9 @@
-"""Command line of the models: train a bundle from a table, score or evaluate one with it."""
+"""Command line of the models: train a bundle from a table, score or evaluate one with it, give it a role.
 
+What trains is imported by the commands that train: roles change where nothing but the service is installed.
+"""
+
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +17,20 @@ from features import table
 from features.application import InvalidFieldError
 from features.schema import SchemaError
 from features.specs import SPLITS
-from models.bundle import Bundle, BundleError
-from models.evaluate import metrics
+from models import registry as registries
+from models.bundle import MANIFEST, Bundle, BundleError
 from models.scorer import LABELS, Scorer
 from models.tables import LABEL_DELAY_ROWS, probabilities, replayed, score_table, train_table
-from models.train import TrainConfig, TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
 DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet table of that schema")]
+RegistryFolder = Annotated[Path, typer.Option("--registry", help="folder that MIAOPI_BUNDLES names")]
+SchemasFolder = Annotated[Path, typer.Option("--schemas", exists=True, help="folder that MIAOPI_SCHEMAS names")]
+SchemaName = Annotated[str, typer.Option("--schema", help="name of the schema")]
+SCHEMAS = Path("features/schemas")
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
 
 
@@ -40,6 +47,8 @@ def train_command(
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time."""
+    from models.train import TrainConfig, TrainingError
+
     loaded = schemas.load(schema)
     if split not in ("", *SPLITS):
         raise SchemaError(f"--split: must be {' or '.join(SPLITS)}")
@@ -52,11 +61,14 @@ def train_command(
         f"--trees-max {trees_max} "
         f"--label-delay-rows {label_delay_rows}"
     )
-    with console.status("training") as status:
-        bundle = train_table(
-            loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
-            progress=status.update,
-        )  # fmt: skip
+    try:
+        with console.status("training") as status:
+            bundle = train_table(
+                loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
+                progress=status.update,
+            )  # fmt: skip
+    except TrainingError as error:
+        raise SystemExit(str(error)) from None
     console.print((bundle / "model_card.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
 
 
@@ -90,6 +102,8 @@ def evaluate(
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
     """Score a table with a bundle and print its figures of rows learned from, that only calibrated, and later."""
+    from models.evaluate import metrics
+
     loaded = Bundle.load(bundle, schemas.load(schema))
     rows = replayed(loaded.schema, table.read(loaded.schema, data, warn=_warn), label_delay_rows, settled=True)
     scorer = Scorer(loaded)
@@ -107,6 +121,72 @@ def evaluate(
         console.print(_figures(f"{label}, bundle {loaded.version}", figures))
 
 
+@app.command()
+def promote(
+    bundle: Annotated[Path, typer.Option(exists=True, help="folder of the bundle")],
+    registry: RegistryFolder,
+    challenger: Annotated[bool, typer.Option("--challenger", help="score it beside the champion only")] = False,
+    schema_folder: SchemasFolder = SCHEMAS,
+) -> None:
+    """Make a bundle the champion of its schema, which running servers take over; or a challenger."""
+    schema = registries.served_schema(schema_folder, Bundle.open(bundle).schema.name)
+    if challenger:
+        version, _ = registries.challenge(registry, bundle, schema)
+        _say(f"{schema.name}: {version} is a challenger")
+    else:
+        version, before = registries.promote(registry, bundle, schema)
+        _say(f"{schema.name}: {version} is the champion, before: {before.champion if before else 'none'}")
+
+
+@app.command()
+def retire(
+    registry: RegistryFolder, schema: SchemaName, version: Annotated[str, typer.Option(help="the challenger's version")]
+) -> None:
+    """Score a challenger no longer. Its bundle stays."""
+    registries.retire(registry, schema, version)
+    _say(f"{schema}: {version} is no challenger any more")
+
+
+@app.command()
+def rollback(registry: RegistryFolder, schema: SchemaName, schema_folder: SchemasFolder = SCHEMAS) -> None:
+    """Make the champion before the present one champion again."""
+    roles = registries.rollback(registry, registries.served_schema(schema_folder, schema))
+    _say(f"{schema}: {roles.champion} is the champion again")
+
+
+@app.command("list")
+def list_command(registry: RegistryFolder) -> None:
+    """Every version with its role, the window of time it was trained on and its figures."""
+    printed = Table("schema", "version", "role", "trained", "figures of its calibration")
+    for file in sorted(registry.glob(f"*/{registries.ROLES}")):
+        roles = registries.read(file.parent)
+        for folder in sorted(found.parent for found in file.parent.glob(f"[!.]*/{MANIFEST}")):
+            manifest = Bundle.open(folder).manifest
+            days = [_day(manifest["training"][end]) for end in ("from_ms", "until_ms")]
+            figures = [f"{label}: {_short(spec['metrics']['bundle'])}" for label, spec in manifest["labels"].items()]
+            role = _role(roles, folder.name)
+            printed.add_row(file.parent.name, folder.name, role, " to ".join(days), "\n".join(figures))
+    console.print(printed)
+
+
+def _short(figures: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {figures[name] or float('nan'):.3f}" for name in ("auc", "auprc", "ks", "ece"))
+
+
+def _role(roles: registries.Roles, version: str) -> str:
+    if version == roles.champion:
+        return "champion"
+    return "challenger" if version in roles.challengers else "previous" if version in roles.previous else ""
+
+
+def _day(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}"
+
+
+def _say(message: str) -> None:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 def _warn(message: str) -> None:
     console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
@@ -121,5 +201,5 @@ def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
 if __name__ == "__main__":
     try:
         app()
-    except (SchemaError, InvalidFieldError, BundleError, TrainingError) as error:
+    except (SchemaError, InvalidFieldError, BundleError) as error:
         raise SystemExit(str(error)) from None

@@ -16,10 +16,11 @@ from typing import Any
 from features.schema import Schema
 from models.calibrate import Calibration
 from models.encode import Encoding
+from models.probe import PROBE_ROWS
 from models.reasons import Forest
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 SCHEMA = "schema.json"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
 
@@ -101,6 +102,8 @@ def _label_model(
 ) -> LabelModel:
     columns = [schema.feature_names[i] for i in schema.columns(label)]
     _check(spec["columns"] == columns, path / MANIFEST, f"{label}: columns are not those of the schema")
+    known = len(spec["probe"]) == PROBE_ROWS and all(isinstance(p, float) and 0 <= p <= 1 for p in spec["probe"])
+    _check(known, path / MANIFEST, f"{label}: the probe needs {PROBE_ROWS} probabilities")
     names, found = spec["files"], spec["calibration"]
     calibration = Calibration(found["intercept"], tuple(found["weights"]), found.get("gnn_mean"))
     inputs = 1 + ("gnn" in names)

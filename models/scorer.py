@@ -1,5 +1,7 @@
 """Serving side of a bundle: probabilities and contributions of a batch. Loads neither torch nor a training library.
 
+A Scorer is made only where the bundle's probe comes out as it did when the bundle was written (see probe.py).
+
 Invariant: a row's answer does not depend, in any bit, on the batch it came in. The graph network is built for that
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
@@ -9,12 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from features.application import Reason, Snapshot
-from models.bundle import Bundle, LabelModel
+from features.schema import Schema
+from models.bundle import Bundle, BundleError, LabelModel
+from models.probe import TOLERANCE, furthest, probe
 from models.reasons import Explainer, feature_reasons, graph_reason
 
 LABELS = ("fraud", "default")
+PROBE_DIGITS = 7
+UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
+    onnx_errors.EPFail, onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph,
+    onnx_errors.InvalidProtobuf, onnx_errors.NotImplemented, onnx_errors.RuntimeException, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,13 +36,22 @@ class Scores:
 
 
 class Scorer:
-    """Scores and explains snapshots of the bundle's schema. Safe to share between threads."""
+    """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
+
+    Raises BundleError naming the label whose models this runtime cannot run or whose probe it scores otherwise.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._schema = bundle.schema
-        self._models = {
-            label: _LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
-        }
+        self._models = {}
+        for label, model in bundle.models.items():
+            try:
+                self._models[label], found = _probed(bundle.schema, label, model)
+            except UNFIT as error:
+                raise BundleError(f"bundle {bundle.version}: {label}: cannot be scored here: {error}") from error
+            apart = furthest(found, bundle.manifest["labels"][label]["probe"])
+            if apart > TOLERANCE:
+                raise BundleError(f"bundle {bundle.version}: {label}: the probe differs by {apart:.2g} here")
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
@@ -61,6 +80,17 @@ class Scorer:
                 some.append(graph_reason(self._schema, float(graph), row, label))
             found.append(sorted(some, key=lambda r: -r.contribution)[:top])
         return found
+
+
+def probe_scores(schema: Schema, label: str, model: LabelModel) -> list[float]:
+    """Probabilities of the probe, for the manifest."""
+    _, found = _probed(schema, label, model)
+    return [round(float(p), PROBE_DIGITS) for p in found]
+
+
+def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["_LabelScorer", NDArray[np.float64]]:
+    scorer = _LabelScorer(model, schema.columns(label))
+    return scorer, scorer.score(probe(schema))
 
 
 class _LabelScorer:

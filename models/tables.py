@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,9 @@ from features.table import TableRow
 from features.tokens import Tokenizer
 from models.bundle import Bundle, BundleError
 from models.scorer import Scorer
-from models.train import TrainConfig, train
+
+if TYPE_CHECKING:
+    from models.train import TrainConfig
 
 SCORED_AT_ONCE = 1024
 LABEL_DELAY_ROWS = 500
@@ -30,10 +33,12 @@ def silent(message: str) -> None:
 
 
 def train_table(
-    schema: Schema, data: Path, out: Path, config: TrainConfig, *, command: str = "",
+    schema: Schema, data: Path, out: Path, config: "TrainConfig", *, command: str = "",
     label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
 ) -> Path:  # fmt: skip
     """A bundle in the folder `out`, trained on the rows of a file; the outcomes of all of them are known by then."""
+    from models.train import train  # here alone: scoring needs no training library
+
     found = table.read(schema, data, warn=warn)
     rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress)
     config = replace(config, categories=table.category_names(schema, found))

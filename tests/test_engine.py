@@ -20,6 +20,7 @@ from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import evidence, products, wire
 from server.batcher import Reply
+from server.challengers import Challengers
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
 from server.products import Product
@@ -53,7 +54,7 @@ async def engine_on(
     await store.prepare()
     every_source = schemas["auto"]
     await load_profiles(store, [(t, every_source, p) for t, some in past.profiles.items() for p in some.values()])
-    engine = Engine(tenant, store, served)
+    engine = Engine(tenant, store, served, Challengers())
     follower = asyncio.create_task(engine.follow())
     await until_ready(engine)
     yield engine, store
