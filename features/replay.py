@@ -110,16 +110,9 @@ def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, P
 def _rows(part: list[tuple[Sequence[Application], Snapshot]], label_of: Mapping[str, Mapping[str, int]]) -> Rows:
     applications = [a for some, _ in part for a in some]
     schema = applications[0].schema
-    snapshots = [snapshot for _, snapshot in part]
     return Rows(
         schema,
-        Snapshot(
-            np.concatenate([s.features for s in snapshots]),
-            np.concatenate([s.entity_state for s in snapshots]),
-            np.concatenate([s.neighbor_state for s in snapshots]),
-            np.concatenate([s.neighbor_mask for s in snapshots]),
-            np.concatenate([s.source_state for s in snapshots]),
-        ),
+        Snapshot.join([snapshot for _, snapshot in part]),
         [a.application_id for a in applications],
         np.array([a.event_time_ms for a in applications], dtype=np.int64),
         {

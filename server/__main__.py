@@ -30,6 +30,7 @@ from server.settings import Settings
 
 MESSAGE_MAX_BYTES = 4 << 20
 HEALTH_SECONDS = 0.2
+SWITCH_SECONDS = 0.0005  # how long the event loop waits for a thread that loads a bundle or scores a challenger
 REDIS_TIMEOUT_SECONDS = 2.0
 REDIS_CONNECTIONS = 32  # more callers than that wait for one
 
@@ -127,6 +128,7 @@ async def serve(settings: Settings) -> None:
 def main() -> int:
     """Exit status 2 where a setting, schema, bundle or policy is unfit."""
     telemetry.configure()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvloop.run(serve(Settings()))
     except (ValidationError, SchemaError, BundleError, PolicyError) as error:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -19,6 +19,7 @@ from features.store import Store
 from models.scorer import Scorer
 
 ROWS_MAX = 1024  # applications that wait; about 20 KB each
+BATCH_ROWS = 64
 REPORT_SECONDS = 60.0
 
 log = structlog.get_logger()
@@ -32,6 +33,10 @@ class _Decided:
     challengers: Mapping[str, Scorer]
     application_ids: Sequence[str]
     snapshot: Snapshot
+
+    def with_same(self, other: "_Decided") -> bool:
+        """Whether the same challengers score both for the same tenant."""
+        return self.store is other.store and self.challengers is other.challengers
 
 
 class Challengers:
@@ -61,7 +66,8 @@ class Challengers:
         self._queue.append(_Decided(store, challengers, application_ids, snapshot))
         self.waiting += len(application_ids)
         while self.waiting > ROWS_MAX:
-            dropped = self._taken()
+            dropped = self._queue.popleft()
+            self.waiting -= len(dropped.application_ids)
             self.counts["skipped"] += len(dropped.application_ids) * len(dropped.challengers)
 
     async def run(self) -> None:
@@ -92,6 +98,12 @@ class Challengers:
                 log.error("challenger_failed", version=version, exc_info=error)
 
     def _taken(self) -> _Decided:
-        decided = self._queue.popleft()
-        self.waiting -= len(decided.application_ids)
-        return decided
+        """The oldest that wait for the same challengers, as one batch."""
+        parts = [self._queue.popleft()]
+        rows = len(parts[0].application_ids)
+        while self._queue and rows < BATCH_ROWS and self._queue[0].with_same(parts[0]):
+            parts.append(self._queue.popleft())
+            rows += len(parts[-1].application_ids)
+        self.waiting -= rows
+        ids = [name for part in parts for name in part.application_ids]
+        return replace(parts[0], application_ids=ids, snapshot=Snapshot.join([part.snapshot for part in parts]))
