@@ -4,6 +4,7 @@ how soon does a reply come from the new version?
 
 import asyncio
 import json
+import math
 import shutil
 import tempfile
 import threading
@@ -32,8 +33,8 @@ SCHEMA = Path("features/schemas/consumer.yaml")
 DEMO = Path("models/demo")
 WORLD_SEED = 5
 CLIENTS = 4
-CHANGE_SECONDS = 1.5  # from one change of the champion to the next
-SETTLE_SECONDS = 1.0  # for what challengers have not scored when the load ends
+CHANGE_SECONDS = 1.2  # from one change of the champion to the next
+SETTLE_SECONDS = 0.5  # for what challengers have not scored when the load ends
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def run(seconds: float) -> dict[str, float]:
             time.sleep(SETTLE_SECONDS)
         recorded = asyncio.run(_recorded(url, schema, asked, challenger))
     answered = [a for a in asked if a.version]
-    waits = [min(a.at for a in answered if a.at >= at and a.version == version) - at for at, version in changes]
+    waits = [
+        min((a.at for a in answered if a.at >= at and a.version == version), default=math.inf) - at
+        for at, version in changes
+    ]
     return {
         "requests": len(asked),
         "failed": len(asked) - len(answered),

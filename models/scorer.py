@@ -7,6 +7,7 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -102,7 +103,12 @@ class _LabelScorer:
         self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
         self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
         self._calibration = model.calibration
-        self._explainer = Explainer(model.forest, len(model.encoding.owner))
+        self._forest = model.forest
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        """Made when first asked, which takes a while: a challenger explains nothing."""
+        return Explainer(self._forest, len(self._encoding.owner))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})

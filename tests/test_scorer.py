@@ -177,6 +177,7 @@ import sys
 from pathlib import Path
 from features.schema import load
 from models.bundle import Bundle
+from models.probe import random_snapshot
 from models.scorer import Scorer
 schema = load("features/schemas/consumer.yaml")
 scorer = Scorer(Bundle.load(Path(sys.argv[1]), schema))
