@@ -18,7 +18,7 @@ def demo() -> None:
 
 
 @app.command()
-def train(out: Annotated[Path, typer.Option(help="folder of the bundles")] = Path("models/demo")) -> None:
+def train(out: Annotated[Path, typer.Option(help="registry of the bundles")] = Path("models/demo")) -> None:
     """Train the demo bundles anew."""
     from bench import train as module
 
@@ -76,6 +76,14 @@ def quality(
     from bench import quality as module
 
     print(json.dumps(module.run(data, only, search_seconds)))
+
+
+@app.command()
+def promote(seconds: Annotated[float, typer.Option(min=2, help="of load")] = 10) -> None:
+    """Champions promoted and rolled back under load, a challenger beside them; the last line is JSON."""
+    from bench import promote as module
+
+    print(json.dumps(module.run(seconds)))
 
 
 if __name__ == "__main__":

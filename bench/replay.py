@@ -26,6 +26,7 @@ from features.specs import OUTCOME_KINDS
 from features.store import Store
 from features.table import TableRow
 from features.tokens import Tokenizer
+from models import registry
 from models.bundle import Bundle
 from models.evaluate import auc
 from models.scorer import Scorer
@@ -48,8 +49,9 @@ def run(schema_path: Path, data: Path) -> dict[str, float]:
         with Progress() as progress:
             task = progress.add_task("replay for training", total=len(past.events))
             seen = replay(past, lambda n: progress.advance(task, n))[schema.name]
-        bundle = train(seen, Path(folder) / schema.name)
-        served = asyncio.run(_serve(schema, schema_path.parent, Path(folder), past, every[cut:]))
+        bundle, bundles = train(seen, Path(folder) / "trained"), Path(folder) / "bundles"
+        registry.promote(bundles, bundle, schema)
+        served = asyncio.run(_serve(schema, schema_path.parent, bundles, past, every[cut:]))
         offline = replay(table.history(schema, tokenizer, every))[schema.name].snapshot.take(slice(cut, None))
         scores = Scorer(Bundle.load(bundle, schema)).score(offline).fraud_probability
     truth = outcomes(rows)

@@ -7,8 +7,8 @@ token in one place only (R20, R21).
 import hashlib
 import math
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,11 @@ class Snapshot:
             self.features[rows], self.entity_state[rows], self.neighbor_state[rows],
             self.neighbor_mask[rows], self.source_state[rows],
         )  # fmt: skip
+
+    @staticmethod
+    def join(parts: Sequence["Snapshot"]) -> "Snapshot":
+        """The rows of some snapshots of one schema, in order."""
+        return Snapshot(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Snapshot)))
 
 
 @dataclass(frozen=True)

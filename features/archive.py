@@ -21,7 +21,7 @@ from features.application import Snapshot
 from features.assemble import count, freshness, snapshot
 from features.events import APPLICATION, EventFormatError, Events, unpack
 from features.graph import EntityGraph, Neighborhood
-from features.replay import CHUNK, Rows, join
+from features.replay import CHUNK, Rows
 from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
 
 FORMAT = 1
@@ -154,7 +154,7 @@ def rows(folder: Path, schema: Schema) -> Rows:
                 snapshots.append(_snapshot(folder, schema, kept, at, seen))
                 order.append(at)
     labels = graph.labels(kept.sequence)
-    joined = join(snapshots)
+    joined = Snapshot.join(snapshots)
     return Rows(
         schema,
         joined.take(np.argsort(np.concatenate(order))) if retried.any() else joined,

@@ -1,7 +1,8 @@
 #!lua name=miaopi_VERSION
 -- The store's verbs, one call per batch each. VERSION is replaced by a hash of this text, so that a new server never
 -- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
--- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence.
+-- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
+-- c:<version> what a challenger says: fraud and default probability, float64 each.
 
 local function pack_number(n) return struct.pack('<i8', n) end
 
@@ -79,6 +80,18 @@ local function commit(keys, args)
   return replies
 end
 
+-- KEYS application keys; ARGV field, then for each: packed probabilities. Only beside a decision; the first stay.
+-- Returns how many are new.
+local function put_challenger(keys, args)
+  local stored = 0
+  for n = 1, #keys do
+    if redis.call('HEXISTS', keys[n], 'd') == 1 then
+      stored = stored + redis.call('HSETNX', keys[n], args[1], args[n + 1])
+    end
+  end
+  return stored
+end
+
 -- KEYS log, meta, then for each: application key, outcome key; ARGV epoch, then for each: body hash, event, time_ms.
 -- Returns for each {status, sequence}.
 local function report(keys, args)
@@ -120,5 +133,6 @@ end
 redis.register_function('open_VERSION', open)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
+redis.register_function('put_challenger_VERSION', put_challenger)
 redis.register_function('report_VERSION', report)
 redis.register_function('put_profiles_VERSION', put_profiles)

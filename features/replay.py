@@ -1,7 +1,7 @@
 """History becomes training rows by walking it through the code that serves: no train/serve skew by construction."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,14 +120,9 @@ def _rows(part: Sequence[tuple[Sequence[int], Sequence[Application], Snapshot]],
     labels = graph.labels(np.array([s for some, _, _ in part for s in some], dtype=np.int64))
     return Rows(
         schema,
-        join([snapshot for _, _, snapshot in part]),
+        Snapshot.join([snapshot for _, _, snapshot in part]),
         [a.application_id for a in applications],
         np.array([a.event_time_ms for a in applications], dtype=np.int64),
         {name: labels[name] for name in schema.labels},
         graph.last_ms,
     )
-
-
-def join(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The rows of several snapshots of one schema, one after the other."""
-    return Snapshot(*(np.concatenate([getattr(s, f.name) for s in snapshots]) for f in fields(Snapshot)))

@@ -8,6 +8,7 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 import hashlib
 import json
 import secrets
+import struct
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
 
+_CHALLENGER = "c:"
+_PROBABILITIES = struct.Struct("<dd")
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
 
@@ -166,6 +169,23 @@ class Store:
         """The stored decision and its evidence; None where there is none."""
         decision, evidence = await self._application(application_id, "d", "e")
         return None if decision is None else (decision, evidence or b"")
+
+    async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
+        """Record what a challenger says of (application_id, fraud, default probability); how many are new.
+
+        Only beside a decision, and what was recorded first stays.
+        """
+        keys = [self._application_key(application_id) for application_id, _, _ in scored]
+        packed = [_PROBABILITIES.pack(fraud, default) for _, fraud, default in scored]
+        return int(await self._call("put_challenger", keys, [f"{_CHALLENGER}{version}", *packed]))
+
+    async def challengers(self, application_id: str) -> dict[str, tuple[float, float]]:
+        """By version of each challenger recorded for an application, its fraud and default probability."""
+        with _redis_errors():
+            known = self._redis.hgetall(self._application_key(application_id))
+            fields = await cast(Awaitable[dict[bytes, bytes]], known)
+        said = {name.decode(): blob for name, blob in fields.items() if name.startswith(_CHALLENGER.encode())}
+        return {name.removeprefix(_CHALLENGER): _PROBABILITIES.unpack(blob) for name, blob in said.items()}
 
     async def product(self, application_id: str) -> str | None:
         """The product that an application was made for; None where there is no such application."""

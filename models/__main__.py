@@ -1,13 +1,18 @@
-"""Command line of the models: train a bundle from a table or an archive, score, evaluate, compare two bundles."""
+"""Command line of the models: train, score and evaluate bundles, compare two, and say which of them decides.
+
+What trains is imported by the commands that train: roles change where nothing but the service is installed.
+"""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from features import schema as schemas
 from features import table
@@ -16,27 +21,27 @@ from features.archive import ArchiveError
 from features.columns import read_frame
 from features.schema import SchemaError
 from features.specs import SPLITS
-from models import compare, residual
-from models.archive import train_archive
+from models import compare, registry, show
 from models.bundle import Bundle, BundleError
 from models.evaluate import metrics
-from models.export import figure_words
-from models.folds import TrainingError
-from models.recipe import TrainConfig
 from models.scorer import LABELS, Scorer
-from models.tables import LABEL_DELAY_ROWS, probabilities, replayed, score_table, train_table
+from models.tables import LABEL_DELAY_ROWS, Say, probabilities, replayed, score_table, train_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
-DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet table of that schema")]
-SomeData = Annotated[Path | None, typer.Option("--data", exists=True, help="Parquet table of the schema")]
+DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet or CSV table of that schema")]
+SomeData = Annotated[Path | None, typer.Option("--data", exists=True, help="Parquet or CSV table of the schema")]
 SomeArchive = Annotated[
     Path | None, typer.Option("--archive", exists=True, help="folder that `python -m features archive` wrote")
 ]
 SomeBundle = Annotated[Path | None, typer.Option(exists=True, help="folder of the bundle")]
+RegistryFolder = Annotated[Path, typer.Option("--registry", help="folder that MIAOPI_BUNDLES names")]
+SchemasFolder = Annotated[Path, typer.Option("--schemas", exists=True, help="folder that MIAOPI_SCHEMAS names")]
+SchemaName = Annotated[str, typer.Option("--schema", help="name of the schema")]
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
+SCHEMAS = Path("features/schemas")
 
 
 @app.command("train")
@@ -57,6 +62,10 @@ def train_command(
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time, or on an archive's decisions."""
+    from models.archive import train_archive
+    from models.folds import TrainingError
+    from models.recipe import TrainConfig, steps_at_most
+
     source = _one_of(data, archive)
     loaded = schemas.load(schema)
     if split not in ("", *SPLITS):
@@ -72,15 +81,20 @@ def train_command(
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
-    with console.status("training") as status:
-        if data is None:
-            bundle = train_archive(loaded, source, out, config, command=command, progress=status.update)
-        else:
-            bundle = train_table(
-                loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
-                progress=status.update,
-            )  # fmt: skip
-    console.print((bundle / "model_card.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+    try:
+        with _bar(steps_at_most(loaded, config)) as progress:
+            if data is None:
+                bundle = train_archive(loaded, source, out, config, command=command, progress=progress)
+            else:
+                bundle = train_table(
+                    loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
+                    progress=progress,
+                )  # fmt: skip
+    except TrainingError as error:
+        raise SystemExit(str(error)) from None
+    _say((bundle / "model_card.md").read_text(encoding="utf-8"))
+    if test_share:
+        _say(f"report: {bundle / 'report.html'}")
 
 
 @app.command()
@@ -102,7 +116,7 @@ def score(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     scored.write_csv(out)
-    console.print(f"{len(scored)} rows scored by {loaded.version} into {out}", soft_wrap=True)
+    _say(f"{len(scored)} rows scored by {loaded.version} into {out}")
 
 
 @app.command()
@@ -127,23 +141,7 @@ def evaluate(
             chosen = (period == number) & (rows.labels[label] >= 0)
             if chosen.any():
                 figures[name] = metrics(rows.labels[label][chosen], probability[chosen])
-        console.print(_figures(f"{label}, bundle {loaded.version}", figures))
-
-
-@app.command("residual")
-def residual_command(
-    schema: Annotated[Path, typer.Option(exists=True, help="schema file with a residual_value section")],
-    sales: Annotated[Path, typer.Option(exists=True, help="Parquet or CSV table of sales")],
-    seed: int = 0,
-) -> None:
-    """Train the residual-value model on a table of sales and print its figures; the last line is JSON."""
-    with console.status("training"):
-        model = residual.train(schemas.load(schema), read_frame(sales), seed, file=sales, warn=_warn)
-    printed = Table("figure", "value", title="residual value")
-    for name, words in figure_words(model.figures):
-        printed.add_row(name, words)
-    console.print(printed)
-    print(json.dumps(model.figures))
+        console.print(show.figures(f"{label}, bundle {loaded.version}", figures))
 
 
 @app.command("compare")
@@ -181,43 +179,78 @@ def compare_command(
             ]
     comparisons = [compare.comparison(contest, stopped_share) for contest in contests]
     for found in comparisons:
-        _show(found)
+        for warning in compare.warnings(found):
+            _warn(warning)
+        show.comparison(console, found)
     print(json.dumps({"comparisons": comparisons}, allow_nan=False))
 
 
-def _show(found: dict[str, Any]) -> None:
-    """A comparison as a person reads it."""
-    for name in ("champion", "challenger"):
-        if found[name]["rows_learned_from"]:
-            _warn(
-                f"{found[name]['rows_learned_from']} of {found['rows']} rows lie in the training window of the {name} "
-                f"{found[name]['version']}: figures on rows learned from flatter"
-            )
-    for label, figures in found["labels"].items():
-        printed = Table(
-            "figure", *(f"{name} {found[name]['version']}" for name in ("champion", "challenger")),
-            title=f"{label}, {figures['rows']} rows, {figures['known']} with a label, {figures['bad']} of them bad",
-        )  # fmt: skip
-        for name in compare.FIGURES:
-            printed.add_row(name, *(_text(figures[side][name]) for side in ("champion", "challenger")))
-        console.print(printed)
-        difference = figures["auc_difference"]
-        console.print(
-            f"AUC of the challenger less the champion's {_text(difference['challenger_less_champion'])}, 95 % interval "
-            f"{_text(difference['low'])} to {_text(difference['high'])}; PSI of the scores {_text(figures['psi'])}",
-            soft_wrap=True,
-        )
-        groups = {
-            "approved by the champion": figures["champion"]["approved"],
-            "approved by the challenger": figures["challenger"]["approved"],
-            "swap-in": figures["swap_in"], "swap-out": figures["swap_out"],
-        }  # fmt: skip
-        for name, group in groups.items():
-            console.print(f"{name}: {group['rows']}, bad rate {_text(group['bad_rate'])} of {group['known']} known")
+@app.command("residual")
+def residual_command(
+    schema: Annotated[Path, typer.Option(exists=True, help="schema file with a residual_value section")],
+    sales: Annotated[Path, typer.Option(exists=True, help="Parquet or CSV table of sales")],
+    seed: int = 0,
+) -> None:
+    """Train the residual-value model on a table of sales and print its figures; the last line is JSON."""
+    from models import residual
+    from models.export import figure_words
+
+    with console.status("training"):
+        model = residual.train(schemas.load(schema), read_frame(sales), seed, file=sales, warn=_warn)
+    for name, words in figure_words(model.figures):
+        _say(f"{name}: {words}")
+    print(json.dumps(model.figures))
 
 
-def _text(number: float | None) -> str:
-    return "unknown" if number is None else f"{number:.4g}"
+@app.command()
+def promote(
+    bundle: Annotated[Path, typer.Option(exists=True, help="folder of the bundle")],
+    registry_folder: RegistryFolder,
+    challenger: Annotated[bool, typer.Option("--challenger", help="score it beside the champion only")] = False,
+    schema_folder: SchemasFolder = SCHEMAS,
+) -> None:
+    """Make a bundle the champion of its schema, which running servers take over; or a challenger."""
+    schema = registry.served_schema(schema_folder, Bundle.open(bundle).schema.name)
+    if challenger:
+        version, _ = registry.challenge(registry_folder, bundle, schema)
+        _say(f"{schema.name}: {version} is a challenger")
+    else:
+        version, before = registry.promote(registry_folder, bundle, schema)
+        _say(f"{schema.name}: {version} is the champion, before: {before.champion if before else 'none'}")
+
+
+@app.command()
+def retire(
+    registry_folder: RegistryFolder,
+    schema: SchemaName,
+    version: Annotated[str, typer.Option(help="the challenger's version")],
+) -> None:
+    """Score a challenger no longer. Its bundle stays."""
+    registry.retire(registry_folder, schema, version)
+    _say(f"{schema}: {version} is no challenger any more")
+
+
+@app.command()
+def rollback(registry_folder: RegistryFolder, schema: SchemaName, schema_folder: SchemasFolder = SCHEMAS) -> None:
+    """Make the champion before the present one champion again."""
+    roles = registry.rollback(registry_folder, registry.served_schema(schema_folder, schema))
+    _say(f"{schema}: {roles.champion} is the champion again")
+
+
+@app.command("list")
+def list_command(registry_folder: RegistryFolder) -> None:
+    """Every version with its role, the window of time it was trained on and its figures."""
+    console.print(show.versions(registry_folder))
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[Say]:
+    """A bar that moves by one at each step said; it fills at the end, as fewer steps than `steps` may be needed."""
+    columns = SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("training", total=steps)
+        yield lambda said: bars.update(task, advance=1, description=said)
+        bars.update(task, completed=steps, description="trained")
 
 
 def _one_of(data: Path | None, archive: Path | None) -> Path:
@@ -227,19 +260,16 @@ def _one_of(data: Path | None, archive: Path | None) -> Path:
     return source
 
 
+def _say(message: str) -> None:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 def _warn(message: str) -> None:
     console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _figures(title: str, figures: dict[str, dict[str, float]]) -> Table:
-    printed = Table("figure", *figures, title=title)
-    for name in next(iter(figures.values()), {}):
-        printed.add_row(name, *(f"{part[name]:.4g}" for part in figures.values()))
-    return printed
 
 
 if __name__ == "__main__":
     try:
         app()
-    except (SchemaError, InvalidFieldError, ArchiveError, BundleError, TrainingError) as error:
+    except (SchemaError, InvalidFieldError, ArchiveError, BundleError) as error:
         raise SystemExit(str(error)) from None

@@ -5,7 +5,8 @@ from pathlib import Path
 from features import archive
 from features.schema import Schema
 from models.recipe import TrainConfig
-from models.train import Say, silent, train
+from models.tables import Say, silent
+from models.train import train
 
 
 def train_archive(

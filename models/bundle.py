@@ -17,10 +17,11 @@ from features.schema import Schema
 from models.calibrate import Calibration
 from models.conformal import QUANTILES, Conformal
 from models.encode import Encoding
+from models.probe import PROBE_ROWS
 from models.shap import Forest
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 SCHEMA = "schema.json"
 RESIDUAL_VALUE = "residual_value.onnx"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
@@ -119,6 +120,8 @@ def _label_model(
 ) -> LabelModel:
     columns = [schema.feature_names[i] for i in schema.columns(label)]
     _check(spec["columns"] == columns, path / MANIFEST, f"{label}: columns are not those of the schema")
+    known = len(spec["probe"]) == PROBE_ROWS and all(isinstance(p, float) and 0 <= p <= 1 for p in spec["probe"])
+    _check(known, path / MANIFEST, f"{label}: the probe needs {PROBE_ROWS} probabilities")
     names, found = spec["files"], spec["calibration"]
     calibration = Calibration(found["intercept"], tuple(found["weights"]), found.get("gnn_mean"))
     inputs = 1 + ("gnn" in names)

@@ -22,8 +22,7 @@ from features.replay import Rows
 from models.bundle import Bundle, BundleError
 from models.evaluate import INTERVAL, Labels, Probability, metrics, paired_difference, psi
 from models.scorer import Scorer
-from models.tables import probabilities, replayed
-from models.train import Say, silent
+from models.tables import Say, probabilities, replayed, silent
 
 STOPPED_SHARE = 0.1
 RESAMPLES = 1000
@@ -123,6 +122,16 @@ def comparison(contest: Contest, stopped_share: float = STOPPED_SHARE) -> dict[s
         for name, side in (("champion", contest.champion), ("challenger", contest.challenger))
     }
     return {"rows": len(contest.time_ms), "stopped_share": stopped_share, **sides, "labels": labels}
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What flatters a side of a comparison."""
+    return [
+        f"{found[name]['rows_learned_from']} of {found['rows']} rows lie in the training window of the {name} "
+        f"{found[name]['version']}: figures on rows learned from flatter"
+        for name in ("champion", "challenger")
+        if found[name]["rows_learned_from"]
+    ]
 
 
 def _learned(side: Side, contest: Contest) -> int | None:

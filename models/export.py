@@ -20,6 +20,7 @@ from typing import Any
 from features.schema import Schema
 from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
+from models.scorer import probe_scores
 
 
 def write(
@@ -41,7 +42,7 @@ def write(
         new.mkdir()
         _fill(new, schema, models, training, findings, residual, notes, report)
         for written in (*new.iterdir(), new):
-            _sync(written)
+            sync(written)
         _move(new, out)
     return out
 
@@ -69,12 +70,12 @@ def _move(new: Path, out: Path) -> None:
     finally:
         if not out.exists() and old.exists():
             old.rename(out)
-    _sync(out.parent)
+    sync(out.parent)
     if old.exists():
         old.rename(new.with_name("old"))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring the bytes of a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -100,7 +101,10 @@ def _fill(
             files["gnn"] = f"{label}_gnn.onnx"
             (folder / files["gnn"]).write_bytes(model.gnn_onnx)
         columns = [schema.feature_names[i] for i in schema.columns(label)]
-        found = {**findings[label], "trees": len(model.forest.roots), "columns": columns}
+        found = {
+            **findings[label], "trees": len(model.forest.roots), "columns": columns,
+            "probe": probe_scores(schema, label, model),
+        }  # fmt: skip
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
     value = {} if residual is None else {"residual_value": _residual(folder, schema, residual)}
     _write_json(folder / SCHEMA, schema.document)

@@ -25,7 +25,7 @@ from models.calibrate import Calibration
 from models.encode import Categories
 from models.evaluate import metrics
 from models.folds import Folds, TrainingError, aggregate_columns, folds
-from models.search import Found, Search
+from models.search import STEPS_MAX, Found, Search
 
 GNN_LABELS = ("fraud",)
 NO_GAIN = "left out, it does not raise the AUPRC of the trees"
@@ -74,6 +74,13 @@ class Trained:
     def model(self) -> LabelModel:
         """What the bundle scores with."""
         return self.variants[self.chosen]
+
+
+def steps_at_most(schema: Schema, config: TrainConfig) -> int:
+    """How often `progress` is told of a step, at most: candidates and epochs, with and without a test part."""
+    epochs = gnn.GNNConfig.epochs if config.split == "time" else 0
+    labels = [STEPS_MAX + (epochs if label in GNN_LABELS else 0) + 1 for label in schema.labels]
+    return 1 + sum(labels) * (2 if config.test_share else 1)
 
 
 class _Part:

@@ -21,6 +21,7 @@ from features.application import Snapshot
 from features.schema import Schema
 from models import behaviour, fairness, plots, stability, verdict
 from models.behaviour import Influence, Sweep
+from models.conformal import QUANTILES
 from models.evaluate import INTERVAL, Band, Ranking, auc, gains, intervals, paired_difference, psi
 from models.fairness import Group
 from models.scorer import LabelScorer
@@ -108,8 +109,13 @@ class Findings:
         return next(s for s in self.scored if (s.sample, s.variant) == (sample, self.trial.chosen))
 
 
-def render(schema: Schema, training: Mapping[str, Any], trials: Sequence[LabelTrial]) -> str:
-    """The page. `training` is that of the bundle's manifest. Raises KeyError if a sample lacks the chosen variant."""
+def render(
+    schema: Schema, training: Mapping[str, Any], trials: Sequence[LabelTrial], cars: Mapping[str, Any] | None = None
+) -> str:
+    """The page. training: as in the bundle's manifest; cars: figures of a residual-value model.
+
+    Raises KeyError if a sample lacks the chosen variant.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -121,7 +127,7 @@ def render(schema: Schema, training: Mapping[str, Any], trials: Sequence[LabelTr
         labels.append({"found": found, "checks": verdict.checks(found), "plots": _plots(found)})
     return environment.get_template("report.html.j2").render(
         schema=schema, training=training, labels=labels, names=FIGURES, fairness=fairness, stability=stability,
-        timed=_timed(schema),
+        timed=_timed(schema), cars=cars, quantiles=[round(100 * q) for q in QUANTILES],
     )  # fmt: skip
 
 

@@ -1,25 +1,35 @@
 """Serving side of a bundle: probabilities and contributions of a batch. Loads neither torch nor a training library.
 
+A Scorer is made only where the bundle's probe comes out as it did when the bundle was written (see probe.py).
+
 Invariant: a row's answer does not depend, in any bit, on the batch it came in. The graph network is built for that
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from features.application import Reason, Snapshot
 from features.schema import Schema
-from models.bundle import Bundle, LabelModel, ResidualModel
+from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
+from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
 
 LABELS = ("fraud", "default")
 PART = 1024
+PROBE_DIGITS = 7
+UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
+    onnx_errors.EPFail, onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph,
+    onnx_errors.InvalidProtobuf, onnx_errors.NotImplemented, onnx_errors.RuntimeException, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,22 @@ class Scores:
 
 
 class Scorer:
-    """Scores and explains snapshots of the bundle's schema. Safe to share between threads."""
+    """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
+
+    Raises BundleError naming the label whose models this runtime cannot run or whose probe it scores otherwise.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._schema = bundle.schema
-        self._models = {
-            label: LabelScorer(model, bundle.schema.columns(label)) for label, model in bundle.models.items()
-        }
+        self._models = {}
+        for label, model in bundle.models.items():
+            try:
+                self._models[label], found = _probed(bundle.schema, label, model)
+            except UNFIT as error:
+                raise BundleError(f"bundle {bundle.version}: {label}: cannot be scored here: {error}") from error
+            apart = furthest(found, bundle.manifest["labels"][label]["probe"])
+            if apart > TOLERANCE:
+                raise BundleError(f"bundle {bundle.version}: {label}: the probe differs by {apart:.2g} here")
         self._residual = None if bundle.residual is None else ResidualScorer(bundle.residual, bundle.schema)
 
     def score(self, snapshot: Snapshot) -> Scores:
@@ -76,6 +95,17 @@ class Scorer:
         return found
 
 
+def probe_scores(schema: Schema, label: str, model: LabelModel) -> list[float]:
+    """Probabilities of the probe, for the manifest."""
+    _, found = _probed(schema, label, model)
+    return [round(float(p), PROBE_DIGITS) for p in found]
+
+
+def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
+    scorer = LabelScorer(model, schema.columns(label))
+    return scorer, scorer.score(probe(schema))
+
+
 class LabelScorer:
     """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
 
@@ -87,7 +117,12 @@ class LabelScorer:
         self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
         self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
         self._calibration = model.calibration
-        self._explainer = Explainer(model.forest, len(model.encoding.owner))
+        self._forest = model.forest
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        """Made when first asked, which takes a while: a challenger explains nothing."""
+        return Explainer(self._forest, len(self._encoding.owner))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""

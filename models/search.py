@@ -47,6 +47,9 @@ CANDIDATES = (
 )
 
 
+STEPS_MAX = len(CANDIDATES) + RANDOM_CANDIDATES + 2 * (len(KINDS) - 1)
+
+
 def _bounded(boosters: list[xgboost.Booster], trees_max: int) -> list[xgboost.Booster]:
     """The first boosters with at most that many trees together, one at least; all where there is no limit."""
     sizes = np.cumsum([booster.num_boosted_rounds() for booster in boosters])

@@ -1,10 +1,10 @@
 """From a flat table to a bundle and from a bundle to scores: what `train` and `score` do, without their printing."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
@@ -17,20 +17,28 @@ from features.schema import Schema
 from features.table import TableRow
 from features.tokens import Tokenizer
 from models.bundle import Bundle, BundleError
-from models.recipe import TrainConfig
 from models.scorer import Scorer, in_parts
-from models.train import Say, silent, train
+
+if TYPE_CHECKING:
+    from models.recipe import TrainConfig
 
 LABEL_DELAY_ROWS = 500
 
 Doubles = NDArray[np.float64]
+Say = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """Says nothing."""
 
 
 def train_table(
-    schema: Schema, data: Path, out: Path, config: TrainConfig, *, command: str = "",
+    schema: Schema, data: Path, out: Path, config: "TrainConfig", *, command: str = "",
     label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
 ) -> Path:  # fmt: skip
     """A bundle in the folder `out`, trained on the rows of a file; the outcomes of all of them are known by then."""
+    from models.train import train  # here alone: scoring needs no training library
+
     found = table.read(schema, data, warn=warn)
     rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress)
     config = replace(config, categories=table.category_names(schema, found))

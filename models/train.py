@@ -4,7 +4,6 @@ What the bundle is worth is told by a test part, which chose nothing: the same r
 on the rows before it and scores it. The bundle itself then learns from all rows.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,9 @@ from models.folds import TrainingError, cut_ms
 from models.recipe import TrainConfig, Trained, known_rows, train_label
 from models.report import LabelTrial, Sample, card_lines, render
 from models.scorer import LabelScorer, in_parts
+from models.tables import Say, silent
 
 Ints = NDArray[np.int64]
-Say = Callable[[str], None]
-
-
-def silent(message: str) -> None:
-    """Says nothing."""
 
 
 def train(
@@ -53,7 +48,9 @@ def train(
     for label, one in trials.items():
         findings[label]["test"] = _test_figures(one)
     notes = {label: card_lines(rows.schema, one) for label, one in trials.items()}
-    page = render(rows.schema, training, list(trials.values())) if trials else ""
+    page = (
+        render(rows.schema, training, list(trials.values()), residual.figures if residual else None) if trials else ""
+    )
     return export.write(out, rows.schema, models, training, findings, residual, notes, page)
 
 

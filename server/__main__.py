@@ -20,25 +20,29 @@ from features.store import Store
 from features.tokens import Tokenizer
 from models.bundle import BundleError
 from policy.tables import PolicyError
-from server import products, telemetry
+from server import products, reload, telemetry
 from server.batcher import Batcher
-from server.engine import Engine, rehearse
+from server.challengers import Challengers
+from server.engine import Engine
 from server.products import Product
 from server.service import SERVICE, Service, Tenant
 from server.settings import Settings
 
 MESSAGE_MAX_BYTES = 4 << 20
 HEALTH_SECONDS = 0.2
+SWITCH_SECONDS = 0.0005  # how long the event loop waits for a thread that loads a bundle or scores a challenger
 REDIS_TIMEOUT_SECONDS = 2.0
 REDIS_CONNECTIONS = 32  # more callers than that wait for one
 
 log = structlog.get_logger()
 
 
-def _tenant(name: str, secret: str, redis: Redis, loaded: dict[str, Product], settings: Settings) -> Tenant:
+def _tenant(
+    name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings
+) -> Tenant:
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
-    engine = Engine(name, Store(redis, name, tokenizer, schemas), loaded)
+    engine = Engine(name, Store(redis, name, tokenizer, schemas), loaded, challengers)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
     return Tenant(engine, batcher, tokenizer)
 
@@ -71,7 +75,7 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loaded = products.load(settings)
     for product in loaded.values():
-        rehearse(product)
+        reload.rehearse(product)
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if not url:
@@ -83,7 +87,10 @@ async def serve(settings: Settings) -> None:
         redis = Redis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
-        tenants = {name: _tenant(name, secret, redis, loaded, settings) for name, secret in secret_of.items()}
+        challengers = Challengers()
+        tenants = {
+            name: _tenant(name, secret, redis, loaded, challengers, settings) for name, secret in secret_of.items()
+        }
         server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
         )
@@ -94,7 +101,10 @@ async def serve(settings: Settings) -> None:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         _listen(server, settings)
         background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
-        background.append(asyncio.create_task(_watch(servicer, tenants)))
+        background += [
+            asyncio.create_task(task)
+            for task in (_watch(servicer, tenants), reload.follow(loaded, settings.bundles), challengers.run())
+        ]
         await server.start()
         log.info(
             "serving", listen=settings.listen, products=sorted(loaded), tenants=len(tenants), replay=settings.replay
@@ -112,12 +122,13 @@ async def serve(settings: Settings) -> None:
         for error in failed:
             if not isinstance(error, asyncio.CancelledError):
                 raise error if isinstance(error, BaseException) else AssertionError("a background task ended")
-        log.info("stopped")
+        log.info("stopped", challengers=dict(challengers.counts))
 
 
 def main() -> int:
     """Exit status 2 where a setting, schema, bundle or policy is unfit."""
     telemetry.configure()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvloop.run(serve(Settings()))
     except (ValidationError, SchemaError, BundleError, PolicyError) as error:

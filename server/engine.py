@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from features import evidence
 from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
-from features.events import finish, pack_application, unpack
 from features.evidence import Facts
 from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
@@ -27,6 +26,7 @@ from policy.decide import Decision
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from server.batcher import Reply
+from server.challengers import Challengers
 from server.errors import ConflictError, NotFoundError, UnavailableError
 from server.products import Product
 
@@ -38,11 +38,12 @@ log = structlog.get_logger()
 class Engine:
     """Decides for one tenant. `ready` is False until the log was read, and while it must be read again."""
 
-    def __init__(self, tenant: str, store: Store, products: Mapping[str, Product]) -> None:
+    def __init__(self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers) -> None:
         self.tenant = tenant
         self.ready = False
         self._store = store
         self._products = products
+        self._challengers = challengers
         self._graph = EntityGraph()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
@@ -69,6 +70,10 @@ class Engine:
 
         Raises UnavailableError or StoreError for the whole batch.
         """
+        with self._challengers.held():
+            return await self._decide(take)
+
+    async def _decide(self, take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:
         self._check_ready()
         async with self._sequencer:
             self._check_ready()
@@ -88,15 +93,21 @@ class Engine:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
         open_rows = [i for i, reply in enumerate(replies) if reply is None]
-        evaluated = []
-        for product in dict.fromkeys(batch[i].product for i in open_rows):
-            mine = [i for i in open_rows if batch[i].product == product]
-            evaluated += self._evaluate(self._products[product], batch, started, mine, rows, view, epoch, clock)
+        evaluated, challenged = [], []
+        for name in dict.fromkeys(batch[i].product for i in open_rows):
+            mine, product = [i for i in open_rows if batch[i].product == name], self._products[name]
+            decided, snapshot = self._evaluate(product, batch, started, mine, rows, view, epoch, clock)
+            evaluated += decided
+            if product.challengers:
+                challenged.append((product.challengers, [batch[i].application_id for i in mine], snapshot))
         if evaluated:
             stored = await self._store.commit([(batch[i].application_id, body, facts) for i, body, facts in evaluated])
             clock.mark("commit")
             for (i, _, _), body in zip(evaluated, stored, strict=True):
                 replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
+            if stored == [body for _, body, _ in evaluated]:  # else another replica decided, on other rows
+                for offered in challenged:
+                    self._challengers.offer(self._store, *offered)
         return [reply for reply in replies if reply is not None]
 
     async def decision(self, application_id: str) -> bytes:
@@ -185,8 +196,8 @@ class Engine:
         view: Neighborhood,
         epoch: str,
         clock: "_Clock",
-    ) -> list[tuple[int, bytes, bytes]]:
-        """(index in the batch, decision, evidence) of the applications of one product."""
+    ) -> tuple[list[tuple[int, bytes, bytes]], Snapshot]:
+        """(index in the batch, decision, evidence) of the applications of one product, and what was scored."""
         applications = [batch[i] for i in mine]
         profiles = [started.profiles[i] for i in mine]
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
@@ -211,25 +222,7 @@ class Engine:
             )  # fmt: skip
             out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")
-        return out
-
-
-def rehearse(product: Product) -> None:
-    """One made-up application through every step that needs no store: what is compiled on first use is compiled
-    before the first caller waits for it, and a bundle or policy that cannot decide fails at start.
-    """
-    schema = product.schema
-    tokens = np.zeros(SLOTS_MAX, dtype=np.uint64)
-    tokens[: schema.slots] = np.arange(1, schema.slots + 1)
-    application = Application("", "", schema, product.name, schema.amount_minor[0], schema.term_months[0], tokens, {})
-    graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
-    view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
-    view = join(view, graph.review(own, links))
-    snapshot = assemble(schema, [application] * 2, [{}, {}], view, np.arange(2))
-    scores = product.scorer.score(snapshot)
-    for label in schema.labels:
-        product.scorer.reasons(label, snapshot)
-    product.policy.decide(application, policy_values(product, application, snapshot, scores, 0))
+        return out, snapshot
 
 
 def policy_values(

@@ -1,28 +1,36 @@
-"""What decides on a product: its schema, the bundle trained for that schema, and its policy. Loaded as one, or not."""
+"""What decides on a product: its schema, the models trained for that schema, and its policy. Loaded as one, or not."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
 
 from features import schema as schemas
 from features.schema import Schema
-from models.bundle import Bundle
+from models import registry
+from models.bundle import BundleError
 from models.scorer import Scorer
 from policy.decide import Policy
 from server.settings import Settings
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True)
 class Product:
-    """One product, ready to decide."""
+    """One product, ready to decide. challengers: by version, what is scored beside the champion and decides nothing."""
 
     name: str
     schema: Schema
     bundle_version: str
     scorer: Scorer
     policy: Policy
+    challengers: Mapping[str, Scorer] = field(default_factory=dict)
 
 
 def load(settings: Settings) -> dict[str, Product]:
-    """Products by name: one for each product of each schema that has a bundle.
+    """Products by name: one for each product of each schema that has a champion.
 
     Raises SchemaError, BundleError or PolicyError naming the file; nothing is served from a half-valid set.
     """
@@ -32,11 +40,27 @@ def load(settings: Settings) -> dict[str, Product]:
         folder = settings.bundles / schema.name
         if not folder.is_dir():
             continue
-        bundle = Bundle.load(folder, schema)
-        scorer = Scorer(bundle)
+        champion, scorers = load_scorers(folder, schema, {})
+        scorer = scorers.pop(champion)
         for name in schema.products:
             policy = Policy.load(settings.policies / f"{name}.json", schema)
-            products[name] = Product(name, schema, bundle.version, scorer, policy)
+            products[name] = Product(name, schema, champion, scorer, policy, scorers)
     if not products:
         raise schemas.SchemaError(f"{settings.schemas}: no schema has a bundle in {settings.bundles}")
     return products
+
+
+def load_scorers(folder: Path, schema: Schema, known: Mapping[str, Scorer]) -> tuple[str, dict[str, Scorer]]:
+    """The champion's version, and by version the scorers of champion and challengers; `known` ones are not loaded.
+
+    A challenger that does not load is left out and logged: it must not keep the champion from deciding. Raises
+    BundleError where the roles or the champion do not load.
+    """
+    roles = registry.read(folder)
+    scorers = {roles.champion: known.get(roles.champion) or registry.load(folder, roles.champion, schema)}
+    for version in roles.challengers:
+        try:
+            scorers[version] = known.get(version) or registry.load(folder, version, schema)
+        except BundleError as error:
+            log.error("challenger_refused", schema=schema.name, version=version, problem=str(error))
+    return roles.champion, scorers

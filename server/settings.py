@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
     token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
     schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
-    bundles: Path = Field(Path("models/demo"), description="folder of <schema>/, one bundle each")
+    bundles: Path = Field(Path("models/demo"), description="the registry of bundles")
     policies: Path = Field(Path("policy/products"), description="folder of <product>.json")
     tls_cert: Path | None = Field(None, description="PEM certificate chain")
     tls_key: Path | None = Field(None, description="PEM key of it")

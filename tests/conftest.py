@@ -14,6 +14,7 @@ from features.embedded import embedded_store
 from features.schema import Schema
 from features.store import Store
 from features.tokens import Tokenizer
+from models import registry
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -49,6 +50,12 @@ async def store(redis: Redis, tenant: str, consumer: Schema) -> Store:
     opened = Store(redis, tenant, TOKENIZER, [consumer])
     await opened.open()
     return opened
+
+
+def demo_bundle(name: str) -> Path:
+    """The folder of the demo's champion of a schema."""
+    place = ROOT / "models/demo" / name
+    return place / registry.read(place).champion
 
 
 def application(schema: Schema, application_id: str, device: str = "device-1", **changes: object) -> Application:

@@ -6,37 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.application import Snapshot
-from features.graph import FANOUT, NEIGHBOR_COLUMNS
+from features.graph import NEIGHBOR_COLUMNS
 from features.replay import Rows
-from features.schema import SOURCE_FRESH, Schema
-from features.statistics import ENTITY_STATS
+from features.schema import Schema
+from models.probe import random_snapshot
 
 FRAUD_COLUMN = NEIGHBOR_COLUMNS.index("fraud")
-
-
-def random_snapshot(schema: Schema, rows: int, seed: int) -> Snapshot:
-    """Numbers over the magnitudes that occur, a tenth missing, absent entities and neighbours included."""
-    random = np.random.default_rng(seed)
-    slots, stats = schema.slots, len(ENTITY_STATS)
-    features = np.exp(random.normal(1, 2, (rows, len(schema.features)))).astype(np.float32)
-    for i, feature in enumerate(schema.features):
-        if feature.values:
-            features[:, i] = random.integers(0, len(feature.values), rows)
-    features[random.random(features.shape) < 0.1] = np.nan
-    entity_state = np.exp(random.normal(1, 2, (rows, slots, stats))).astype(np.float32)
-    entity_state[random.random(entity_state.shape) < 0.1] = np.nan
-    entity_state[random.random((rows, slots)) < 0.2] = np.nan
-    columns = len(NEIGHBOR_COLUMNS) + len(schema.record)
-    neighbor_state = np.exp(random.normal(1, 2, (rows, slots, FANOUT, columns))).astype(np.float32)
-    neighbor_state[..., 2:7] = random.random((rows, slots, FANOUT, 5)) < 0.1
-    neighbor_state[..., 7:][random.random(neighbor_state[..., 7:].shape) < 0.1] = np.nan
-    filled = random.integers(0, FANOUT + 1, (rows, slots, 1))
-    mask = np.arange(FANOUT) < filled
-    neighbor_state[~mask] = 0
-    return Snapshot(
-        features, entity_state, neighbor_state, mask, np.full((rows, len(schema.sources)), SOURCE_FRESH, np.uint8)
-    )
 
 
 def random_rows(schema: Schema, rows: int, seed: int) -> Rows:

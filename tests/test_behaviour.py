@@ -8,9 +8,10 @@ from models import behaviour, trees
 from models.bundle import Bundle, LabelModel
 from models.calibrate import IDENTITY
 from models.encode import Encoding
+from models.probe import random_snapshot
 from models.scorer import LabelScorer
 from models.shap import Forest
-from tests.snapshots import random_snapshot, trained_bundle
+from tests.snapshots import trained_bundle
 
 
 def stump(schema: Schema, name: str, below: float, above: float) -> LabelScorer:

@@ -17,11 +17,12 @@ from models import calibrate, export, trees
 from models.bundle import MANIFEST, Bundle, BundleError
 from models.encode import Encoding, Lookup
 from models.folds import TrainingError
+from models.probe import random_snapshot
 from models.recipe import TrainConfig
 from models.scorer import Scorer
 from models.train import train
 from tests.conftest import ROOT
-from tests.snapshots import random_rows, random_snapshot, trained_bundle
+from tests.snapshots import random_rows, trained_bundle
 
 QUICK = TrainConfig(search_seconds=0)
 LATE_BAD = [220, 260, 320, 360]
@@ -102,6 +103,9 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown file": (lambda m: m["labels"]["fraud"]["files"].update(gnn="none.onnx"), "is no manifest"),
     "unlisted schema": (lambda m: m["files"].pop("schema.json"), "is no manifest"),
     "column": (lambda m: m["labels"]["fraud"]["columns"].pop(), "columns are not"),
+    "no probe": (lambda m: m["labels"]["fraud"].pop("probe"), "is no manifest"),
+    "short probe": (lambda m: m["labels"]["default"]["probe"].pop(), "default: the probe needs 16"),
+    "probe": (lambda m: m["labels"]["default"]["probe"].insert(0, None), "default: the probe needs 16"),
 }  # fmt: skip
 
 
@@ -140,13 +144,13 @@ def test_an_encoding_comes_back_and_is_checked(consumer: Schema, folder: Path) -
     rows = np.full((3, columns), [[1], [np.nan], [9]], dtype=np.float32)
     expected = np.array([2, np.nan, 0.5], dtype=np.float32)
     np.testing.assert_array_equal(loaded(Encoding(columns, (lookup,)))(rows)[:, -1], expected)
-    for wrong in (Encoding(columns + 1, (lookup,)), Encoding(columns, (outside,)), Encoding(columns, (), (outside,))):
-        with pytest.raises(BundleError, match=r"fraud_encoding\.npz: is no encoding of"):
-            loaded(wrong)
-    (folder / "fraud_encoding.npz").write_bytes(b"")
-    forge(folder, lambda m: m["files"].update({"fraud_encoding.npz": hashlib.sha256(b"").hexdigest()}))
-    with pytest.raises(BundleError, match=r"fraud_encoding\.npz: is no encoding: "):
-        Bundle.load(folder, consumer)
+    wrong = [Encoding(columns + 1, (lookup,)), Encoding(columns, (outside,)), Encoding(columns, (), (outside,))]
+    for packed, problem in [*((encoding.pack(), " of") for encoding in wrong), (b"", ": ")]:
+        (folder / "fraud_encoding.npz").write_bytes(packed)
+        digests = {"fraud_encoding.npz": hashlib.sha256(packed).hexdigest()}
+        forge(folder, lambda m, digests=digests: m["files"].update(digests))  # type: ignore[misc]
+        with pytest.raises(BundleError, match=rf"fraud_encoding\.npz: is no encoding{problem}"):
+            Bundle.load(folder, consumer)
 
 
 def test_another_schema_refuses(folder: Path) -> None:

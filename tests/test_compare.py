@@ -19,7 +19,7 @@ from models.__main__ import app
 from models.bundle import Bundle, BundleError
 from models.compare import Contest, Side, comparison
 from models.tables import train_table
-from tests.conftest import ROOT
+from tests.conftest import demo_bundle
 from tests.test_archive import folder, write_again
 from tests.test_engine import past, served
 from tests.test_tables import DOCUMENT, QUICK, frame
@@ -93,7 +93,7 @@ def test_swaps_by_hand() -> None:
 
 
 def test_other_labels_or_rows_are_refused(bundles: Path, tmp_path: Path) -> None:
-    good, demo = Bundle.open(bundles / "good"), Bundle.open(ROOT / "models/demo/consumer")
+    good, demo = Bundle.open(bundles / "good"), Bundle.open(demo_bundle("consumer"))
     with pytest.raises(BundleError, match=r"is of default, \w+ of default, fraud"):
         compare.on_table(good, demo, bundles / "later.parquet", label_delay_rows=500)
     document: dict[str, Any] = copy.deepcopy(DOCUMENT)
@@ -112,7 +112,7 @@ def test_other_labels_or_rows_are_refused(bundles: Path, tmp_path: Path) -> None
 
 
 async def test_bundles_on_an_archive(folder: Path) -> None:
-    demo = ROOT / "models/demo/consumer"
+    demo = demo_bundle("consumer")
     found = asked(demo, demo, "--archive", str(folder))
     version = Bundle.open(demo).version
     decided = archive.recorded(folder).filter(pl.col("bundle") == version)
@@ -124,7 +124,7 @@ async def test_bundles_on_an_archive(folder: Path) -> None:
     assert label["auc_difference"] == {"challenger_less_champion": 0, "low": 0, "high": 0}
     assert label["known"] == (decided["default_label"] >= 0).sum()
     with pytest.raises(BundleError, match=r"is of schema consumer, \w+ of auto"):
-        compare.on_archive(Bundle.open(demo), Bundle.open(ROOT / "models/demo/auto"), folder)
+        compare.on_archive(Bundle.open(demo), Bundle.open(demo_bundle("auto")), folder)
 
 
 async def test_what_challengers_scored_in_service(folder: Path) -> None:
@@ -132,7 +132,7 @@ async def test_what_challengers_scored_in_service(folder: Path) -> None:
     with pytest.raises(ArchiveError, match="holds no scores of a challenger"):
         compare.recorded(folder)
     known = archive.recorded(folder)
-    demo = Bundle.open(ROOT / "models/demo/consumer").version
+    demo = Bundle.open(demo_bundle("consumer")).version
     scored = [
         [{"version": "knows", "fraud": 0.5 + label / 4, "default": None}] if bundle == demo and i % 3 else []
         for i, (bundle, label) in enumerate(known.select("bundle", "fraud_label").iter_rows())

@@ -21,6 +21,7 @@ from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import products, wire
 from server.batcher import Reply
+from server.challengers import Challengers
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
 from server.products import Product
@@ -54,7 +55,7 @@ async def engine_on(
     await store.prepare()
     every_source = schemas["auto"]
     await load_profiles(store, [(t, every_source, p) for t, some in past.profiles.items() for p in some.values()])
-    engine = Engine(tenant, store, served)
+    engine = Engine(tenant, store, served, Challengers())
     follower = asyncio.create_task(engine.follow())
     await until_ready(engine)
     yield engine, store
@@ -254,7 +255,7 @@ async def test_a_follower_ends_though_its_cancellation_was_swallowed(
                 await asyncio.sleep(5)
             return await super().position()
 
-    engine = Engine(tenant, Swallowing(redis, tenant, TOKENIZER, []), served)
+    engine = Engine(tenant, Swallowing(redis, tenant, TOKENIZER, []), served, Challengers())
     follower = asyncio.create_task(engine.follow())
     await asyncio.wait_for(reading.wait(), 5)
     follower.cancel()

@@ -8,7 +8,7 @@ import torch
 from features.application import Snapshot
 from features.schema import Schema, load
 from models import gnn
-from tests.snapshots import random_snapshot
+from models.probe import random_snapshot
 
 
 @pytest.fixture(scope="module", params=["consumer", "sffsd"])

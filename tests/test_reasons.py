@@ -2,8 +2,8 @@ import numpy as np
 
 from features.graph import NEIGHBOR_COLUMNS
 from features.schema import Schema
+from models.probe import random_snapshot
 from models.reasons import feature_reasons, graph_reason
-from tests.snapshots import random_snapshot
 
 
 def explained(consumer: Schema, **values: float) -> list[tuple[str, str, str, str]]:

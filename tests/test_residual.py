@@ -24,11 +24,11 @@ from models import export, residual, trees
 from models.__main__ import app
 from models.bundle import MANIFEST, RESIDUAL_VALUE, Bundle, BundleError, ResidualModel
 from models.conformal import QUANTILES
+from models.probe import random_snapshot
 from models.recipe import TrainConfig
 from models.scorer import ResidualScorer, Scorer
 from models.train import train
 from tests.conftest import ROOT
-from tests.snapshots import random_snapshot
 
 AUTO_FILE = ROOT / "features/schemas/auto.yaml"
 AUTO = schemas.load(AUTO_FILE)

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,11 @@ import pytest
 
 from features.application import Snapshot
 from features.schema import Schema
-from models.bundle import Bundle
+from models.bundle import Bundle, BundleError
+from models.probe import probe, random_snapshot
 from models.scorer import Scorer
 from models.shap import Explainer
-from tests.snapshots import random_rows, random_snapshot, trained_bundle
+from tests.snapshots import random_rows, trained_bundle
 
 ROWS = 200
 
@@ -128,10 +130,39 @@ def test_no_graph_network_no_reason_of_it(bundle: Bundle, scorer: Scorer, consum
 
 
 def test_a_label_without_a_model_is_unknown(consumer: Schema, bundle: Bundle) -> None:
-    only_default = Bundle(consumer, "", {}, {"default": bundle.models["default"]})
+    only_default = replace(bundle, models={"default": bundle.models["default"]})
     scores = Scorer(only_default).score(random_snapshot(consumer, 3, 6))
     assert np.isnan(scores.fraud_probability).all()
     assert np.isfinite(scores.default_probability).all()
+
+
+def test_a_runtime_that_scores_otherwise_refuses(bundle: Bundle) -> None:
+    """Within 1e-5 machines may differ, not beyond."""
+    for label in bundle.models:
+        for change, refused in ((5e-6, False), (2e-5, True), (-2e-5, True)):
+            manifest = copy.deepcopy(dict(bundle.manifest))
+            manifest["labels"][label]["probe"][3] += change
+            changed = replace(bundle, manifest=manifest)
+            if not refused:
+                Scorer(changed)
+                continue
+            with pytest.raises(BundleError, match=f"{bundle.version}: {label}: the probe differs by 2e-05"):
+                Scorer(changed)
+
+
+def test_a_model_that_cannot_run_refuses(bundle: Bundle) -> None:
+    default, network = bundle.models["default"], bundle.models["fraud"].gnn_onnx
+    assert network is not None
+    for broken in (b"", b"no model", network[:1000], network, bundle.models["fraud"].trees_onnx):
+        with pytest.raises(BundleError, match="default: cannot be scored here"):
+            Scorer(replace(bundle, models={"default": replace(default, trees_onnx=broken)}))
+
+
+def test_made_up_rows_are_the_same_everywhere(consumer: Schema) -> None:
+    """A bundle is written on one machine and probed on another, with another NumPy perhaps."""
+    drawn = probe(consumer)
+    assert drawn.features[0, 1:4].tolist() == pytest.approx([362.783295, 6.411925, 74.308556], rel=1e-6)
+    assert np.isnan(drawn.features).any() and drawn.neighbor_mask.any() and not drawn.neighbor_mask.all()
 
 
 def test_no_rows_no_scores(consumer: Schema, scorer: Scorer) -> None:
@@ -146,8 +177,8 @@ import sys
 from pathlib import Path
 from features.schema import load
 from models.bundle import Bundle
+from models.probe import random_snapshot
 from models.scorer import Scorer
-from tests.snapshots import random_snapshot
 schema = load("features/schemas/consumer.yaml")
 scorer = Scorer(Bundle.load(Path(sys.argv[1]), schema))
 snapshot = random_snapshot(schema, 2, 0)

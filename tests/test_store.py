@@ -57,6 +57,20 @@ async def test_commit_of_an_unknown_application_is_refused(store: Store) -> None
         await store.commit([("never begun", b"decision", b"")])
 
 
+async def test_challengers_stand_beside_a_decision(store: Store, consumer: Schema) -> None:
+    """To the bit; what was recorded first stays, and nothing is recorded where no decision is."""
+    await store.begin([application(consumer, "a"), application(consumer, "b")])
+    await store.commit([("a", b"decision", b"evidence")])
+    scored = [("a", 0.1 + 0.2, 5e-324), ("b", 0.5, 0.5), ("nobody", 0.5, 0.5)]
+    assert await store.put_challenger("one", scored) == 1
+    assert await store.put_challenger("one", [("a", 0.9, 0.9)]) == 0
+    assert await store.put_challenger("two", [("a", 0.25, float("nan"))]) == 1
+    said = await store.challengers("a")
+    assert said["one"] == (0.1 + 0.2, 5e-324) and said["two"][0] == 0.25 and np.isnan(said["two"][1])
+    assert await store.challengers("b") == await store.challengers("nobody") == {}
+    assert await store.decision("a") == (b"decision", b"evidence")
+
+
 async def test_reports(store: Store, consumer: Schema) -> None:
     await store.begin([application(consumer, "a")])
     fraud = Report("o-1", "a", "fraud_confirmed")

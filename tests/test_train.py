@@ -16,10 +16,11 @@ from features.replay import Rows
 from features.schema import Schema
 from models.__main__ import app
 from models.bundle import MANIFEST, Bundle
+from models.probe import random_snapshot
 from models.recipe import TrainConfig
 from models.train import train
 from tests.conftest import ROOT
-from tests.snapshots import random_rows, random_snapshot, trained_bundle
+from tests.snapshots import random_rows, trained_bundle
 from tests.test_table import written
 
 QUICK = TrainConfig(search_seconds=0)

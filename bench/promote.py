@@ -1,0 +1,142 @@
+"""Champions promoted and rolled back under load, a challenger scored beside them (R18, R19): does a request fail, and
+how soon does a reply come from the new version?
+"""
+
+import asyncio
+import json
+import math
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+from redis.asyncio import Redis
+
+from bench import world
+from bench.serving import SECRET, client, server_process
+from features import schema as schemas
+from features.embedded import embedded_store
+from features.schema import Schema
+from features.store import Store
+from features.tokens import Tokenizer
+from models import export, registry
+from models.bundle import Bundle
+from proto.miaopi.v1 import decision_pb2 as pb
+
+SCHEMA = Path("features/schemas/consumer.yaml")
+DEMO = Path("models/demo")
+WORLD_SEED = 5
+CLIENTS = 4
+CHANGE_SECONDS = 1.2  # from one change of the champion to the next
+SETTLE_SECONDS = 0.5  # for what challengers have not scored when the load ends
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call: when its answer came (time.monotonic), how long it took, and of which bundle; empty where it failed."""
+
+    application_id: str
+    at: float
+    seconds: float
+    version: str
+
+
+def run(seconds: float) -> dict[str, float]:
+    """Figures of the last line, of a load of about `seconds`."""
+    schema = schemas.load(SCHEMA)
+    with tempfile.TemporaryDirectory(prefix="miaopi-") as name, embedded_store() as url:
+        folder = Path(name)
+        bundles = Path(shutil.copytree(DEMO, folder / "bundles"))
+        champion = bundles / schema.name / registry.read(bundles / schema.name).champion
+        candidate = variant(champion, folder / "candidate", 0.1)
+        challenger, _ = registry.challenge(bundles, variant(champion, folder / "challenger", -0.1), schema)
+        with server_process(url, bundles=bundles) as (address, _):
+            asked, changes = _load(address, bundles, candidate, schema, seconds)
+            time.sleep(SETTLE_SECONDS)
+        recorded = asyncio.run(_recorded(url, schema, asked, challenger))
+    answered = [a for a in asked if a.version]
+    waits = [
+        min((a.at for a in answered if a.at >= at and a.version == version), default=math.inf) - at
+        for at, version in changes
+    ]
+    return {
+        "requests": len(asked),
+        "failed": len(asked) - len(answered),
+        "promotions": len(changes),
+        "seconds_to_new_version_max": round(max(waits), 3),
+        "p50_ms": round(float(np.percentile([a.seconds for a in answered], 50)) * 1e3, 2),
+        "p99_ms": round(float(np.percentile([a.seconds for a in answered], 99)) * 1e3, 2),
+        "challenger_recorded": recorded,
+        "challenger_skipped": len(answered) - recorded,
+    }
+
+
+def variant(bundle: Path, out: Path, shift: float) -> Path:
+    """Another version of a bundle, written to `out`: its log-odds moved by `shift`."""
+    loaded = Bundle.open(bundle)
+    models = {
+        label: replace(m, calibration=replace(m.calibration, intercept=m.calibration.intercept + shift))
+        for label, m in loaded.models.items()
+    }
+    said = {
+        label: {key: value for key, value in spec.items() if key not in ("files", "calibration")}
+        for label, spec in loaded.manifest["labels"].items()
+    }
+    return export.write(out, loaded.schema, models, loaded.manifest["training"], said)
+
+
+def _load(
+    address: str, bundles: Path, candidate: Path, schema: Schema, seconds: float
+) -> tuple[list[Asked], list[tuple[float, str]]]:
+    """Every call of the clients, and (time.monotonic, new champion) of every promotion and rollback meanwhile."""
+    made = world.build(WORLD_SEED, 1000)
+    requests = [e for e in made.events if isinstance(e, pb.DecideRequest) and schema.name == e.product]
+    stop = threading.Event()
+    changes: list[tuple[float, str]] = []
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        calls = [pool.submit(_ask, address, requests, number, stop) for number in range(CLIENTS)]
+        try:
+            end = time.monotonic() + seconds
+            time.sleep(CHANGE_SECONDS)
+            while time.monotonic() < end:
+                if len(changes) % 2:
+                    champion = registry.rollback(bundles, schema).champion
+                else:
+                    champion, _ = registry.promote(bundles, candidate, schema)
+                changes.append((time.monotonic(), champion))
+                time.sleep(CHANGE_SECONDS)
+        finally:
+            stop.set()
+        return [asked for call in calls for asked in call.result()], changes
+
+
+def _ask(address: str, requests: Sequence[pb.DecideRequest], number: int, stop: threading.Event) -> list[Asked]:
+    """One client's calls, one after another, until `stop`."""
+    asked: list[Asked] = []
+    with client(address) as stub:
+        while not stop.is_set():
+            request = pb.DecideRequest()
+            request.CopyFrom(requests[(len(asked) * CLIENTS + number) % len(requests)])
+            request.application_id, request.event_time_ms = f"{number}-{len(asked)}", 0
+            started = time.monotonic()
+            try:
+                version = stub.Decide(request, timeout=5).versions.bundle
+            except grpc.RpcError as error:
+                print(json.dumps({"failed": request.application_id, "code": str(error.code())}))
+                version = ""
+            now = time.monotonic()
+            asked.append(Asked(request.application_id, now, now - started, version))
+    return asked
+
+
+async def _recorded(url: str, schema: Schema, asked: Sequence[Asked], challenger: str) -> int:
+    """Of how many applications the store holds what the challenger says."""
+    async with Redis.from_url(url) as redis:
+        store = Store(redis, "demo", Tokenizer(SECRET.encode()), [schema])
+        return sum([challenger in await store.challengers(a.application_id) for a in asked])

@@ -1,0 +1,69 @@
+"""Made-up rows that a bundle is scored on when it is written and again where it is loaded (R19, R23).
+
+A runtime that scores them otherwise would decide otherwise than what was validated. The rows are nobody's: they come
+from the raw bits of PCG64, whose stream NumPy keeps, so every machine makes the same ones.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import Snapshot
+from features.graph import FANOUT, NEIGHBOR_COLUMNS
+from features.schema import SOURCE_FRESH, Schema
+from features.statistics import ENTITY_STATS
+
+PROBE_ROWS = 16
+PROBE_SEED = 1
+TOLERANCE = 1e-5  # of a probability; machines differ by 1e-7
+_FLAGS = slice(2, 7)  # of NEIGHBOR_COLUMNS: outcomes, 0 or 1
+_RECORD = slice(7, None)
+
+
+def random_snapshot(schema: Schema, rows: int, seed: int) -> Snapshot:
+    """Numbers over the magnitudes that occur, a tenth missing, absent entities and neighbours included."""
+    random = _Random(seed)
+    slots = schema.slots
+    features = random.magnitudes(rows, len(schema.features))
+    for i, feature in enumerate(schema.features):
+        if feature.values:
+            features[:, i] = np.floor(random.uniform(rows) * len(feature.values))
+    features[random.uniform(*features.shape) < 0.1] = np.nan
+    entity_state = random.magnitudes(rows, slots, len(ENTITY_STATS))
+    entity_state[random.uniform(*entity_state.shape) < 0.1] = np.nan
+    entity_state[random.uniform(rows, slots) < 0.2] = np.nan
+    neighbor_state = random.magnitudes(rows, slots, FANOUT, len(NEIGHBOR_COLUMNS) + len(schema.record))
+    neighbor_state[..., _FLAGS] = random.uniform(*neighbor_state[..., _FLAGS].shape) < 0.1
+    neighbor_state[..., _RECORD][random.uniform(*neighbor_state[..., _RECORD].shape) < 0.1] = np.nan
+    mask = np.arange(FANOUT) < np.floor(random.uniform(rows, slots, 1) * (FANOUT + 1))
+    neighbor_state[~mask] = 0
+    return Snapshot(
+        features, entity_state, neighbor_state, mask, np.full((rows, len(schema.sources)), SOURCE_FRESH, np.uint8)
+    )
+
+
+def probe(schema: Schema) -> Snapshot:
+    """The rows that every bundle of the schema is scored on."""
+    return random_snapshot(schema, PROBE_ROWS, PROBE_SEED)
+
+
+def furthest(found: NDArray[np.float64], said: Sequence[float]) -> float:
+    """The largest difference between probabilities float64 [PROBE_ROWS], infinite where one is not finite."""
+    return float(np.nan_to_num(np.abs(found - np.array(said)), nan=np.inf).max())
+
+
+class _Random:
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+
+    def uniform(self, *shape: int) -> NDArray[np.float64]:
+        """float64 in [0, 1)."""
+        raw = np.asarray(self._bits.random_raw(prod(shape)), dtype=np.uint64)
+        return np.asarray((raw >> np.uint64(11)) * 2.0**-53, dtype=np.float64).reshape(shape)
+
+    def magnitudes(self, *shape: int) -> NDArray[np.float32]:
+        """float32, log-normal with mean 1 and deviation 2 of the logarithm (Box and Muller 1958)."""
+        radius = np.sqrt(-2 * np.log1p(-self.uniform(*shape)))
+        return np.asarray(np.exp(1 + 2 * radius * np.cos(2 * np.pi * self.uniform(*shape))), dtype=np.float32)

@@ -1,0 +1,179 @@
+"""The bundles of a deployment on disk: every version ever promoted, and which of them decides (R18, R19, R23).
+
+`<registry>/<schema>/<version>/` is a bundle, its version the hash of its manifest; `<registry>/<schema>/roles.json`
+names champion, challengers and the champions before. A bundle is whole on disk and has scored its probe here before a
+role names it; roles change by one rename under a lock, so a reader finds the old or the new ones, and no change is
+lost to another. Versions stay: what decided years ago can score again.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+
+from features import schema as schemas
+from features.schema import Schema
+from models.bundle import MANIFEST, Bundle, BundleError
+from models.export import sync
+from models.scorer import Scorer
+
+ROLES = "roles.json"
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Roles(BaseModel):
+    """Who decides: the champion; who is scored beside it: the challengers; and the champions before, oldest first."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    champion: Version
+    previous: tuple[Version, ...] = ()
+    challengers: tuple[Version, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Roles":
+        if len({self.champion, *self.challengers}) != 1 + len(self.challengers):
+            raise ValueError("a version has two roles")
+        return self
+
+
+def read(folder: Path) -> Roles:
+    """The roles of a schema's folder. Raises BundleError naming the file."""
+    file = folder / ROLES
+    try:
+        return Roles.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{file}: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def load(folder: Path, version: str, schema: Schema) -> Scorer:
+    """The scorer of a version in a schema's folder. Raises BundleError where it cannot score or is another version."""
+    bundle = Bundle.load(folder / version, schema)
+    if bundle.version != version:
+        raise BundleError(f"{folder / version / MANIFEST}: is version {bundle.version}")
+    return Scorer(bundle)
+
+
+def promote(registry: Path, source: Path, schema: Schema) -> tuple[str, Roles | None]:
+    """Make the bundle in the folder `source` the champion; its version, and the roles before. Raises BundleError."""
+
+    def change(version: str, roles: Roles | None) -> Roles:
+        if roles is None:
+            return Roles(champion=version)
+        if roles.champion == version:
+            return roles
+        return Roles(champion=version, previous=(*roles.previous, roles.champion), challengers=_without(roles, version))
+
+    return _admit(registry, source, schema, change)
+
+
+def challenge(registry: Path, source: Path, schema: Schema) -> tuple[str, Roles | None]:
+    """Make the bundle in the folder `source` a challenger; its version, and the roles before. Raises BundleError."""
+
+    def change(version: str, roles: Roles | None) -> Roles:
+        if roles is None:
+            raise BundleError(f"{registry / schema.name}: has no champion to challenge")
+        if roles.champion == version:
+            raise BundleError(f"{registry / schema.name / ROLES}: {version} is the champion")
+        return roles.model_copy(update={"challengers": (*_without(roles, version), version)})
+
+    return _admit(registry, source, schema, change)
+
+
+def retire(registry: Path, name: str, version: str) -> Roles:
+    """Score a challenger of the schema called `name` no longer; the new roles. Raises BundleError."""
+    folder = registry / name
+    with _locked(folder):
+        roles = read(folder)
+        if version not in roles.challengers:
+            raise BundleError(f"{folder / ROLES}: {version} is no challenger")
+        return _write(folder, roles.model_copy(update={"challengers": _without(roles, version)}))
+
+
+def rollback(registry: Path, schema: Schema) -> Roles:
+    """Make the last champion before the present one champion again; the new roles. Raises BundleError."""
+    folder = registry / schema.name
+    with _locked(folder):
+        roles = read(folder)
+        if not roles.previous:
+            raise BundleError(f"{folder / ROLES}: no champion before {roles.champion}")
+        *previous, champion = roles.previous
+        load(folder, champion, schema)
+        return _write(folder, Roles(champion=champion, previous=tuple(previous), challengers=_without(roles, champion)))
+
+
+def served_schema(folder: Path, name: str) -> Schema:
+    """The schema called `name` among the served ones. Raises SchemaError."""
+    schema = schemas.load(folder / f"{name}.yaml")
+    if schema.name != name:
+        raise schemas.SchemaError(f"{folder / name}.yaml: name: must be {name}")
+    return schema
+
+
+def _without(roles: Roles, version: str) -> tuple[str, ...]:
+    return tuple(challenger for challenger in roles.challengers if challenger != version)
+
+
+def _admit(
+    registry: Path, source: Path, schema: Schema, change: Callable[[str, Roles | None], Roles]
+) -> tuple[str, Roles | None]:
+    """Copy a bundle in, try it and give it the role that `change` makes of the roles before."""
+    folder = registry / schema.name
+    bundle = Bundle.load(source, schema)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        before = read(folder) if (folder / ROLES).exists() else None
+        roles = change(bundle.version, before)
+        if (folder / bundle.version).exists():
+            load(folder, bundle.version, schema)
+        else:
+            _copy(source, bundle, folder / bundle.version)
+        if roles != before:
+            _write(folder, roles)
+    return bundle.version, before
+
+
+def _copy(source: Path, bundle: Bundle, place: Path) -> None:
+    """What the manifest names, on disk and tried before it stands in its place."""
+    with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as beside:
+        new = Path(beside) / place.name
+        new.mkdir()
+        for name in (*bundle.manifest["files"], MANIFEST):
+            sync(Path(shutil.copy(source / name, new)))
+        load(new.parent, place.name, bundle.schema)
+        sync(new)
+        new.rename(place)
+    sync(place.parent)
+
+
+def _write(folder: Path, roles: Roles) -> Roles:
+    new = folder / f".{ROLES}"
+    new.write_text(roles.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    sync(new)
+    new.rename(folder / ROLES)
+    sync(folder)
+    return roles
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One change of a schema's folder at a time, between processes and threads."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be read: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
