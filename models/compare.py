@@ -148,9 +148,8 @@ def _label(labels: Labels, champion: Probability, challenger: Probability, share
     stopped = {name: _stopped(probability, share) for name, probability in scores.items()}
     low, high = math.nan, math.nan
     if not math.isnan(figures["champion"]["auc"]):
-        low, high = np.percentile(
-            paired_difference(truth, challenger[known], champion[known], np.random.default_rng(0), RESAMPLES), INTERVAL
-        )
+        drawn = paired_difference(truth, challenger[known], champion[known], np.random.default_rng(0), RESAMPLES)
+        low, high = np.nanpercentile(drawn, INTERVAL)  # a draw of few bad rows may have none
     return {
         "rows": len(labels), "known": len(truth), "bad": int(truth.sum()),
         **{
