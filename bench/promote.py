@@ -3,6 +3,7 @@ how soon does a reply come from the new version?
 """
 
 import asyncio
+import itertools
 import json
 import math
 import shutil
@@ -34,7 +35,8 @@ DEMO = Path("models/demo")
 WORLD_SEED = 5
 CLIENTS = 4
 CANDIDATE_SHIFT, CHALLENGER_SHIFT = 0.1, -0.1  # of the champion's log-odds
-CHANGE_SECONDS = 1.2  # from one change of the champion to the next
+CHANGE_SECONDS = 1.0  # from the first reply of one champion to the next change
+WAIT_SECONDS = 10.0  # at most, for that reply
 SETTLE_SECONDS = 0.5  # for what challengers have not scored when the load ends
 
 
@@ -49,8 +51,8 @@ class Asked:
     fraud_probability: float
 
 
-def run(seconds: float) -> dict[str, float]:
-    """Figures of the last line, of a load of about `seconds`."""
+def run(promotions: int) -> dict[str, float]:
+    """Figures of the last line, of so many promotions and rollbacks in turn."""
     schema = schemas.load(SCHEMA)
     with tempfile.TemporaryDirectory(prefix="miaopi-") as name, embedded_store() as url:
         folder = Path(name)
@@ -60,7 +62,7 @@ def run(seconds: float) -> dict[str, float]:
         shift_of = {champion.name: 0.0, Bundle.open(candidate).version: CANDIDATE_SHIFT}
         challenger, _ = registry.challenge(bundles, variant(champion, folder / "challenger", CHALLENGER_SHIFT), schema)
         with server_process(url, bundles=bundles) as (address, _):
-            asked, changes = _load(address, bundles, candidate, schema, seconds)
+            asked, changes = _load(address, bundles, candidate, schema, promotions)
             time.sleep(SETTLE_SECONDS)
         recorded = asyncio.run(_recorded(url, schema, asked, challenger))
     answered = [a for a in asked if a.version]
@@ -96,38 +98,45 @@ def variant(bundle: Path, out: Path, shift: float) -> Path:
 
 
 def _load(
-    address: str, bundles: Path, candidate: Path, schema: Schema, seconds: float
+    address: str, bundles: Path, candidate: Path, schema: Schema, promotions: int
 ) -> tuple[list[Asked], list[tuple[float, str]]]:
     """Every call of the clients, and (time.monotonic, new champion) of every promotion and rollback meanwhile."""
     made = world.build(WORLD_SEED, 1000)
     requests = [e for e in made.events if isinstance(e, pb.DecideRequest) and schema.name == e.product]
     stop = threading.Event()
+    asked: list[Asked] = []
     changes: list[tuple[float, str]] = []
     with ThreadPoolExecutor(CLIENTS) as pool:
-        calls = [pool.submit(_ask, address, requests, number, stop) for number in range(CLIENTS)]
+        calls = [pool.submit(_ask, address, requests, number, stop, asked) for number in range(CLIENTS)]
         try:
-            end = time.monotonic() + seconds
             time.sleep(CHANGE_SECONDS)
-            while time.monotonic() < end:
-                if len(changes) % 2:
+            for n in range(promotions):
+                if n % 2:
                     champion = registry.rollback(bundles, schema).champion
                 else:
                     champion, _ = registry.promote(bundles, candidate, schema)
                 changes.append((time.monotonic(), champion))
+                while asked[-1].version != champion and time.monotonic() < changes[-1][0] + WAIT_SECONDS:
+                    time.sleep(0.01)
                 time.sleep(CHANGE_SECONDS)
         finally:
             stop.set()
-        return [asked for call in calls for asked in call.result()], changes
+        for call in calls:
+            call.result()
+    return asked, changes
 
 
-def _ask(address: str, requests: Sequence[pb.DecideRequest], number: int, stop: threading.Event) -> list[Asked]:
-    """One client's calls, one after another, until `stop`."""
-    asked: list[Asked] = []
+def _ask(
+    address: str, requests: Sequence[pb.DecideRequest], number: int, stop: threading.Event, asked: list[Asked]
+) -> None:
+    """One client's calls, one after another until `stop`, appended to `asked`."""
     with client(address) as stub:
-        while not stop.is_set():
+        for n in itertools.count():
+            if stop.is_set():
+                return
             request = pb.DecideRequest()
-            request.CopyFrom(requests[(len(asked) * CLIENTS + number) % len(requests)])
-            request.application_id, request.event_time_ms = f"{number}-{len(asked)}", 0
+            request.CopyFrom(requests[(n * CLIENTS + number) % len(requests)])
+            request.application_id, request.event_time_ms = f"{number}-{n}", 0
             started = time.monotonic()
             try:
                 reply = stub.Decide(request, timeout=5)
@@ -137,7 +146,6 @@ def _ask(address: str, requests: Sequence[pb.DecideRequest], number: int, stop: 
             now = time.monotonic()
             version, said = reply.versions.bundle, reply.fraud_probability
             asked.append(Asked(request.application_id, now, now - started, version, said))
-    return asked
 
 
 async def _recorded(url: str, schema: Schema, asked: Sequence[Asked], challenger: str) -> dict[str, float]:
