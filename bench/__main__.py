@@ -79,11 +79,11 @@ def quality(
 
 
 @app.command()
-def promote(seconds: Annotated[float, typer.Option(min=2, help="of load")] = 10) -> None:
+def promote(promotions: Annotated[int, typer.Option(min=1, help="and rollbacks, in turn")] = 7) -> None:
     """Champions promoted and rolled back under load, a challenger beside them; the last line is JSON."""
     from bench import promote as module
 
-    print(json.dumps(module.run(seconds)))
+    print(json.dumps(module.run(promotions)))
 
 
 if __name__ == "__main__":

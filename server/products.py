@@ -30,7 +30,8 @@ class Product:
 
 
 def load(settings: Settings) -> dict[str, Product]:
-    """Products by name: one for each product of each schema that has a champion.
+    """Products by name: one for each product of each schema that has a champion. The service and all engines share this
+    one dict, in which server.reload swaps products.
 
     Raises SchemaError, BundleError or PolicyError naming the file; nothing is served from a half-valid set.
     """

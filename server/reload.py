@@ -1,6 +1,6 @@
 """Takes over what the registry says while decisions go on: a promoted or rolled back champion, other challengers.
 
-Bundles load and decide a made-up application beside the event loop; then one assignment on it swaps all products of
+Bundles load and decide a made-up application beside the event loop; then one step of the loop swaps all products of
 the schema. A batch has taken its product before and keeps it, so no reply mixes two versions. What does not load
 leaves the old one serving.
 """

@@ -26,8 +26,7 @@ from tests.snapshots import random_rows, trained_bundle
 
 QUICK = TrainConfig(search_seconds=0)
 LATE_BAD = [220, 260, 320, 360]
-COMMITTED_SIZE_MAX = 3_000_000  # bytes, of all bundles of the demo
-SIZE_MAX = 1_400_000  # bytes; two bundles are committed
+SIZE_MAX, COMMITTED_SIZE_MAX = 1_400_000, 3_000_000  # bytes, of a bundle and of all of the demo
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "column": (lambda m: m["labels"]["fraud"]["columns"].pop(), "columns are not"),
     "no probe": (lambda m: m["labels"]["fraud"].pop("probe"), "is no manifest"),
     "short probe": (lambda m: m["labels"]["default"]["probe"].pop(), "default: the probe needs 16"),
-    "probe": (lambda m: m["labels"]["default"]["probe"].insert(0, None), "default: the probe needs 16"),
+    "probe": (lambda m: m["labels"]["fraud"].update(probe=[None] * 16), "fraud: the probe needs 16"),
 }  # fmt: skip
 
 
@@ -144,11 +143,11 @@ def test_an_encoding_comes_back_and_is_checked(consumer: Schema, folder: Path) -
     rows = np.full((3, columns), [[1], [np.nan], [9]], dtype=np.float32)
     expected = np.array([2, np.nan, 0.5], dtype=np.float32)
     np.testing.assert_array_equal(loaded(Encoding(columns, (lookup,)))(rows)[:, -1], expected)
-    wrong = [Encoding(columns + 1, (lookup,)), Encoding(columns, (outside,)), Encoding(columns, (), (outside,))]
+    wrong = Encoding(columns + 1, (lookup,)), Encoding(columns, (outside,)), Encoding(columns, (), (outside,))
     for packed, problem in [*((encoding.pack(), " of") for encoding in wrong), (b"", ": ")]:
         (folder / "fraud_encoding.npz").write_bytes(packed)
-        digests = {"fraud_encoding.npz": hashlib.sha256(packed).hexdigest()}
-        forge(folder, lambda m, digests=digests: m["files"].update(digests))  # type: ignore[misc]
+        hashes = {"fraud_encoding.npz": hashlib.sha256(packed).hexdigest()}
+        forge(folder, lambda m, hashes=hashes: m["files"].update(hashes))  # type: ignore[misc]
         with pytest.raises(BundleError, match=rf"fraud_encoding\.npz: is no encoding{problem}"):
             Bundle.load(folder, consumer)
 
@@ -261,8 +260,8 @@ def test_too_few_bad_rows_leave_the_trees_alone(consumer: Schema, tmp_path: Path
         name: np.where(at >= 200, np.isin(at, LATE_BAD), known).astype(np.int8) for name, known in rows.labels.items()
     }
     bundle = Bundle.load(train(replace(rows, labels=labels), tmp_path / "none", QUICK), consumer)
-    assert bundle.models["fraud"].calibration == calibrate.IDENTITY
-    assert not bundle.manifest["labels"]["fraud"]["calibrated"]
+    found = bundle.manifest["labels"]["fraud"]
+    assert bundle.models["fraud"].calibration == calibrate.IDENTITY and not found["calibrated"]
     assert np.isfinite(Scorer(bundle).score(random_snapshot(consumer, 5, 0)).fraud_probability).all()
 
 

@@ -194,7 +194,7 @@ def test_roles_need_nothing_that_trains(consumer: Schema, bundles: Path, make: M
 
 
 def test_no_request_fails_while_champions_change() -> None:
-    figures = run(seconds=2.5)
-    assert figures["failed"] == 0 and figures["requests"] > 100 and figures["promotions"] >= 2
-    assert figures["seconds_to_new_version_max"] < 2  # the machine that tests may be busy
+    figures = run(promotions=2)
+    assert figures["failed"] == figures["mixed"] == 0 and figures["requests"] > 100
+    assert figures["seconds_to_new_version_max"] < 5  # the machine that tests may be busy
     assert figures["challenger_recorded"] > 0
