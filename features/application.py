@@ -81,7 +81,7 @@ class Snapshot:
     features: float32 [B, F], NaN where missing, columns `schema.feature_names`.
     entity_state: float32 [B, E, len(ENTITY_STATS)], NaN where unknown or the slot is empty.
     neighbor_state: float32 [B, E, K, C], the K most recent applications of each entity, newest first, 0 where masked;
-    columns features.graph.NEIGHBOR_COLUMNS then the schema's record.
+    columns features.neighborhood.NEIGHBOR_COLUMNS then the schema's record.
     neighbor_mask: bool [B, E, K], True where there is a neighbour.
     source_state: uint8 [B, S], SOURCE_FRESH, SOURCE_STALE or SOURCE_MISSING, order of `schema.sources`.
     """

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from features.application import Snapshot
 from features.assemble import count, freshness, snapshot
 from features.events import APPLICATION, EventFormatError, Events, unpack
-from features.graph import EntityGraph, Neighborhood
+from features.graph import EntityGraph
+from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
 from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
 

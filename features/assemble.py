@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Application, Profile, Snapshot
-from features.graph import NEIGHBOR_COLUMNS, Neighborhood
+from features.neighborhood import NEIGHBOR_COLUMNS, Neighborhood
 from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema, Source
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 

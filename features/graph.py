@@ -6,7 +6,6 @@ are its neighbours: no sampling, so a decision can be recomputed. Windows are co
 covers the present bucket and the five before, that is 5/6 to 1 of the window. Distinct counts look at the last 16.
 """
 
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +13,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from features.events import APPLICATION, LABEL_UNKNOWN, LABELS, Events, settle
+from features.neighborhood import FANOUT, Neighborhood, empty_view
 from features.schema import RECORD_MAX, SLOTS_MAX
-from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 RING = 16  # most recent applications of an entity that count
 KEPT = RING + 1  # one more is kept, so that with one masked there are still RING
-FANOUT = 8  # of them, neighbours handed to the GNN
 BUCKETS = 6
 HOUR_MS = 3_600_000.0
 WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
-NEIGHBOR_COLUMNS = ("gap_hours", "amount", "same_applicant", "fraud", "not_fraud", "default", "repaid")
-N_ENTITY, N_GRAPH, N_NEIGHBOR = len(ENTITY_STATS), len(GRAPH_STATS), len(NEIGHBOR_COLUMNS) + RECORD_MAX
 SPREAD_MIN = 1e-6  # variance of amounts over their squared mean
 RATE_PRIOR, RATE_WEIGHT = 0.5, 10.0  # smoothed rate = (bad + 0.5) / (labelled + 10)
 
@@ -49,29 +45,6 @@ class _State(NamedTuple):
     record: NDArray[np.float32]  # [A, RECORD_MAX]
     label: NDArray[np.int8]  # [A, 2] fraud/default
     of_sequence: NDArray[np.int32]  # [Q] application, -1 for other events
-
-
-@dataclass(frozen=True)
-class Neighborhood:
-    """What was known strictly before each of B applications, NaN where nothing was.
-
-    entity_state: float32 [B, 16, len(ENTITY_STATS)]; graph_state: float32 [B, len(GRAPH_STATS)];
-    neighbor_state: float32 [B, 16, FANOUT, 15], newest first, NEIGHBOR_COLUMNS then the record;
-    neighbor_mask: bool [B, 16, FANOUT]; as_of: int64 [B], sequence number of the last event seen;
-    time_ms: int64 [B], the time that gaps are counted from.
-    """
-
-    entity_state: NDArray[np.float32]
-    graph_state: NDArray[np.float32]
-    neighbor_state: NDArray[np.float32]
-    neighbor_mask: NDArray[np.bool_]
-    as_of: NDArray[np.int64]
-    time_ms: NDArray[np.int64]
-
-
-def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
-    """The rows of two views, one after the other."""
-    return Neighborhood(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(first)))
 
 
 class SequenceGapError(RuntimeError):
@@ -179,18 +152,6 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
         np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, RECORD_MAX), dtype=np.float32),
         np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
     )  # fmt: skip
-
-
-def empty_view(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:
-    """What is known where nothing was seen: the view of so many applications, to be filled in."""
-    return Neighborhood(
-        np.full((rows, SLOTS_MAX, N_ENTITY), np.nan, dtype=np.float32),
-        np.zeros((rows, N_GRAPH), dtype=np.float32),
-        np.zeros((rows, SLOTS_MAX, FANOUT, N_NEIGHBOR), dtype=np.float32),
-        np.zeros((rows, SLOTS_MAX, FANOUT), dtype=np.bool_),
-        as_of,
-        np.zeros(rows, dtype=np.int64),
-    )
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Snapshot
-from features.graph import FANOUT, NEIGHBOR_COLUMNS
+from features.neighborhood import FANOUT, NEIGHBOR_COLUMNS
 from features.schema import SOURCE_FRESH, Schema
 from features.statistics import ENTITY_STATS
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Reason, Snapshot
-from features.graph import NEIGHBOR_COLUMNS
+from features.neighborhood import NEIGHBOR_COLUMNS
 from features.schema import Entity, Feature, Schema
 
 Floats = NDArray[np.float32]

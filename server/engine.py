@@ -18,7 +18,8 @@ from features import evidence
 from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
 from features.evidence import Facts
-from features.graph import EntityGraph, Neighborhood, SequenceGapError, join
+from features.graph import EntityGraph, SequenceGapError
+from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
 from models.scorer import Scores

@@ -17,7 +17,8 @@ import structlog
 from features.application import Application
 from features.assemble import assemble
 from features.events import finish, pack_application, unpack
-from features.graph import EntityGraph, join
+from features.graph import EntityGraph
+from features.neighborhood import join
 from features.schema import SLOTS_MAX
 from models import registry
 from server.engine import policy_values

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.graph import NEIGHBOR_COLUMNS
+from features.neighborhood import NEIGHBOR_COLUMNS
 from features.replay import Rows
 from features.schema import Schema
 from models.probe import random_snapshot

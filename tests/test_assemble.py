@@ -4,7 +4,7 @@ import numpy as np
 
 from features.application import Profile, Snapshot
 from features.assemble import DAY_MS, assemble
-from features.graph import Neighborhood, empty_view
+from features.neighborhood import Neighborhood, empty_view
 from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
 from features.statistics import ENTITY_STATS
 from tests.conftest import application

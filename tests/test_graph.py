@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_PRESUMED_GOOD, REPORT, Events
 from features.graph import (
     BUCKETS,
-    FANOUT,
     HOUR_MS,
     RATE_PRIOR,
     RATE_WEIGHT,
@@ -20,9 +19,9 @@ from features.graph import (
     SPREAD_MIN,
     WIDTHS_MS,
     EntityGraph,
-    Neighborhood,
     SequenceGapError,
 )
+from features.neighborhood import FANOUT, Neighborhood
 from features.schema import SLOTS_MAX
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from features.graph import NEIGHBOR_COLUMNS
+from features.neighborhood import NEIGHBOR_COLUMNS
 from features.schema import Schema
 from models.probe import random_snapshot
 from models.reasons import feature_reasons, graph_reason
