@@ -22,7 +22,7 @@ from features import columns, table
 from features import schema as schemas
 from features.schema import Schema
 from models.bundle import Bundle
-from models.evaluate import INTERVAL, auc, ks, paired_difference
+from models.evaluate import INTERVAL, auc, ks, metrics, paired_difference
 from models.recipe import TrainConfig
 from models.tables import score_table, train_table
 
@@ -175,15 +175,17 @@ def _figures(parts: list[Part], bar: float) -> dict[str, float]:
     random = np.random.default_rng(0)
     differences = [paired_difference(p.labels, p.ours, p.lightgbm, random, RESAMPLES) for p in parts]
     low, high = np.percentile(np.mean(differences, axis=0), INTERVAL)
+    labels, probability = (np.concatenate([getattr(p, name) for p in parts]) for name in ("labels", "ours"))
     return {
         "auc": round(ours, 5), "bar": bar, "lightgbm": round(theirs, 5), "difference": round(ours - theirs, 5),
         "diff_low": round(float(low), 5), "diff_high": round(float(high), 5),
         "ks": round(float(np.mean([ks(p.labels, p.ours) for p in parts])), 4),
+        "ece": round(metrics(labels, probability)["ece"], 4),
     }  # fmt: skip
 
 
 def _printed(figures: dict[str, dict[str, float]]) -> Table:
-    names = ("auc", "bar", "lightgbm", "difference", "diff_low", "diff_high", "ks", "seconds")
+    names = ("auc", "bar", "lightgbm", "difference", "diff_low", "diff_high", "ks", "ece", "seconds")
     printed = Table("set", *names)
     for name, row in figures.items():
         printed.add_row(name, *(f"{row[n]:.4f}" if n != "seconds" else f"{row[n]:.0f}" for n in names))

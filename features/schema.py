@@ -154,6 +154,7 @@ class Schema:
         self.features = self._features(spec)
         self.feature_names = tuple(f.name for f in self.features)
         self.column = {name: i for i, name in enumerate(self.feature_names)}
+        self.application_features = frozenset(f.name for f in self.features if f.origin == "application")
         if len(self.column) != len(self.features):
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")

@@ -190,7 +190,7 @@ def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str,
             numbers["battery_health"] = vehicle.battery_health
     elif request.HasField("vehicle"):
         raise InvalidFieldError("vehicle", f"does not belong to {request.product}")
-    return {name: number for name, number in numbers.items() if name in schema.column}
+    return {name: number for name, number in numbers.items() if name in schema.application_features}
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:
