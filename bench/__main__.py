@@ -70,7 +70,7 @@ def quality(
     only: Annotated[str, typer.Option("--set", help="one set alone, with its protocol by time")] = "",
     search_seconds: Annotated[
         float, typer.Option(help="of each training, after which no candidate more is tried")
-    ] = 20,
+    ] = 30,
 ) -> None:
     """Every public table through train and score against its bar and an untuned LightGBM; the last line is JSON."""
     from bench import quality as module

@@ -56,7 +56,7 @@ def train_command(
     test_share: Annotated[
         float, typer.Option(min=0, max=0.5, help="of the rows, to test the recipe on for the report; 0: no report")
     ] = 0.2,
-    search_seconds: Annotated[float, typer.Option(min=0, help="after which no candidate more is tried")] = 20.0,
+    search_seconds: Annotated[float, typer.Option(min=0, help="after which no candidate more is tried")] = 30.0,
     trees_max: Annotated[int, typer.Option(min=0, help="trees kept, which bounds a decision's time; 0: no limit")] = 0,
     keep_gnn: Annotated[bool, typer.Option("--keep-gnn", help="also where it does not raise the AUPRC")] = False,
     label_delay_rows: Delay = LABEL_DELAY_ROWS,

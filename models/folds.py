@@ -2,7 +2,7 @@
 
 Where a row's features count other rows, folds go forward in time: random ones would fit on the bursts they validate.
 Elsewhere they are random, which keeps more rows to learn from, and a row calibrates by the margin of trees that had
-not seen it.
+not seen it; by time, what is tried is still chosen by later rows, as random ones flatter what follows the calendar.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from features.schema import Schema
 from models import calibrate
 from models.search import Pair, forward_pairs, stratified_pairs
 
+JUDGED_FROM = (0.5, 0.75)  # shares of the rows, by time, after which the next are judged
 AGGREGATES = ("velocity", "graph")  # origins of the features that count other rows
 
 Ints = NDArray[np.int64]
@@ -28,11 +29,13 @@ class TrainingError(ValueError):
 class Folds:
     """All int64 of the rows whose label is known.
 
-    pairs: what the search fits and validates on. learned: what the trees are then fitted on, None where those of the
-    folds vote. stop and stack are the same rows where too few are bad, which `split` says.
+    pairs: what the search fits and stops on; judges: what it chooses by, the pairs where there are none. learned: what
+    the trees are then fitted on, None where those of the folds vote. stop and stack are the same rows where too few are
+    bad, which `split` says.
     """
 
     pairs: list[Pair]
+    judges: list[Pair]
     learned: Ints | None
     fit: Ints
     stop: Ints
@@ -61,7 +64,8 @@ def folds(rows: Rows, label: str, known: Ints, split: str, fit_share: float, see
     if not len(stack):
         raise TrainingError(f"label {label}: no row after {fit_share:.0%} of all has it: nothing to calibrate on")
     pairs, how = stratified_pairs(labels, seed), "each scored by trees of random folds that had not seen it"
-    return Folds(pairs, None, every, every, stack, how, end)
+    cuts = [cut_ms(rows, share) for share in JUDGED_FROM] if split == "time" else [end]
+    return Folds(pairs, forward_pairs(labels, times, (*cuts, end)), None, every, every, stack, how, end)
 
 
 def _forward(rows: Rows, label: str, known: Ints, fit_share: float) -> Folds:
@@ -81,4 +85,4 @@ def _forward(rows: Rows, label: str, known: Ints, fit_share: float) -> Folds:
     if not pairs:
         raise TrainingError(f"label {label}: needs bad and good rows both before and after {fit_share:.0%} of them")
     learned, stack = np.flatnonzero(times < stack_from), np.flatnonzero(times >= stack_from)
-    return Folds(pairs, learned, *pairs[-1], stack, split, stack_from)
+    return Folds(pairs, [], learned, *pairs[-1], stack, split, stack_from)

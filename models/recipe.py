@@ -48,7 +48,7 @@ class TrainConfig:
     split: str = "time"
     fit_share: float = 0.75
     test_share: float = 0.0
-    search_seconds: float = 20.0
+    search_seconds: float = 30.0
     trees_max: int = 0
     keep_gnn: bool = False
     categories: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
@@ -168,7 +168,7 @@ def _search(
 ) -> Found:  # fmt: skip
     search = Search(
         columns, labels, plan.pairs, Categories(schema, label, config.categories), trees.monotone(schema, label),
-        config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"),
+        config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"), plan.judges,
     )  # fmt: skip
     return search.run(plan.learned, config.trees_max, finalists)
 
