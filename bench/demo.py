@@ -22,6 +22,7 @@ from features.embedded import embedded_store
 from features.load import load_history, load_profiles
 from features.store import Store
 from features.tokens import Tokenizer
+from models.evaluate import auc
 from proto.miaopi.v1 import decision_pb2 as pb
 
 DEMO_SEED = 11
@@ -100,7 +101,7 @@ def summary(
         "review": count[pb.OUTCOME_REVIEW],
         "decline": count[pb.OUTCOME_DECLINE],
         "automation_rate": round(float(np.mean(outcome != pb.OUTCOME_REVIEW)), 4),
-        "fraud_auc": round(world.auc(np.array([r.fraud_probability for r in replies]), fraud), 4),
+        "fraud_auc": round(auc(fraud.astype(np.int8), np.array([r.fraud_probability for r in replies])), 4),
         "fraud_recall": round(float(np.mean(~approved[fraud])), 4),
         "bad_rate_all": round(float(np.mean(bad)), 4),
         "bad_rate_approved": round(float(np.mean(bad[approved])), 4),

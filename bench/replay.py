@@ -30,11 +30,11 @@ from models import registry
 from models.bundle import Bundle
 from models.evaluate import auc
 from models.scorer import Scorer
+from models.tables import LABEL_DELAY_ROWS
 from models.train import train
 from proto.miaopi.v1 import decision_pb2 as pb
 
 TRAIN_SHARE = 0.6
-LABEL_DELAY_ROWS = 500
 
 
 def run(schema_path: Path, data: Path) -> dict[str, float]:
@@ -105,7 +105,7 @@ def decide_request(schema: Schema, row: TableRow) -> pb.DecideRequest:
         currency=schema.currency,
         amount_minor=row.amount_minor,
         repayment_method=pb.REPAYMENT_METHOD_BULLET,
-        applicant_id=row.applicant_id,
+        applicant_id=row.applicant,
         entities=[pb.Entity(type=kind, id=identifier) for kind, identifier in row.entities],
         features={
             name: pb.FeatureValue(text=value) if isinstance(value, str) else pb.FeatureValue(number=value)

@@ -18,6 +18,7 @@ from bench.identifiers import Identifiers
 from bench.market import NEW, NEW_ENERGY, USED
 from bench.population import DAY_MS, HOUR_MS, Applications, Floats, People, part
 from features.replay import Rows
+from models.evaluate import auc
 from proto.miaopi.v1 import decision_pb2 as pb
 
 DEFAULT_RATE = 0.05
@@ -123,18 +124,9 @@ def single_auc(values: np.typing.NDArray[np.float32], bad: population.Bools) -> 
         return 0.5
     best = 0.5
     for missing in (np.median(present), present.min() - 1, present.max() + 1):
-        one_way = auc(np.where(np.isnan(values), missing, values), bad)
+        one_way = auc(bad.astype(np.int8), np.where(np.isnan(values), missing, values).astype(np.float64))
         best = max(best, one_way, 1 - one_way)
     return best
-
-
-def auc(values: np.typing.NDArray[np.floating], bad: population.Bools) -> float:
-    """AUC of [N] values without NaN, ties counting half. Here because the demo runs without scikit-learn."""
-    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # ties share their mean rank
-    positives = int(bad.sum())
-    below = rank[bad].sum() - positives * (positives + 1) / 2
-    return float(below / (positives * (len(bad) - positives)))
 
 
 def _defaults(rng: np.random.Generator, people: People, drawn: Applications) -> population.Bools:

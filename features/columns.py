@@ -15,6 +15,7 @@ from features.schema import SchemaError
 from features.specs import DAY_MS
 
 EPOCH_MS = 1_577_836_800_000  # where a table's own count of time starts: 2020-01-01 UTC
+TIMES_MS = (-2_208_988_800_000, 7_258_118_400_000)  # 1900 to 2200: what lies beyond was counted otherwise
 CSV_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 
 # Ways to write a time that need no `time_format`; the first that reads every row is taken. A month is its first day.
@@ -88,8 +89,11 @@ def times_ms(path: Path, frame: pl.DataFrame, columns: tuple[str, ...], unit_ms:
         series = frame.select(pl.concat_str([texts(frame[c]) for c in columns], separator=" ")).to_series()
     name = " ".join(columns)
     refuse(path, name, series, series.is_null(), "have no time")
-    if series.dtype.is_numeric():
-        return (EPOCH_MS + numbers(path, series).cast(pl.Int64) * unit_ms).to_numpy()
+    if series.dtype.is_numeric() and not form:
+        times = EPOCH_MS + numbers(path, series) * unit_ms
+        outside = ~times.is_between(*TIMES_MS)
+        refuse(path, name, series, outside, f"lie beyond 1900 to 2200 as steps of time_unit_ms {unit_ms} from 2020")
+        return times.cast(pl.Int64).to_numpy()
     return _moments(path, series.alias(name), form).to_numpy()
 
 

@@ -181,6 +181,13 @@ class Schema:
         uses = self.labels[label].uses
         return np.array([i for i, f in enumerate(self.features) if f.origin in uses and not f.audit], dtype=np.int64)
 
+    def counting(self) -> NDArray[np.bool_]:
+        """bool [F]: features that count other applications, alone or within a cross."""
+        counts = np.array([f.origin in ("velocity", "graph") for f in self.features], dtype=np.bool_)
+        for column, expression in self.crosses:
+            counts[column] = any(counts[self.column[name]] for name in expression.names)
+        return counts
+
     def policy_inputs(self) -> dict[str, str]:
         """Names that a policy may use from this schema, with their type: number, string or boolean.
 

@@ -91,6 +91,8 @@ class FeatureSpec(Spec):
             raise ValueError(f"{self.name}: only a category has values")
         if self.type == "category" and (self.cross or self.missing or self.range):
             raise ValueError(f"{self.name}: a category is given, not computed, and has neither missing nor range")
+        if self.type == "category" and not self.values and any(self.monotone.values()):
+            raise ValueError(f"{self.name}: only a category with values has an order to be monotone in")
         if self.type == "category" and self.came_from == "application" and not self.values:
             raise ValueError(f"{self.name}: a category of the application needs its values")
         if self.missing and (self.cross or self.came_from == "application"):

@@ -23,8 +23,8 @@ from features.tokens import Tokenizer
 class TableRow:
     """One row, identifiers in clear; `outcome_kinds` are what will be reported of it.
 
-    position: its place in the file; row_id: what the table's id column holds, else that place; past: it only warms
-    the graph for others.
+    applicant_id: empty where the table names none. position: its place in the file; row_id: what the table's id column
+    holds, else that place; past: it only warms the graph for others.
     """
 
     application_id: str
@@ -37,6 +37,11 @@ class TableRow:
     position: int = 0
     row_id: str = ""
     past: bool = False
+
+    @property
+    def applicant(self) -> str:
+        """Whoever has no name is nobody else, in whichever file."""
+        return self.applicant_id or f"unnamed {self.application_id}"
 
 
 def read(
@@ -63,14 +68,14 @@ def read(
     ids = _ids(path, frame, table)
     named = {e: columns.texts(frame[column]).to_list() for e, column in table.entities.items()}
     applicant = next(iter(schema.entities))
-    applicants = named.pop(applicant, ids)
+    applicants = named.pop(applicant, [None] * len(frame))
     outcomes = [_outcomes(schema, path, frame, label, spec) for label, spec in table.labels.items() if labelled]
     return [
         TableRow(
             f"row-{n}",
             int(times[i]),
             amounts[i],
-            applicants[i] or ids[i],
+            applicants[i] or "",
             tuple((e, text) for e, every in named.items() if (text := every[i]) is not None),
             {name: value for name, every in values.items() if (value := every[i]) is not None},
             tuple(kind for kinds in outcomes if (kind := kinds[i])),
@@ -174,7 +179,7 @@ def application(schema: Schema, tokenizer: Tokenizer, row: TableRow) -> Applicat
     """A row as the wire would have made it. Raises InvalidFieldError naming the row."""
     try:
         numbers = dict(feature_entry(schema, name, value, name) for name, value in row.features.items())
-        tokens = entity_tokens(schema, tokenizer, row.applicant_id, row.entities, ())
+        tokens = entity_tokens(schema, tokenizer, row.applicant, row.entities, ())
     except InvalidFieldError as error:
         raise InvalidFieldError(f"row {row.position}: {error.field}", error.reason) from None
     if "amount" in schema.column and schema.features[schema.column["amount"]].origin == "application":

@@ -52,7 +52,9 @@ def train_command(
     archive: SomeArchive = None,
     seed: int = 0,
     split: Annotated[str, typer.Option(help="time or stratified; what the schema says unless given")] = "",
-    fit_share: Annotated[float, typer.Option(help="by time, share of the rows, the earliest, to fit on")] = 0.75,
+    fit_share: Annotated[
+        float, typer.Option(min=0.1, max=0.9, help="by time, share of the rows, the earliest, to fit on")
+    ] = 0.75,
     test_share: Annotated[
         float, typer.Option(min=0, max=0.5, help="of the rows, to test the recipe on for the report; 0: no report")
     ] = 0.2,
@@ -93,8 +95,8 @@ def train_command(
     except TrainingError as error:
         raise SystemExit(str(error)) from None
     _say((bundle / "model_card.md").read_text(encoding="utf-8"))
-    if test_share:
-        _say(f"report: {bundle / 'report.html'}")
+    if (report := bundle / "report.html").exists():
+        _say(f"report: {report}")
 
 
 @app.command()
@@ -131,13 +133,16 @@ def evaluate(
     rows = replayed(loaded.schema, table.read(loaded.schema, data, warn=_warn), label_delay_rows, settled=True)
     scorer = Scorer(loaded)
     until_ms = loaded.manifest["training"]["until_ms"]
+    timed = loaded.schema.table is not None and bool(loaded.schema.table.time)
+    if not timed:
+        _warn(compare.no_time(data))
     for label in (name for name in LABELS if name in loaded.models):
         # 0 rows learned from, 1 rows that stacked and calibrated alone, 2 rows the bundle has never seen
         bounds = [loaded.manifest["labels"][label]["learned_until_ms"], until_ms + 1]
-        period = np.searchsorted(bounds, rows.event_time_ms, side="right")
+        period = np.searchsorted(bounds, rows.event_time_ms, side="right") if timed else np.zeros(len(rows.snapshot))
         probability = probabilities(scorer, rows.snapshot, label)
         figures = {}
-        for number, name in enumerate(("learned", "calibrated", "later")):
+        for number, name in enumerate(("learned", "calibrated", "later") if timed else ("all",)):
             chosen = (period == number) & (rows.labels[label] >= 0)
             if chosen.any():
                 figures[name] = metrics(rows.labels[label][chosen], probability[chosen])

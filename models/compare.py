@@ -20,7 +20,7 @@ from features.archive import ArchiveError
 from features.events import LABELS
 from features.replay import Rows
 from models.bundle import Bundle, BundleError
-from models.evaluate import INTERVAL, Labels, Probability, metrics, paired_difference, psi
+from models.evaluate import Labels, Probability, metrics, paired_difference, psi, span
 from models.scorer import Scorer
 from models.tables import Say, probabilities, replayed, silent
 
@@ -71,10 +71,13 @@ def on_table(
     second = first if _same_schema(champion, challenger) else read(challenger)
     timed = champion.schema.table is not None and bool(champion.schema.table.time)
     if not timed:
-        warn(
-            f"{data}: has no time: whether a bundle learned from its rows cannot be told, and figures on those flatter"
-        )
+        warn(no_time(data))
     return _contest(champion, challenger, first, second, timed)
+
+
+def no_time(data: Path) -> str:
+    """A warning of a table without time."""
+    return f"{data}: has no time: whether a bundle learned from its rows cannot be told, and figures on those flatter"
 
 
 def on_archive(champion: Bundle, challenger: Bundle, folder: Path, *, progress: Say = silent) -> Contest:
@@ -149,7 +152,7 @@ def _label(labels: Labels, champion: Probability, challenger: Probability, share
     low, high = math.nan, math.nan
     if not math.isnan(figures["champion"]["auc"]):
         drawn = paired_difference(truth, challenger[known], champion[known], np.random.default_rng(0), RESAMPLES)
-        low, high = np.nanpercentile(drawn, INTERVAL)  # a draw of few bad rows may have none
+        low, high = span(drawn)
     return {
         "rows": len(labels), "known": len(truth), "bad": int(truth.sum()),
         **{

@@ -111,13 +111,15 @@ class Categories:
                 ranks = np.array([in_order.index(code) for code in sorted(texts)], dtype=np.float32)
                 self._orders[j] = Lookup(j, codes, ranks, np.nan, np.nan)
         self._ordered = {j for j in self._columns if schema.features[columns[j]].values or j in self._orders}
+        # A direction is kept over the order of the values: how often one goes bad would not keep it.
+        self._bound = {j for j in self._columns if schema.features[columns[j]].monotone.get(label)}
         self.any = bool(self._columns)
 
     def fit(self, kind: str, rows: Floats, labels: NDArray[np.int8], seed: int) -> tuple[Encoding, Floats]:
         """An encoding of `kind` learned from rows float32 [N, n], and these encoded [N, m], targets out of fold."""
-        targets = [j for j in self._columns if kind != "order" or j not in self._ordered]
+        targets = [j for j in self._columns if j not in self._bound and (kind != "order" or j not in self._ordered)]
         extra = [j for j in targets if kind == "both" and j in self._ordered]
-        keep = {j for j in self._ordered if kind != "target"}
+        keep = {j for j in self._ordered if kind != "target" or j in self._bound}
 
         def learned(chosen: NDArray[np.bool_]) -> Encoding:
             prior = (labels[chosen].sum() + 0.5) / (chosen.sum() + 1.0)

@@ -8,6 +8,7 @@ Training and reports only.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +70,20 @@ class Ranking:
     def _calibration(self, weight: Weights) -> dict[str, float]:
         if not weight.any():
             return {"brier": math.nan, "ece": math.nan}
-        gap = np.repeat(self._probability - self._bad, weight)[::-1]  # the safest first
-        bins = np.array_split(gap, ECE_BINS)
-        return {"brier": float(np.mean(gap**2)), "ece": sum(abs(float(part.sum())) for part in bins) / len(gap)}
+        brier = float((weight * (self._probability - self._bad) ** 2).sum() / weight.sum())
+        gap = np.repeat(self._probability - level(self._probability, self._bad, weight), weight)
+        bins = np.array_split(gap[::-1], ECE_BINS)  # the safest first
+        return {"brier": brier, "ece": sum(abs(float(part.sum())) for part in bins) / len(gap)}
+
+
+def level(probability: Probability, bad: NDArray[Any], weight: Weights) -> Probability:
+    """float64 [N]: the bad rate of the rows of the same probability, which their order in a file must not tell apart.
+
+    probability: [N] sorted; bad: bool or 0 and 1 [N]; weight: how often each row counts.
+    """
+    run = np.cumsum(np.diff(probability, prepend=np.nan) != 0) - 1
+    rate = np.bincount(run, weights=bad * weight) / np.maximum(np.bincount(run, weights=weight), 1)
+    return np.asarray(rate[run], dtype=np.float64)
 
 
 def _area(recall: Probability, alarms: Probability) -> float:
@@ -114,11 +126,19 @@ def recall_at_fpr(labels: Labels, probability: Probability, rate: float) -> tupl
 def intervals(
     labels: Labels, probability: Probability, seed: int = 0, resamples: int = 200
 ) -> dict[str, tuple[float, float]]:
-    """95 % interval of each figure of `Ranking.figures`; NaN where a draw had one class only."""
+    """95 % interval of each figure of `Ranking.figures`; NaN where every draw had one class only."""
     ranking = Ranking(labels, probability)
     drawn = [ranking.figures(w) for w in _draws(len(labels), np.random.default_rng(seed), resamples)]
-    bounds = {name: np.percentile([figures[name] for figures in drawn], INTERVAL) for name in ranking.figures()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    return {name: span(np.array([figures[name] for figures in drawn])) for name in ranking.figures()}
+
+
+def span(drawn: Probability) -> tuple[float, float]:
+    """The interval of resampled figures, float64 [resamples]; a draw of few bad rows may have none, and is left out."""
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.percentile(known, INTERVAL)
+    return float(low), float(high)
 
 
 def paired_difference(
@@ -130,7 +150,7 @@ def paired_difference(
     return np.array([mine - theirs for mine, theirs in areas])
 
 
-def wilson(labels: Labels) -> tuple[float, float]:
+def wilson(labels: NDArray[Any]) -> tuple[float, float]:
     """95 % interval of the bad rate of at least one row (Wilson 1927): within 0–1 even where no row is bad."""
     rows, rate, z = len(labels), float(labels.mean()), 1.96
     centre, half = rate + z * z / (2 * rows), z * math.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows))
@@ -141,6 +161,11 @@ def _draws(rows: int, random: np.random.Generator, resamples: int) -> Iterator[W
     """int64 [rows] at a time: how often each row is drawn."""
     for _ in range(resamples):
         yield np.bincount(random.integers(0, max(rows, 1), rows), minlength=rows)
+
+
+def psi_by_chance(expected: int, actual: int) -> float:
+    """The PSI that so many rows of one and the same distribution have on average."""
+    return PSI_BINS * (1 / max(expected, 1) + 1 / max(actual, 1))
 
 
 def psi(expected: NDArray[np.floating], actual: NDArray[np.floating]) -> float:
@@ -168,7 +193,7 @@ class Band:
     low: float
     high: float
     rows: int
-    bad: int
+    bad: float
     bad_rate: float
     lift: float
     caught: float
@@ -181,17 +206,17 @@ class Band:
 
 
 def gains(labels: Labels, probability: Probability, bands: int = 10) -> list[Band]:
-    """Bands of equally many rows, the riskiest first; rows of equal probability may fall into two."""
+    """Bands of equally many rows, the riskiest first; of equal probability each row counts as bad as they are."""
     order = np.argsort(-probability, kind="stable")
-    bad_all, good_all, done, found = int(labels.sum()), int((labels == 0).sum()), 0, []
-    caught = 0
-    for part in (p for p in np.array_split(order, bands) if len(p)):
-        bad, done = int(labels[part].sum()), done + len(part)
+    bad_all, good_all, done, caught = int(labels.sum()), int((labels == 0).sum()), 0, 0.0
+    badness, found = level(probability[order], labels[order], np.ones(len(labels), dtype=np.int64)), []
+    for part in (p for p in np.array_split(np.arange(len(order)), bands) if len(p)):
+        bad, done = float(badness[part].sum()), done + len(part)
         caught += bad
-        rate = bad / len(part)
+        rate, scores = bad / len(part), probability[order[part]]
         found.append(
             Band(
-                float(probability[part].min()), float(probability[part].max()), len(part), bad, rate,
+                float(scores.min()), float(scores.max()), len(part), bad, rate,
                 rate * len(labels) / bad_all if bad_all else math.nan,
                 caught / bad_all if bad_all else math.nan, (done - caught) / good_all if good_all else math.nan,
             )

@@ -2,7 +2,7 @@
 
 Where a row's features count other rows, folds go forward in time: random ones would fit on the bursts they validate.
 Elsewhere they are random, which keeps more rows to learn from, and a row calibrates by the margin of trees that had
-not seen it; by time, what is tried is still chosen by later rows, as random ones flatter what follows the calendar.
+not seen it.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,6 @@ from features.schema import Schema
 from models import calibrate
 from models.search import Pair, forward_pairs, stratified_pairs
 
-JUDGED_FROM = (0.5, 0.75)  # shares of the rows, by time, after which the next are judged
-AGGREGATES = ("velocity", "graph")  # origins of the features that count other rows
-
 Ints = NDArray[np.int64]
 
 
@@ -29,13 +26,11 @@ class TrainingError(ValueError):
 class Folds:
     """All int64 of the rows whose label is known.
 
-    pairs: what the search fits and stops on; judges: what it chooses by, the pairs where there are none. learned: what
-    the trees are then fitted on, None where those of the folds vote. stop and stack are the same rows where too few are
-    bad, which `split` says.
+    pairs: what the search fits and validates on. learned: what the trees are then fitted on, None where those of the
+    folds vote. stop and stack are the same rows where too few are bad, which `split` says.
     """
 
     pairs: list[Pair]
-    judges: list[Pair]
     learned: Ints | None
     fit: Ints
     stop: Ints
@@ -46,7 +41,7 @@ class Folds:
 
 def aggregate_columns(schema: Schema, label: str) -> NDArray[np.bool_]:
     """bool [n]: which of `schema.columns(label)` count other rows."""
-    return np.array([schema.features[i].origin in AGGREGATES for i in schema.columns(label)], dtype=np.bool_)
+    return schema.counting()[schema.columns(label)]
 
 
 def cut_ms(rows: Rows, share: float) -> int:
@@ -64,8 +59,7 @@ def folds(rows: Rows, label: str, known: Ints, split: str, fit_share: float, see
     if not len(stack):
         raise TrainingError(f"label {label}: no row after {fit_share:.0%} of all has it: nothing to calibrate on")
     pairs, how = stratified_pairs(labels, seed), "each scored by trees of random folds that had not seen it"
-    cuts = [cut_ms(rows, share) for share in JUDGED_FROM] if split == "time" else [end]
-    return Folds(pairs, forward_pairs(labels, times, (*cuts, end)), None, every, every, stack, how, end)
+    return Folds(pairs, None, every, every, stack, how, end)
 
 
 def _forward(rows: Rows, label: str, known: Ints, fit_share: float) -> Folds:
@@ -85,4 +79,4 @@ def _forward(rows: Rows, label: str, known: Ints, fit_share: float) -> Folds:
     if not pairs:
         raise TrainingError(f"label {label}: needs bad and good rows both before and after {fit_share:.0%} of them")
     learned, stack = np.flatnonzero(times < stack_from), np.flatnonzero(times >= stack_from)
-    return Folds(pairs, [], learned, *pairs[-1], stack, split, stack_from)
+    return Folds(pairs, learned, *pairs[-1], stack, split, stack_from)

@@ -61,10 +61,8 @@ class GNNConfig:
 
 def own_columns(schema: Schema, label: str) -> tuple[int, ...]:
     """Columns of the request itself that the schema leaves unconstrained for the label."""
-    return tuple(
-        int(i) for i in schema.columns(label)
-        if schema.features[i].origin not in ("velocity", "graph") and not schema.features[i].monotone.get(label)
-    )  # fmt: skip
+    counts = schema.counting()
+    return tuple(int(i) for i in schema.columns(label) if not counts[i] and not schema.features[i].monotone.get(label))
 
 
 class Intake(nn.Module):

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from models.behaviour import Influence
-from models.evaluate import Labels, Probability, Ranking, wilson
+from models.evaluate import Labels, Probability, Ranking, level, wilson
 from models.stability import Period
 
 POINTS = 200  # of a curve
@@ -62,10 +62,12 @@ def probabilities(samples: Mapping[str, Scored], shown: Scored) -> str:
         figure, (reliability, distribution) = _panels(2)
         least, most = 1.0, 0.0
         for (name, (labels, probability)), colour in zip(samples.items(), LINES, strict=False):
-            parts = [p for p in np.array_split(np.argsort(probability, kind="stable"), 10) if len(p)]
-            predicted = np.array([probability[p].mean() for p in parts])
-            observed = np.array([labels[p].mean() for p in parts])
-            spread = np.abs(np.array([wilson(labels[p]) for p in parts]).T - observed)
+            order = np.argsort(probability, kind="stable")
+            bad = level(probability[order], labels[order], np.ones(len(order), dtype=np.int64))
+            parts = [p for p in np.array_split(np.arange(len(order)), 10) if len(p)]
+            predicted = np.array([probability[order[p]].mean() for p in parts])
+            observed = np.array([bad[p].mean() for p in parts])
+            spread = np.abs(np.array([wilson(bad[p]) for p in parts]).T - observed)
             reliability.errorbar(predicted, observed, spread, color=colour, fmt="o", markersize=4, capsize=2,
                                  elinewidth=1.2, label=name)  # fmt: skip
             least = min(least, float(predicted.min()))

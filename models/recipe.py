@@ -28,6 +28,7 @@ from models.folds import Folds, TrainingError, aggregate_columns, folds
 from models.search import STEPS_MAX, Found, Search
 
 GNN_LABELS = ("fraud",)
+CLASS_MIN = 2  # bad and good rows: every fold then has one of each to fit on
 NO_GAIN = "left out, it does not raise the AUPRC of the trees"
 TREES, AGGREGATES, NETWORK = "trees", "trees + aggregates", "trees + aggregates + GNN"  # each with more to look at
 
@@ -120,9 +121,9 @@ def train_label(
     """The models of a label. `ablate` adds the trees that see nothing of other rows. Raises TrainingError."""
     known = known_rows(rows, label)
     every = _Part(rows, label, known)
-    if len(np.unique(every.labels)) < 2:
+    if min(every.bad, len(known) - every.bad) < CLASS_MIN:
         raise TrainingError(
-            f"label {label}: {len(known)} rows have it, {every.bad} of them bad: needs bad and good rows"
+            f"label {label}: {len(known)} rows have it, {every.bad} of them bad: needs {CLASS_MIN} bad and good rows"
         )
     plan = folds(rows, label, known, config.split, config.fit_share, config.seed)
     found = _search(rows.schema, label, every.columns, every.labels, plan, config, progress)
@@ -168,7 +169,7 @@ def _search(
 ) -> Found:  # fmt: skip
     search = Search(
         columns, labels, plan.pairs, Categories(schema, label, config.categories), trees.monotone(schema, label),
-        config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"), plan.judges,
+        config.seed, config.search_seconds, lambda step: progress(f"{label}: {step}"),
     )  # fmt: skip
     return search.run(plan.learned, config.trees_max, finalists)
 

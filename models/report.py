@@ -22,7 +22,7 @@ from features.schema import Schema
 from models import behaviour, fairness, plots, stability, verdict
 from models.behaviour import Influence, Sweep
 from models.conformal import QUANTILES
-from models.evaluate import INTERVAL, Band, Ranking, auc, gains, intervals, paired_difference, psi
+from models.evaluate import Band, Ranking, auc, gains, intervals, paired_difference, psi, psi_by_chance, span
 from models.fairness import Group
 from models.scorer import LabelScorer
 from models.stability import Period
@@ -48,10 +48,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class LabelTrial:
-    """The model of a label and the rows that judge it.
+    """The recipe carried out for a label on the rows before a test part, and the rows that judge it.
 
-    chosen: the variant that the bundle scores with. learned: float32 [M, F] feature rows learned from. validation:
-    rows that chose and calibrated; test: rows that did neither, None where training held none out.
+    chosen: the variant that it chose; scorer: its model, which is not the bundle's, as that learned from all rows.
+    learned: float32 [M, F] feature rows learned from. validation: rows that chose and calibrated; test: rows that did
+    neither, some bad and some good.
     """
 
     label: str
@@ -59,17 +60,12 @@ class LabelTrial:
     scorer: LabelScorer
     learned: NDArray[np.float32]
     validation: Sample
-    test: Sample | None
+    test: Sample
 
     @property
     def samples(self) -> dict[str, Sample]:
-        """By name; the last judges."""
-        return {"validation": self.validation} | ({} if self.test is None else {"test": self.test})
-
-    @property
-    def judge(self) -> tuple[str, Sample]:
-        """Name and rows of the test, or of the validation where there is none."""
-        return list(self.samples.items())[-1]
+        """By name."""
+        return {"validation": self.validation, "test": self.test}
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,8 @@ class Findings:
 
     differences: of each variant, than which, its AUC less that one's, and the interval. missing: share of empty values
     by feature, learned from and judged. entities: share of the judged rows that name it, and that meet earlier rows by
-    it. score_psi: from validation to test rows, NaN without.
+    it. drift: PSI of each feature from the rows learned from, chance: what equal rows would have. score_psi: from
+    validation to test rows.
     """
 
     trial: LabelTrial
@@ -98,6 +95,7 @@ class Findings:
     missing: dict[str, tuple[float, float]]
     entities: dict[str, tuple[float, float]]
     drift: dict[str, float]
+    chance: float
     score_psi: float
     periods: list[Period]
     sweeps: list[Sweep]
@@ -132,12 +130,11 @@ def render(
 
 
 def card_lines(schema: Schema, trial: LabelTrial) -> list[str]:
-    """Lines of the model card, Markdown: the chosen variant on the rows that judge, and fairness."""
-    name, judge = trial.judge
-    scored = _scored(name, trial.chosen, judge)
+    """Lines of the model card, Markdown: the chosen variant on the test rows, and fairness."""
+    scored = _scored("test", trial.chosen, trial.test)
     lines = [
-        f"{name.capitalize()} rows: {len(judge.labels)}, {int(judge.labels.sum())} bad.", "",
-        f"| figure | {name} | 95 % interval |", "|---|---|---|",
+        f"Test rows: {len(trial.test.labels)}, {int(trial.test.labels.sum())} bad, by {trial.chosen} of the trial.", "",
+        "| figure | test | 95 % interval |", "|---|---|---|",
         *(f"| {FIGURES[key]} | {value:.4g} | {scored.spans[key][0]:.4g} to {scored.spans[key][1]:.4g} |"
           for key, value in scored.values.items()),
     ]  # fmt: skip
@@ -159,7 +156,7 @@ def card_lines(schema: Schema, trial: LabelTrial) -> list[str]:
 
 def findings(schema: Schema, trial: LabelTrial) -> Findings:
     """All figures of a label. Raises KeyError if a sample lacks the chosen variant."""
-    columns, (_, judge) = schema.columns(trial.label), trial.judge
+    columns, judge = schema.columns(trial.label), trial.test
     chosen = [sample.probability[trial.chosen] for sample in trial.samples.values()]
     labels, times = (np.concatenate([getattr(s, k) for s in trial.samples.values()]) for k in ("labels", "time_ms"))
     return Findings(
@@ -170,7 +167,8 @@ def findings(schema: Schema, trial: LabelTrial) -> Findings:
         _missing(schema, columns, trial.learned, judge.snapshot.features),
         _entities(schema, judge.snapshot),
         stability.drift(schema, columns, trial.learned, judge.snapshot.features),
-        psi(*chosen) if len(chosen) > 1 else math.nan,
+        psi_by_chance(len(trial.learned), len(judge.labels)),
+        psi(*chosen),
         stability.periods(times, labels, np.concatenate(chosen)) if _timed(schema) else [],
         behaviour.sweeps(schema, trial.label, trial.scorer, judge.snapshot, trial.learned),
         behaviour.influences(schema, columns, trial.scorer, judge.snapshot),
@@ -184,7 +182,7 @@ def _timed(schema: Schema) -> bool:
 
 
 def _plots(found: Findings) -> dict[str, Markup]:
-    trial, (_, judge) = found.trial, found.trial.judge
+    trial, judge = found.trial, found.trial.test
     chosen = {name: (s.labels, s.probability[trial.chosen]) for name, s in trial.samples.items()}
     drawn = {
         "ranking": plots.ranking({name: (judge.labels, p) for name, p in judge.probability.items()}),
@@ -206,9 +204,8 @@ def _differences(judge: Sample) -> list[tuple[str, str, float, tuple[float, floa
     found = []
     for (simple, before), (name, after) in pairwise(judge.probability.items()):
         drawn = paired_difference(judge.labels, after, before, np.random.default_rng(0))
-        low, high = np.percentile(drawn, INTERVAL)
         gain = auc(judge.labels, after) - auc(judge.labels, before)
-        found.append((name, simple, gain, (float(low), float(high))))
+        found.append((name, simple, gain, span(drawn)))
     return found
 
 
@@ -235,10 +232,10 @@ def _entities(schema: Schema, rows: Snapshot) -> dict[str, tuple[float, float]]:
 
 
 def _groups(schema: Schema, trial: LabelTrial) -> dict[str, list[Group]]:
-    """Fairness on the rows that judge, at the cut-off of the validation."""
+    """Fairness on the test rows, at the cut-off of the validation."""
     cutoff = fairness.cut_off(trial.validation.labels, trial.validation.probability[trial.chosen])
-    _, judge = trial.judge
-    return fairness.compare(schema, judge.snapshot.features, judge.labels, judge.probability[trial.chosen], cutoff)
+    test = trial.test
+    return fairness.compare(schema, test.snapshot.features, test.labels, test.probability[trial.chosen], cutoff)
 
 
 def _percent(share: float, digits: int = 1) -> str:

@@ -94,12 +94,8 @@ class Search:
     def __init__(
         self, rows: Floats, labels: NDArray[np.int8], pairs: Sequence[Pair], categories: Categories,
         constraints: tuple[int, ...], seed: int, seconds: float, progress: Callable[[str], None],
-        judges: Sequence[Pair] = (),
     ) -> None:  # fmt: skip
-        """pairs: what the trees are fitted and stopped on; judges: what chooses among them, the pairs unless given."""
-        self._rows, self._labels, self._pairs = rows, labels, [*pairs, *judges]
-        self._fitting = range(len(pairs))
-        self._judging = range(len(pairs), len(self._pairs)) or self._fitting
+        self._rows, self._labels, self._pairs = rows, labels, list(pairs)
         self._categories, self._constraints, self._seed = categories, constraints, seed
         self._until, self._progress = time.monotonic() + seconds, progress
         self._matrices: dict[tuple[str, int, int], tuple[xgboost.DMatrix, xgboost.DMatrix, Floats]] = {}
@@ -115,37 +111,32 @@ class Search:
         are found by screening the candidates unless given.
         """
         finalists = finalists or self._screen()
-        judged = [self._fit_all(config, self._judging) for config in finalists]
-        order = sorted(range(len(judged)), key=lambda i: -self._auc(judged[i][1]))
+        fitted = [self._fit_all(config) for config in finalists]
+        order = sorted(range(len(fitted)), key=lambda i: -self._auc(fitted[i][1]))
         chosen = [order[0]]
         for count in range(2, len(order) + 1):
-            together = np.mean([judged[i][1] for i in order[:count]], axis=0)
-            best = np.mean([judged[i][1] for i in chosen], axis=0)
+            together = np.mean([fitted[i][1] for i in order[:count]], axis=0)
+            best = np.mean([fitted[i][1] for i in chosen], axis=0)
             if self._auc(together) >= self._auc(best) + BLEND_GAIN:
                 chosen = order[:count]
-        kind, configs = finalists[0].encoding, tuple(finalists[i] for i in chosen)
+        kind = finalists[0].encoding
+        margins = np.mean([fitted[i][1] for i in chosen], axis=0)
         findings = {
-            "trials": self.trials, "stopped_by_time": time.monotonic() > self._until,
-            "auc": self._auc(np.mean([judged[i][1] for i in chosen], axis=0)),
+            "trials": self.trials, "stopped_by_time": time.monotonic() > self._until, "auc": self._auc(margins),
         }  # fmt: skip
-        fitted = [judged[i] for i in chosen]
-        if self._judging is not self._fitting:
-            fitted = [self._fit_all(config, self._fitting) for config in configs]
-        margins = np.mean([found for _, found in fitted], axis=0)
         rows = np.arange(len(self._rows)) if learned is None else learned
         encoding, encoded = self._categories.fit(kind, self._rows[rows], self._labels[rows], self._seed)
-        boosters = [booster for some, _ in fitted for booster in some]
+        boosters = [booster for i in chosen for booster in fitted[i][0]]
         if learned is not None:
             matrix, width = trees.matrix(encoded, self._labels[rows]), encoded.shape[1]
-            pairs = zip(configs, fitted, strict=True)
-            boosters = [b for config, (some, _) in pairs for b in self._refit(config, some, matrix, width)]
+            boosters = [b for i in chosen for b in self._refit(finalists[i], fitted[i][0], matrix, width)]
             others = np.setdiff1d(np.arange(len(self._rows)), learned)
             later = encoding(self._rows[others])
             boosters = _bounded(boosters, trees_max)
             margins = np.full(len(self._rows), np.nan)
             margins[others] = np.mean([trees.margins(booster, later) for booster in boosters], axis=0)
         forest = trees.merge([trees.to_forest(b) for b in _bounded(boosters, trees_max)])
-        return Found(encoding, forest, margins, configs, findings)
+        return Found(encoding, forest, margins, tuple(finalists[i] for i in chosen), findings)
 
     def _screen(self) -> list[TreesConfig]:
         """The candidates worth fitting on all folds, the best first, all of one encoding."""
@@ -166,7 +157,7 @@ class Search:
 
     def _screened(self, config: TreesConfig) -> float:
         self._progress(f"candidate {len(self.trials) + 1}: {config}")
-        pairs = self._judging if len(self._rows) <= SMALL_ROWS else self._judging[:2]
+        pairs = range(len(self._pairs) if len(self._rows) <= SMALL_ROWS else min(2, len(self._pairs)))
         with ThreadPoolExecutor(WORKERS) as pool:
             found = list(pool.map(lambda i: self._fit(config, i, SCREEN_ROWS)[1], pairs))
         parts = [(self._labels[self._pairs[i][1]], margin) for i, margin in zip(pairs, found, strict=True)]
@@ -174,12 +165,12 @@ class Search:
         self.trials.append({"config": asdict(config), "auc": figure})
         return figure
 
-    def _fit_all(self, config: TreesConfig, pairs: range) -> tuple[list[xgboost.Booster], NDArray[np.float64]]:
+    def _fit_all(self, config: TreesConfig) -> tuple[list[xgboost.Booster], NDArray[np.float64]]:
         margins = np.full(len(self._rows), np.nan)
         with ThreadPoolExecutor(WORKERS) as pool:
-            fitted = list(pool.map(lambda i: self._fit(config, i, len(self._rows)), pairs))
-        for i, (_, margin) in zip(pairs, fitted, strict=True):
-            margins[self._pairs[i][1]] = margin
+            fitted = list(pool.map(lambda i: self._fit(config, i, len(self._rows)), range(len(self._pairs))))
+        for (_, validation), (_, margin) in zip(self._pairs, fitted, strict=True):
+            margins[validation] = margin
         return [booster for booster, _ in fitted], margins
 
     def _fit(self, config: TreesConfig, pair: int, rows_max: int) -> tuple[xgboost.Booster, NDArray[np.float64]]:
@@ -215,7 +206,7 @@ class Search:
 
     def _auc(self, margins: NDArray[np.float64]) -> float:
         """Mean over the folds: margins of different folds do not compare where there are few trees."""
-        parts = [self._pairs[i][1] for i in self._judging]
+        parts = [validation for _, validation in self._pairs]
         return float(np.mean([auc(self._labels[part], margins[part]) for part in parts]))
 
 

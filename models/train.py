@@ -4,6 +4,7 @@ What the bundle is worth is told by a test part, which chose nothing: the same r
 on the rows before it and scores it. The bundle itself then learns from all rows.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,13 @@ def train(
 def trial(rows: Rows, config: TrainConfig, progress: Say = silent) -> dict[str, LabelTrial]:
     """By label, the recipe carried out on the rows before the test part and what it says of that part.
 
-    A label that has no bad or good rows on either side has no trial.
+    By time, rows that are not mature when the test part starts are not learned from, as then they could not be; labels
+    reported later of those that are mature still count. A label without bad or good rows on either side has no trial.
     """
     before, later = held_out(rows, config)
     earlier, trials = rows.take(before), {}
+    if config.split == "time":
+        earlier = replace(earlier, ended_ms=int(rows.event_time_ms[later[0]]))
     for label in rows.labels:
         test = np.intersect1d(known_rows(rows, label), later)
         try:
@@ -70,15 +74,21 @@ def trial(rows: Rows, config: TrainConfig, progress: Say = silent) -> dict[str, 
             continue
         if len(np.unique(rows.labels[label][test])) == 2:
             trials[label] = _label_trial(earlier, rows, label, trained, test)
+        else:
+            progress(f"no trial of {label}: its test part has no bad or no good rows")
     return trials
 
 
 def held_out(rows: Rows, config: TrainConfig) -> tuple[Ints, Ints]:
-    """int64 rows before the test part, and in it: by time the latest, else drawn at random. Raises TrainingError."""
+    """int64 rows before the test part, and in it: by time the latest, else drawn by outcome. Raises TrainingError."""
     if config.split == "time":
         later = rows.event_time_ms >= cut_ms(rows, 1 - config.test_share)
     else:
-        later = np.random.default_rng(config.seed).random(len(rows.snapshot)) < config.test_share
+        later = np.zeros(len(rows.snapshot), dtype=np.bool_)
+        kinds = np.unique(np.stack(list(rows.labels.values())), axis=1, return_inverse=True)[1]
+        for kind in np.unique(kinds):  # as many of each kind of outcome as its share
+            drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(kinds == kind))
+            later[drawn[: round(config.test_share * len(drawn))]] = True
     if later.all() or not later.any():
         raise TrainingError(f"a test part of {config.test_share:.0%} leaves no row on one side")
     return np.flatnonzero(~later), np.flatnonzero(later)
@@ -98,7 +108,6 @@ def _label_trial(earlier: Rows, rows: Rows, label: str, trained: Trained, test: 
 
 def _test_figures(one: LabelTrial) -> dict[str, Any]:
     """Figures of the test part by variant, with 95 % intervals of those the trial chose."""
-    assert one.test is not None
     labels, probability = one.test.labels, one.test.probability
     return {
         "chosen": one.chosen, "metrics": {name: metrics(labels, given) for name, given in probability.items()},

@@ -35,22 +35,17 @@ def checks(found: "Findings") -> list[Check]:
 
 
 def _ranking(found: "Findings") -> tuple[str, str]:
-    validation = found.of("validation")
+    validation, area = found.of("validation"), found.of("test").values["auc"]
     low, high = validation.spans["auc"]
-    if found.trial.test is None:
-        return LOOK, f"Not known: no test rows were held out. Validation AUC {validation.values['auc']:.3f} flatters."
-    area = found.of("test").values["auc"]
-    if math.isnan(area):
-        return LOOK, "Not known: the test rows are all good or all bad."
     told = f"Test AUC {area:.3f}; validation {validation.values['auc']:.3f} ({low:.3f} to {high:.3f})."
     return (PASS if area >= low else LOOK), told
 
 
 def _calibration(found: "Findings") -> tuple[str, str]:
-    _, judge = found.trial.judge
-    low, high = wilson(judge.labels)
-    predicted = float(judge.probability[found.trial.chosen].mean())
-    told = f"Predicted {predicted:.2%}, observed {judge.labels.mean():.2%} ({low:.2%} to {high:.2%})."
+    test = found.trial.test
+    low, high = wilson(test.labels)
+    predicted = float(test.probability[found.trial.chosen].mean())
+    told = f"Predicted {predicted:.2%}, observed {test.labels.mean():.2%} ({low:.2%} to {high:.2%})."
     return (PASS if low <= predicted <= high else LOOK), told
 
 
@@ -65,7 +60,7 @@ def _directions(found: "Findings") -> tuple[str, str]:
 def _time(found: "Findings") -> tuple[str, str]:
     if not found.periods:
         return LOOK, "Not known: the rows have no time."
-    overall = found.of(found.trial.judge[0]).values["auc"]
+    overall = found.of("test").values["auc"]
     weak = [period.name for period in found.periods if period.interval[1] < overall]
     known = [period.auc for period in found.periods if not math.isnan(period.auc)]
     if not known:
@@ -77,10 +72,11 @@ def _time(found: "Findings") -> tuple[str, str]:
 
 
 def _drift(found: "Findings") -> tuple[str, str]:
-    moved = [name for name, index in found.drift.items() if index > PSI_SHIFT]
+    mark = PSI_SHIFT + found.chance
+    moved = [name for name, index in found.drift.items() if index > mark]
     if moved:
-        return LOOK, f"{len(moved)} of {len(found.drift)} features have PSI above {PSI_SHIFT}: {', '.join(moved[:3])}."
-    return PASS, f"No feature of {len(found.drift)} has PSI above {PSI_SHIFT}."
+        return LOOK, f"{len(moved)} of {len(found.drift)} features have PSI above {mark:.2f}: {', '.join(moved[:3])}."
+    return PASS, f"No feature of {len(found.drift)} has PSI above {mark:.2f}."
 
 
 def _fairness(found: "Findings") -> tuple[str, str]:

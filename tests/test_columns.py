@@ -73,3 +73,11 @@ def test_refusals_name_column_rows_and_an_example(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("no table")
     with pytest.raises(SchemaError, match="cannot be read"):
         columns.read_frame(tmp_path / "t.parquet")
+
+
+def test_a_date_as_a_number_is_no_count_of_days() -> None:
+    frame = pl.DataFrame({"day": [20160301, 20160302]})
+    with pytest.raises(SchemaError, match=r"column day: 2 of 2 rows lie beyond 1900 to 2200 as steps of time_unit_ms"):
+        columns.times_ms(PATH, frame, ("day",), 86_400_000, "")
+    days = columns.times_ms(PATH, frame, ("day",), 86_400_000, "%Y%m%d")
+    assert days[1] - days[0] == 86_400_000

@@ -69,3 +69,14 @@ def test_no_row_learns_from_its_own_label() -> None:
         _, after = fit("both", matrix, other, 0)
         np.testing.assert_array_equal(after[row], before[row])
         assert not np.array_equal(after, before, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bound_category_keeps_its_order(kind: str) -> None:
+    """Under every encoding: how often a value goes bad has another order, and a copy of it would be free."""
+    document = {**SCHEMA.document, "features": [dict(feature) for feature in SCHEMA.document["features"]]}
+    document["features"][2]["monotone"] = {"default": 1}
+    matrix, labels = rows()
+    encoding, encoded = Categories(Schema(document, "t.yaml"), "default", {"open": NAMES}).fit(kind, matrix, labels, 0)
+    np.testing.assert_array_equal(encoded[:, 2], matrix[:, 2])
+    assert 2 not in encoding.owner[3:]

@@ -120,10 +120,12 @@ def test_figures_are_those_of_scikit_learn(page: str, trials: list[LabelTrial]) 
 
 
 def test_every_declared_group_and_bound_feature_is_shown(page: str, consumer: Schema) -> None:
-    names = {row[0].strip() for row in Page(page).rows if row}
+    rows = [[cell.strip() for cell in row] for row in Page(page).rows if row]
+    names = {row[0] for row in rows}
     assert {"under 25", "25 to under 35", "60 and over"} <= names
     assert set(consumer.features[consumer.column["education"]].values) <= names
-    assert {f.name for f in consumer.features if f.monotone} <= names
+    swept = {row[0] for row in rows if len(row) > 1 and row[1] in ("riskier as it grows", "safer as it grows")}
+    assert {f.name for f in consumer.features if f.monotone.get("default")} <= swept
 
 
 def test_findings_split_what_the_network_adds(consumer: Schema, trials: list[LabelTrial]) -> None:
@@ -131,9 +133,9 @@ def test_findings_split_what_the_network_adds(consumer: Schema, trials: list[Lab
     ((after, before, gain, (low, high)),) = fraud.differences
     assert (after, before) == (GNN, TREES) and low <= gain <= high and low > 0  # rings are seen by the network alone
     assert default.differences == []
-    assert sum(band.bad for band in fraud.bands) == fraud.trial.judge[1].labels.sum()
+    assert sum(band.bad for band in fraud.bands) == fraud.trial.test.labels.sum()
     assert 0 <= fraud.score_psi < 0.1 and len(fraud.periods) == 6
-    judged, slot = fraud.trial.judge[1].snapshot, consumer.entities["device"].first_slot
+    judged, slot = fraud.trial.test.snapshot, consumer.entities["device"].first_slot
     named = (~np.isnan(judged.entity_state[:, slot])).any(axis=1).mean()
     assert fraud.entities["device"] == (named, judged.neighbor_mask[:, slot].any(axis=1).mean())
     assert default.influences[0].name in ("bureau_overdue_24m", "employment_months")  # what random_rows made it of
@@ -145,9 +147,7 @@ def test_the_verdict_says_what_is_not_known_and_what_is_wrong(consumer: Schema, 
     assert states["Does it keep the declared directions?"] == verdict.PASS
     assert states["Are the rows like those learned from?"] == verdict.PASS
     mute = Schema(consumer.document | {"fairness": {}}, "w.yaml")
-    blind = findings(mute, replace(trials[1], test=None))
-    unknown = {check.question: check.answer for check in verdict.checks(blind) if check.state == verdict.LOOK}
-    assert "no test rows" in unknown["Does it rank rows that chose nothing?"]
+    unknown = {check.question: check.answer for check in verdict.checks(findings(mute, trials[1]))}
     assert "declares no groups" in unknown["Are declared groups treated alike?"]
     judge = trials[1].validation
     wrong = replace(trials[1], test=replace(judge, probability={TREES: 1 - judge.probability[TREES]}))
@@ -156,16 +156,10 @@ def test_the_verdict_says_what_is_not_known_and_what_is_wrong(consumer: Schema, 
     assert states["Are its probabilities right on average?"] == verdict.LOOK
 
 
-def test_without_test_rows_the_page_says_so(consumer: Schema, bundle: Bundle, trials: list[LabelTrial]) -> None:
-    page = render(consumer, bundle.manifest["training"], [replace(trials[1], test=None)])
-    Page(page)
-    assert "no test rows were held out" in page and "also chose and calibrated" in page
-
-
 def test_card_lines(consumer: Schema, trials: list[LabelTrial]) -> None:
     lines = card_lines(consumer, trials[0])
-    _, judge = trials[0].judge
-    assert lines[0] == f"Test rows: {len(judge.labels)}, {judge.labels.sum()} bad."
+    judge = trials[0].test
+    assert lines[0] == f"Test rows: {len(judge.labels)}, {judge.labels.sum()} bad, by {trials[0].chosen} of the trial."
     assert any(
         line.startswith(f"| AUC | {roc_auc_score(judge.labels, judge.probability[GNN]):.4g} |") for line in lines
     )
@@ -177,14 +171,3 @@ def test_card_lines(consumer: Schema, trials: list[LabelTrial]) -> None:
 def test_a_variant_that_was_not_scored_is_refused(consumer: Schema, trials: list[LabelTrial]) -> None:
     with pytest.raises(KeyError, match="another"):
         render(consumer, {}, [replace(trials[0], chosen="another")])
-
-
-def test_test_rows_of_one_class_are_shown_without_a_ranking(
-    consumer: Schema, bundle: Bundle, trials: list[LabelTrial]
-) -> None:
-    assert trials[0].test is not None
-    good = replace(trials[0], test=replace(trials[0].test, labels=np.zeros_like(trials[0].test.labels)))
-    page = render(consumer, bundle.manifest["training"], [good])
-    assert "the test rows are all good or all bad" in page
-    cells = [[cell.strip() for cell in row] for row in Page(page).rows]
-    assert any(row[:2] == [GNN, "test"] and row[2].startswith("–") for row in cells)

@@ -1,5 +1,6 @@
 """Schemas: what they refuse, what they extend, and the arithmetic of cross features."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,20 @@ def test_what_is_only_audited_is_read_and_reaches_no_model_and_no_policy(consume
     assert schema.policy_inputs() == consumer.policy_inputs()
     assert feature_entry(schema, "sex", "M", "features.sex") == ("sex", 1.0)
     assert {"sex", "disability"} <= set(feature_columns(schema, TableSpec(labels={})))
+
+
+def test_what_counts_others_is_known_through_crosses(consumer: Schema) -> None:
+    document = copy.deepcopy(consumer.document)
+    document["features"] += [
+        {"name": "twice", "cross": "device_fraud_rate * 2"}, {"name": "again", "cross": "twice + amount"},
+    ]  # fmt: skip
+    schema = Schema(document, "s.yaml")
+    counts = {name for name, counted in zip(schema.feature_names, schema.counting(), strict=True) if counted}
+    assert {"twice", "again", "device_fraud_rate", "linked_24h"} <= counts and "income_to_tax" not in counts
+
+
+def test_an_open_category_has_no_direction(consumer: Schema) -> None:
+    document = copy.deepcopy(consumer.document)
+    document["features"].append({"name": "shop", "type": "category", "monotone": {"fraud": 1}})
+    with pytest.raises(SchemaError, match="only a category with values has an order"):
+        Schema(document, "s.yaml")

@@ -16,6 +16,7 @@ from features.schema import Schema, SchemaError
 from models.__main__ import app
 from models.bundle import Bundle, BundleError
 from models.evaluate import auc
+from models.folds import TrainingError
 from models.reasons import feature_reasons
 from models.recipe import TrainConfig
 from models.scorer import Scorer
@@ -102,14 +103,13 @@ def test_scores_in_the_order_of_the_file_without_labels(bundle: Bundle, tmp_path
 def test_contributions_of_categories_sum_to_the_margin(bundle: Bundle, tmp_path: Path) -> None:
     frame(200, 4).write_parquet(tmp_path / "t.parquet")
     rows = replayed(bundle.schema, table.read(bundle.schema, tmp_path / "t.parquet"), 10)
-    scorer, calibration = Scorer(bundle), bundle.models["default"].calibration
+    scorer = Scorer(bundle)
     probability = scorer.score(rows.snapshot).default_probability
     log_odds = np.log(probability / (1 - probability))
     parts = scorer.explain("default", rows.snapshot)
     assert parts.shape == (200, len(bundle.schema.columns("default")))
     rest = log_odds - parts.sum(axis=1)
     np.testing.assert_allclose(rest, rest[0], atol=1e-5)
-    assert calibration.weights[0] > 0
 
 
 def test_a_reason_of_an_open_category_shows_no_code(bundle: Bundle) -> None:
@@ -180,3 +180,44 @@ def test_history_warms_the_graph(tmp_path: Path) -> None:
     expected = Scorer(bundle).score(rows.snapshot.take(slice(800, None))).fraud_probability
     np.testing.assert_array_equal(with_past["score"].to_numpy(), expected)
     assert not np.array_equal(without["score"].to_numpy(), expected)
+
+
+def test_nobody_is_the_nobody_of_another_file(tmp_path: Path) -> None:
+    """A table that names no applicants: the fifth row of the history and of what is scored are two people."""
+    document = schemas.load("features/schemas/sffsd.yaml").document
+    strangers = Schema(
+        {**document, "entities": {"buyer": {}, **document["entities"]}, "velocity": {"buyer": ["count_all"]}}, "s.yaml"
+    )
+    random = np.random.default_rng(0)
+    every = pl.DataFrame(
+        {
+            "Time": range(60), "Source": random.integers(0, 60, 60), "Target": random.integers(0, 20, 60),
+            "Amount": random.random(60), "Location": random.integers(0, 5, 60), "Type": random.integers(0, 4, 60),
+            "Labels": random.integers(0, 2, 60),
+        }
+    )  # fmt: skip
+    for name, part in (("all", every), ("past", every[:30]), ("later", every[30:])):
+        part.write_parquet(tmp_path / f"{name}.parquet")
+    past, later, whole = (table.read(strangers, tmp_path / f"{name}.parquet") for name in ("past", "later", "all"))
+    apart = replayed(strangers, table.merged(past, later), 10).snapshot.features
+    np.testing.assert_array_equal(apart, replayed(strangers, whole, 10).snapshot.features)
+    assert not apart[:, strangers.column["buyer_count_all"]].any()
+
+
+def test_one_bad_row_is_not_enough(schema: Schema, tmp_path: Path) -> None:
+    """A fold without it would have no rate to start from."""
+    one = frame(200, 1).with_columns(outcome=pl.Series(["charged off", *["paid"] * 199]))
+    one.write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TrainingError, match="1 of them bad: needs 2 bad"):
+        train_table(schema, tmp_path / "t.parquet", tmp_path / "b", QUICK)
+
+
+def test_few_bad_rows_still_give_a_test_part(schema: Schema, tmp_path: Path) -> None:
+    """Of each outcome as many as its share, so that the report has what to judge by."""
+    few = frame(300, 1).with_columns(outcome=pl.Series(["charged off"] * 6 + ["paid"] * 294))
+    few.write_parquet(tmp_path / "t.parquet")
+    for seed in range(3):
+        config = replace(QUICK, test_share=0.3, seed=seed)
+        out = train_table(schema, tmp_path / "t.parquet", tmp_path / f"b{seed}", config)
+        found = Bundle.open(out).manifest["labels"]["default"]["test"]["metrics"]
+        assert next(iter(found.values()))["bad"] == 2 and (out / "report.html").exists()
