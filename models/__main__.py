@@ -198,7 +198,7 @@ def residual_command(
 ) -> None:
     """Train the residual-value model on a table of sales and print its figures; the last line is JSON."""
     from models import residual
-    from models.export import figure_words
+    from models.card import figure_words
 
     with console.status("training"):
         model = residual.train(schemas.load(schema), read_frame(sales), seed, file=sales, warn=_warn)

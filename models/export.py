@@ -1,4 +1,4 @@
-"""Writes a bundle: files, schema, manifest with their hashes, and a model card (Mitchell et al. 2019; R18).
+"""Writes a bundle: files, schema, manifest with their hashes, and a model card (R18).
 
 The folder appears whole or not at all: it is written beside its place, brought to disk and renamed. The bundle it
 replaces stands in `<out>.old` until then, where a kill in between leaves it. The same models give the same bytes: no
@@ -12,13 +12,13 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from features.schema import Schema
 from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
+from models.card import card
 from models.conformal import QUANTILES
 from models.scorer import probe_scores
 
@@ -108,7 +108,7 @@ def _fill(
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
     value = {} if residual is None else {"residual_value": _residual(folder, schema, residual)}
     _write_json(folder / SCHEMA, schema.document)
-    (folder / "model_card.md").write_text(_card(schema, training, labels, residual, notes), encoding="utf-8")
+    (folder / "model_card.md").write_text(card(schema, training, labels, residual, notes), encoding="utf-8")
     if report:
         (folder / "report.html").write_text(report, encoding="utf-8")
     manifest = {
@@ -140,89 +140,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_strict(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _card(
-    schema: Schema,
-    training: Mapping[str, Any],
-    labels: Mapping[str, Any],
-    residual: ResidualModel | None,
-    notes: Mapping[str, Sequence[str]],
-) -> str:
-    days = [datetime.fromtimestamp(training[k] / 1000, UTC).date() for k in ("from_ms", "fit_until_ms", "until_ms")]
-    lines = [
-        f"# Model card: {schema.name}",
-        "",
-        f"Probabilities of {' and '.join(labels)} for {', '.join(schema.products)}, schema `{schema.hash}`.",
-        *(
-            [
-                f"Rows of {days[0]} to {days[2]} (UTC), split at {days[1]} by the time of the applications: what each",
-                "label's trees learned from and what calibrated them is said below. Labels are those known at the",
-                "end, so some came in after later rows.",
-            ]
-            if training["split"] == "time"
-            else ["Rows split at random into folds."]
-        ),
-        "Figures of validation rows, which also chose and calibrated, flatter a little. Those of the test part are of",
-        "the same recipe on the rows before it; the bundle itself has learned from all rows.",
-    ]
-    if training["command"]:
-        lines += ["", f"Reproduced by `{training['command']}`."]
-    for label, spec in labels.items():
-        rows = spec["rows"]
-        lines += [
-            "",
-            f"## {label}",
-            "",
-            f"{spec['trees']} trees on {len(spec['columns'])} columns; graph network: {spec['gnn']}.",
-            f"Rows with a known label: {rows['fit']} to fit ({rows['fit_bad']} bad), {rows['stop']} to stop "
-            f"({rows['stop_bad']} bad), {rows['stack']} to calibrate ({rows['stack_bad']} bad).",
-            f"Validation rows: {spec['validation']}.",
-            "",
-            *_figures("validation", spec["metrics"]),
-            *(["", *notes[label]] if label in notes else []),
-        ]
-    if residual is not None:
-        found = residual.figures
-        lines += [
-            "",
-            "## Residual value",
-            "",
-            f"Quantiles {', '.join(map(str, QUANTILES))} of what a car fetches, from sales of {found['from']} to",
-            f"{found['to']}: by time {', '.join(map(str, found['sales']))} to fit, stop, calibrate and test. Figures",
-            f"are of the last, from {found['tested_from']} on, before these calibrated anew. Pinball losses are of the",
-            "share of the list price; the baseline is the same quantile of kind and age band in the sales just before.",
-            "",
-            "| figure | value |",
-            "|---|---|",
-        ]
-        lines += [f"| {name} | {words} |" for name, words in figure_words(found)]
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "Only applications whose outcome became known are learned from; declined ones have none. Reasons share the",
-        "trees' part of the log-odds among features; the graph network's part is one reason, GRAPH_PATTERN.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _figures(part: str, by_variant: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A table of the figures of one part."""
-    names = next(iter(by_variant.values()))
-    return [
-        f"| {part} | {' | '.join(by_variant)} |",
-        "|---" * (1 + len(by_variant)) + "|",
-        *(f"| {name} | {' | '.join(f'{some[name]:.4g}' for some in by_variant.values())} |" for name in names),
-    ]
-
-
-def figure_words(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The numbers of a residual-value model's figures, by name, as a card or a terminal shows them."""
-    words = []
-    for name, figure in figures.items():
-        if isinstance(figure, Mapping):
-            words.append((name, ", ".join(f"{part} {number:.3f}" for part, number in figure.items())))
-        elif isinstance(figure, float):
-            words.append((name, f"{figure:.4g}"))
-    return words
