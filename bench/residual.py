@@ -11,7 +11,7 @@ from bench.serving import SECRET
 from features.replay import replay
 from features.tokens import Tokenizer
 from models import residual
-from models.export import figure_words
+from models.card import figure_words
 from models.scorer import ResidualScorer
 
 SALES_SEED, SALES = 21, 20_000
