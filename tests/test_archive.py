@@ -2,11 +2,13 @@
 
 import asyncio
 import copy
+import hashlib
+import itertools
 import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,17 @@ from features import archive, export
 from features.application import Application
 from features.archive import ArchiveError, digest, recorded, rows
 from features.replay import History, Rows, replay
-from features.schema import Schema
+from features.schema import Schema, load
 from features.statistics import ENTITY_STATS
 from features.store import Store
 from models.__main__ import app
 from models.bundle import Bundle
 from models.recipe import TrainConfig
 from models.train import train
+from server.engine import Engine
 from server.products import Product
-from tests.conftest import ROOT
-from tests.test_engine import TOKENIZER, decide, engine_on, past, run, served
+from tests.conftest import ROOT, demo_bundle
+from tests.test_engine import TOKENIZER, batches, decide, engine_on, past, run, served
 
 __all__ = ["past", "served"]
 EVENTS = 700  # of the world's: applications and reports
@@ -118,7 +121,7 @@ def write_again(folder: Path, name: str, frame: pl.DataFrame) -> None:
     frame.write_parquet(folder / name)
     manifest = json.loads((folder / archive.MANIFEST).read_text(encoding="utf-8"))
     manifest["files"][name] = digest(folder / name)
-    (folder / archive.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / archive.MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
 
 
 async def test_what_was_tampered_with_is_refused(folder: Path, consumer: Schema) -> None:
@@ -186,6 +189,23 @@ async def test_rows_of_an_older_schema_are_read_by_name(folder: Path, consumer: 
     np.testing.assert_array_equal(found.snapshot.features[:, newer.column["applicant_age_days"]], age_days)
     np.testing.assert_array_equal(found.snapshot.neighbor_state, before.snapshot.neighbor_state)
 
+    # of a schema that counted one statistic less, whose list stands beside its document
+    manifest = json.loads((folder / archive.MANIFEST).read_text(encoding="utf-8"))
+    document, entity_stats, graph_stats = manifest["schemas"].pop(consumer.hash)
+    of_before = [document, [*entity_stats, "counted_once"], graph_stats]
+    name = hashlib.blake2b(json.dumps(of_before, ensure_ascii=False).encode(), digest_size=8).hexdigest()
+    manifest["schemas"][name] = of_before
+    (folder / archive.MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+    decisions = pl.read_parquet(folder / archive.DECISIONS)
+    write_again(folder, archive.DECISIONS, decisions.with_columns(pl.col("schema").replace({consumer.hash: name})))
+    assert_same(rows(folder, consumer), before)
+    manifest["schemas"] = {name: document, consumer.hash: document}  # as they were registered once
+    (folder / archive.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_again(folder, archive.DECISIONS, pl.read_parquet(folder / archive.DECISIONS))
+    with pytest.raises(ArchiveError, match="or counted statistics that were not registered"):
+        rows(folder, consumer)
+    write_again(folder, archive.DECISIONS, decisions)
+
     for change, reason in (
         (lambda d: d.update(record=d["record"][:-1]), "another record"),
         (lambda d: d["entities"]["device"].update(link=False), "other entities"),
@@ -195,6 +215,40 @@ async def test_rows_of_an_older_schema_are_read_by_name(folder: Path, consumer: 
             rows(folder, changed(consumer, change))
     with pytest.raises(ArchiveError, match="holds no decision of schema other"):
         rows(folder, changed(consumer, lambda d: d.update(name="other")))
+
+
+async def test_what_cannot_be_read_is_left_out_and_said(folder: Path, consumer: Schema, tmp_path: Path) -> None:
+    """Decisions of a schema that is not known: another product's are none of a product's business."""
+    expected, decisions = rows(folder, consumer), pl.read_parquet(folder / archive.DECISIONS)
+    auto = load(ROOT / "features/schemas/auto.yaml")
+    kept = rows(folder, auto).application_ids
+
+    def unknown(schema: Schema, share: pl.Expr) -> None:
+        changed = pl.when(share & (pl.col("schema") == schema.hash)).then(pl.lit("5" * 16)).otherwise(pl.col("schema"))
+        write_again(folder, archive.DECISIONS, decisions.with_columns(schema=changed))
+
+    said: list[str] = []
+    unknown(auto, pl.lit(value=True))
+    assert_same(rows(folder, consumer, warn=said.append), expected)
+    assert said == []
+    with pytest.raises(ArchiveError, match=rf"{len(kept)} decisions cannot be read: .*schema 5{{16}}: is not there"):
+        rows(folder, auto)
+    unknown(consumer, pl.col("sequence") % 3 == 0)
+    left = [name for name in expected.application_ids if int(name) % 3]
+    assert rows(folder, consumer, warn=said.append).application_ids == left
+    (problem,) = said
+    assert problem.startswith(f"{len(expected.application_ids) - len(left)} decisions cannot be read: ")
+    demo = str(demo_bundle("consumer"))
+    compared = CliRunner().invoke(
+        app, ["compare", "--champion", demo, "--challenger", demo, "--archive", str(folder)], env={"COLUMNS": "200"}
+    )
+    asked = ["train", "--schema", str(ROOT / "features/schemas/consumer.yaml"), "--search-seconds", "0"]
+    trained = CliRunner().invoke(
+        app, [*asked, "--test-share", "0", "--archive", str(folder), "--out", str(tmp_path / "b")]
+    )
+    assert compared.exit_code == 0, compared.output
+    for done in (compared, trained):  # what is left is too little to train on
+        assert f"warning: {problem}" in done.output, done.output
 
 
 async def test_a_retry_after_a_crash_is_looked_at_from_where_it_was_decided(
@@ -231,16 +285,26 @@ async def test_an_archive_of_a_server_at_work_is_one_cut(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export, "PAGE", 16)  # many round trips, between which the engine decides
+    monkeypatch.setattr(export, "PAGE", 64)
+    of_log, coming = export._events, iter(batches(past.events[:EVENTS], 3))
+
+    async def decide_some(engine: Engine) -> None:
+        for batch in itertools.islice(coming, 4):
+            await run(engine, batch, None)
+
+    seen: list[dict[str, Any]] = []
     async with engine_on(redis, tenant, served, past) as (engine, _):
-        load = asyncio.create_task(run(engine, past.events[:EVENTS], 3))
-        seen: list[dict[str, Any]] = []
-        while not load.done():
-            out = tmp_path / str(len(seen))
-            await asyncio.sleep(0.05)
-            seen.append(await export.write(redis, tenant, out))
-        await load
-    assert len({manifest["sequence"] for manifest in seen}) > 2 and 0 < seen[1]["sequence"] < EVENTS
+
+        async def decided_between(*asked: Any) -> AsyncIterator[pl.DataFrame]:
+            async for page in of_log(*asked):
+                await decide_some(engine)
+                yield page
+
+        monkeypatch.setattr(export, "_events", decided_between)
+        for i in range(4):
+            await decide_some(engine)
+            seen.append(await export.write(redis, tenant, tmp_path / str(i)))
+            assert int(await redis.hget(f"{{{tenant}}}:meta", "sequence") or 0) > seen[-1]["sequence"] > 0
     for i, manifest in enumerate(seen):
         decided = recorded(tmp_path / str(i))
         assert len(decided) == manifest["decisions"] and (decided["as_of"] <= manifest["sequence"]).all()
