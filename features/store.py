@@ -202,8 +202,8 @@ class Store:
     async def challengers(self, application_id: str) -> dict[str, tuple[float, float]]:
         """By version of each challenger recorded for an application, its fraud and default probability."""
         with _redis_errors():
-            fields: Any = await cast(Awaitable[Any], self._redis.hgetall(self._application_key(application_id)))
-            return challengers_said(fields)
+            fields: Any = await self._redis.hgetall(self._application_key(application_id))
+        return challengers_said(fields)
 
     async def product(self, application_id: str) -> str | None:
         """The product that an application was made for; None where there is no such application."""

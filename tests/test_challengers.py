@@ -242,9 +242,10 @@ async def test_scoring_ends_though_its_cancellation_was_swallowed(
     class Swallowing(Store):
         async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
             recorded.append(version)
-            recording.set()
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(5)
+            if not recording.is_set():
+                recording.set()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(5)
             return await super().put_challenger(version, scored)
 
     challengers, store = Challengers(), Swallowing(redis, tenant, TOKENIZER, [])
