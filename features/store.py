@@ -278,15 +278,13 @@ class Store:
         """
         events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
-            if not entries or entries[0][0].decode() != self.cursor or not self._at_cursor(events):
+            first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
+            if first != (self.cursor, self._cursor_sequence):
                 raise EpochError(f"the log no longer holds event {self._cursor_sequence}")
             events = Events(events.fields[1:], events.time_ms[1:])
         if len(events):
             self.cursor, self._cursor_sequence = entries[-1][0].decode(), int(events.fields["sequence"][-1])
         return events
-
-    def _at_cursor(self, events: Events) -> bool:
-        return bool(events.fields["sequence"][0] == self._cursor_sequence)
 
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"

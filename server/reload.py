@@ -38,9 +38,8 @@ async def follow(products: dict[str, Product], bundles: Path) -> None:
     retries: dict[str, tuple[float, float]] = {}  # of what was refused: when it is due, and after what pause
     while True:
         for name in {p.schema.name for p in products.values()}:
-            state = await asyncio.to_thread(
-                _state, bundles / name / registry.ROLES
-            )  # a hung mount holds up no decision
+            file = bundles / name / registry.ROLES
+            state = await asyncio.to_thread(_state, file)  # beside the loop: a hung mount holds up no decision
             due, pause = retries.get(name, (math.inf, 0.0))
             changed = state != seen.get(name, ())
             if not changed and time.monotonic() < due:
