@@ -143,10 +143,9 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
     """Training rows of a schema's decisions in log order; their ids are sequence numbers, labels those of the end.
 
     Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
-    `warn` is told how many decisions of versions that cannot be read are left out, and why, and where none is left,
-    that is an ArchiveError.
-    Retries after a crash are looked at from their `as_of` with their own marks masked, as they were decided. Raises
-    ArchiveError, with sequence number and feature where the log does not give what the evidence kept.
+    `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
+    looked at from their `as_of` with their own marks masked, as they were decided. Raises ArchiveError where none can
+    be read, and with sequence number and feature where the log does not give what the evidence kept.
     """
     archive = Archive.open(folder)
     kept = _kept(archive, schema, warn)
