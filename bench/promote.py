@@ -112,7 +112,7 @@ def _load(
             time.sleep(CHANGE_SECONDS)
             for n in range(promotions):
                 if n % 2:
-                    champion = registry.rollback(bundles, schema).champion
+                    champion = registry.rollback(bundles, schema.name).champion
                 else:
                     champion, _ = registry.promote(bundles, candidate, schema)
                 changes.append((time.monotonic(), champion))

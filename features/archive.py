@@ -8,7 +8,7 @@ row is the evidence's own, since profiles live outside the log.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
 from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 FORMAT = 1
 MANIFEST, EVENTS, DECISIONS = "archive.json", "events.parquet", "decisions.parquet"
@@ -45,12 +46,13 @@ class ArchiveError(ValueError):
 class Archive:
     """An archive whose files are those of its manifest.
 
-    sequence: number of the last event; schemas: documents by hash.
+    sequence: number of the last event; schemas: by hash what it is of, a document and the statistics of entities and
+    graph that were counted.
     """
 
     folder: Path
     sequence: int
-    schemas: Mapping[str, Mapping[str, Any]]
+    schemas: Mapping[str, Sequence[Any]]
 
     @classmethod
     def open(cls, folder: Path) -> "Archive":
@@ -63,7 +65,11 @@ class Archive:
             for name in (EVENTS, DECISIONS):
                 if digest(folder / name) != manifest["files"][name]:
                     raise ArchiveError(f"{folder / name}: differs from the manifest's sha256")
-            return cls(folder, int(manifest["sequence"]), dict(manifest["schemas"]))
+            schemas = {  # a document alone was registered once, without what was counted
+                name: [of, [*ENTITY_STATS], [*GRAPH_STATS]] if isinstance(of, dict) else of
+                for name, of in manifest["schemas"].items()
+            }
+            return cls(folder, int(manifest["sequence"]), schemas)
         except ArchiveError:
             raise
         except OSError as error:
@@ -71,9 +77,9 @@ class Archive:
         except (KeyError, TypeError, ValueError) as error:
             raise ArchiveError(f"{at}: is no manifest: {error!r}") from None
 
-    def decisions(self) -> pl.DataFrame:
-        """Every decision by the number of its application: DECISION_COLUMNS."""
-        found = pl.read_parquet(self.folder / DECISIONS).sort("sequence")
+    def decisions(self, columns: Collection[str]) -> pl.DataFrame:
+        """Every decision by the number of its application: some of DECISION_COLUMNS, of which no other is read."""
+        found = pl.scan_parquet(self.folder / DECISIONS).select(columns).collect().sort("sequence")
         sequence, as_of = found["sequence"], found["as_of"]
         wrong = ~(sequence.is_between(1, self.sequence) & as_of.is_between(sequence - 1, self.sequence))
         wrong |= sequence.is_duplicated()
@@ -96,24 +102,29 @@ class Archive:
             yield events
             start = end
 
-    def version(self, name: str, schema: Schema) -> Schema | None:
-        """The schema of hash `name` if it is `schema` or an older one that reads as it by name; None if it is another.
+    def is_of(self, name: str, products: Collection[str], schema: Schema) -> bool:
+        """Whether the schema of hash `name` is a version of `schema`; one that is not known, by its products."""
+        if name in self.schemas:
+            return bool(self.schemas[name][0].get("name") == schema.name)
+        return name == schema.hash or not {*products}.isdisjoint(schema.products)
+
+    def version(self, name: str, schema: Schema) -> Schema:
+        """The schema of hash `name`, `schema` or an older one of it that reads as it by name.
 
         Raises ArchiveError where it is not known, or something of the same name meant something else.
         """
         if name == schema.hash:
             return schema
-        if name not in self.schemas:
-            raise ArchiveError(f"{self.folder / MANIFEST}: does not hold the schema {name} of decisions in it")
-        if self.schemas[name].get("name") != schema.name:
-            return None
         place = f"{self.folder / MANIFEST}: schema {name}"
+        if name not in self.schemas:
+            raise ArchiveError(f"{place}: is not there")
+        registered = json.dumps(self.schemas[name], ensure_ascii=False).encode()
+        if hashlib.blake2b(registered, digest_size=8).hexdigest() != name:
+            raise ArchiveError(f"{place}: is not that of its hash, or counted statistics that were not registered")
         try:
-            older = Schema(self.schemas[name], place)
+            older = Schema(self.schemas[name][0], place)
         except SchemaError as error:
             raise ArchiveError(str(error)) from None
-        if older.hash != name:
-            raise ArchiveError(f"{place}: is not that of its hash, or counts other statistics than this version")
         if _slots(older) != _slots(schema):
             raise ArchiveError(f"{place}: has other entities or another record than {schema.name} {schema.hash}")
         for was in older.features:
@@ -128,15 +139,16 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def rows(folder: Path, schema: Schema) -> Rows:
+def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None) -> Rows:
     """Training rows of a schema's decisions in log order; their ids are sequence numbers, labels those of the end.
 
-    Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made.
-    Retries after a crash are looked at from their `as_of` with their own marks masked, as they were decided. Raises
-    ArchiveError, with sequence number and feature where the log does not give what the evidence kept.
+    Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
+    `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
+    looked at from their `as_of` with their own marks masked, as they were decided. Raises ArchiveError where none can
+    be read, and with sequence number and feature where the log does not give what the evidence kept.
     """
     archive = Archive.open(folder)
-    kept = _kept(archive, schema)
+    kept = _kept(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:, : schema.slots] = schema.link_slots
     graph, retried = EntityGraph(), kept.as_of >= kept.sequence
@@ -169,7 +181,7 @@ def rows(folder: Path, schema: Schema) -> Rows:
 def recorded(folder: Path) -> pl.DataFrame:
     """Every decision without its row; `fraud_label` and `default_label`, int8, are the labels known at the end."""
     archive, graph = Archive.open(folder), EntityGraph()
-    found = archive.decisions().drop("features")
+    found = archive.decisions([name for name in DECISION_COLUMNS if name != "features"])
     nothing = np.empty(0, dtype=np.int64)
     for events in archive.log(nothing):
         graph.observe(events, nothing, np.empty((0, SLOTS_MAX), dtype=np.bool_))
@@ -194,17 +206,12 @@ class _Kept:
     source_state: NDArray[np.uint8]
 
 
-def _kept(archive: Archive, schema: Schema) -> _Kept:
-    every = archive.decisions()
-    versions = {name: archive.version(name, schema) for name in every["schema"].unique().sort()}
-    mine = every.filter(pl.col("schema").is_in([name for name, version in versions.items() if version is not None]))
-    if not len(mine):
-        raise ArchiveError(f"{archive.folder}: holds no decision of schema {schema.name}")
+def _kept(archive: Archive, schema: Schema, warn: Callable[[str], None]) -> _Kept:
+    every = archive.decisions(("sequence", "as_of", "time_ms", "product", "schema", "profiles", "features"))
+    mine, versions = _mine(archive, schema, every, warn)
     features = np.full((len(mine), len(schema.features)), np.nan, dtype=np.float32)
     counted = np.zeros(features.shape, dtype=np.bool_)
     for name, version in versions.items():
-        if version is None:
-            continue
         of_it = (mine["schema"] == name).to_numpy()
         shared = [n for n in schema.feature_names if n in version.column]
         columns = np.array([schema.column[n] for n in shared])
@@ -220,6 +227,29 @@ def _kept(archive: Archive, schema: Schema) -> _Kept:
         counted[place] = [schema.features[i].origin in ("velocity", "graph") for i in columns]
     sequence, as_of, time_ms = (mine[name].to_numpy() for name in ("sequence", "as_of", "time_ms"))
     return _Kept(sequence, as_of, time_ms, features, counted, _source_state(schema, mine))
+
+
+def _mine(
+    archive: Archive, schema: Schema, every: pl.DataFrame, warn: Callable[[str], None]
+) -> tuple[pl.DataFrame, dict[str, Schema]]:
+    """The decisions of a schema that can be read, and its versions by hash. `warn` is told how many cannot, and why.
+
+    Raises ArchiveError where none can.
+    """
+    versions, problems = {}, []
+    for name, products, decided in (
+        every.group_by("schema").agg(pl.col("product").unique(), pl.len()).sort("schema").iter_rows()
+    ):
+        if archive.is_of(name, products, schema):
+            try:
+                versions[name] = archive.version(name, schema)
+            except ArchiveError as error:
+                problems.append(f"{decided} decisions cannot be read: {error}")
+    if not versions:
+        raise ArchiveError("; ".join(problems) or f"{archive.folder}: holds no decision of schema {schema.name}")
+    for problem in problems:
+        warn(problem)
+    return every.filter(pl.col("schema").is_in(list(versions))), versions
 
 
 def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:

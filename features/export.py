@@ -21,10 +21,9 @@ from redis.exceptions import RedisError
 from features import evidence
 from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
 from features.events import EventFormatError, unpack
-from features.store import PAGE, StoreError, prefix
+from features.store import PAGE, StoreError, challengers_said, position, prefix
 
 ROWS_ASKED = 256  # applications asked for in one round trip: a live server waits for no more
-_PROBABILITIES = struct.Struct("<dd")  # of a challenger: fraud, default
 
 
 async def write(redis: Redis, tenant: str, out: Path) -> dict[str, Any]:
@@ -47,13 +46,13 @@ async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
     """Decisions up to the last one of now first, then the log: it holds at least what these saw."""
     keys = prefix(tenant)
     newest: Any = await redis.xrevrange(f"{keys}decisions", count=1)
-    epoch, last = await _position(redis, keys)
+    epoch, last = await position(redis, f"{keys}meta")
     if not epoch:
         raise ArchiveError(f"tenant {tenant} has no log")
     await _sink(folder / EVENTS, EVENT_COLUMNS, _events(redis, f"{keys}log", last))
     until = newest[0][0] if newest else b"0-0"
     decisions = await _sink(folder / DECISIONS, DECISION_COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
-    if (await _position(redis, keys))[0] != epoch:
+    if (await position(redis, f"{keys}meta"))[0] != epoch:
         raise ArchiveError("the log was started anew meanwhile; archive it again")
     documents: Any = await redis.hgetall(f"{keys}schemas")
     manifest = {
@@ -63,13 +62,6 @@ async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return manifest
-
-
-async def _position(redis: Redis, keys: str) -> tuple[str, int]:
-    """Epoch and last sequence number of the log; an empty epoch where there is none."""
-    found: Any = await redis.hmget(f"{keys}meta", ["epoch", "sequence"])
-    epoch, sequence = found
-    return (epoch or b"").decode(), int(sequence or 0)
 
 
 async def _sink(file: Path, columns: Mapping[str, Any], frames: AsyncIterator[pl.DataFrame]) -> int:
@@ -130,13 +122,14 @@ def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[st
         raise ArchiveError(f"{name.decode()}: its evidence cannot be read: {error}") from None
     if facts.epoch != epoch:
         raise ArchiveError(f"{name.decode()}: was decided on the log of epoch {facts.epoch}, this is {epoch}")
-    challengers = []
-    for field, packed in fields.items():
-        if field.startswith(b"c:"):
-            if len(packed) != _PROBABILITIES.size:
-                raise ArchiveError(f"{name.decode()}: {field.decode()}: {len(packed)} bytes are no two probabilities")
-            fraud, default = map(evidence.known, _PROBABILITIES.unpack(packed))
-            challengers.append({"version": field[2:].decode(), "fraud": fraud, "default": default})
+    try:
+        said = challengers_said(fields)
+    except StoreError as error:
+        raise ArchiveError(f"{name.decode()}: {error}") from None
+    challengers = [
+        {"version": version, "fraud": evidence.known(fraud), "default": evidence.known(default)}
+        for version, (fraud, default) in said.items()
+    ]
     known = asdict(facts)
     return {column: known.get(column) for column in DECISION_COLUMNS} | {
         "product": fields[b"p"].decode(), "features": features, "challengers": challengers,

@@ -23,6 +23,7 @@ from features.application import Application, Profile, Report
 from features.events import EventFormatError, Events, pack_application, pack_report, unpack
 from features.profiles import Layouts, UnknownLayoutError
 from features.schema import Schema
+from features.statistics import ENTITY_STATS, GRAPH_STATS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
@@ -73,6 +74,24 @@ def _redis_errors() -> Iterator[None]:
         raise (EpochError if "EPOCH the log" in str(error) else StoreError)(str(error)) from error
 
 
+def challengers_said(fields: Mapping[bytes, bytes]) -> dict[str, tuple[float, float]]:
+    """By version of each challenger in an application's hash, its fraud and default probability. Raises StoreError."""
+    said = {}
+    for field, packed in fields.items():
+        name = field.decode()
+        if name.startswith(_CHALLENGER):
+            if len(packed) != _PROBABILITIES.size:
+                raise StoreError(f"{name}: {len(packed)} bytes are no two probabilities")
+            said[name.removeprefix(_CHALLENGER)] = _PROBABILITIES.unpack(packed)
+    return said
+
+
+async def position(redis: Redis, meta: str) -> tuple[str, int]:
+    """Epoch and last sequence number of the log that the key `meta` is of; an empty epoch where there is none."""
+    epoch, sequence = await cast(Awaitable[list[bytes | None]], redis.hmget(meta, ["epoch", "sequence"]))
+    return (epoch or b"").decode(), int(sequence or 0)
+
+
 def prefix(tenant: str) -> str:
     """What every key of a tenant begins with; the braces keep them together in a cluster."""
     return f"{{{tenant}}}:"
@@ -86,7 +105,10 @@ class Store:
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
-        self._schemas = {schema.hash: json.dumps(schema.document, ensure_ascii=False) for schema in schemas}
+        counted = [*ENTITY_STATS], [*GRAPH_STATS]
+        self._schemas: dict[Any, Any] = {
+            s.hash: json.dumps([s.document, *counted], ensure_ascii=False) for s in schemas
+        }
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
         self._cursor_sequence = 0
@@ -98,8 +120,7 @@ class Store:
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
             if self._schemas:
-                schemas = cast("dict[Any, Any]", self._schemas)
-                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}schemas", mapping=schemas))
+                await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}schemas", mapping=self._schemas))
             if self._layouts.own:
                 own = cast("dict[Any, Any]", self._layouts.own)
                 await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}layouts", mapping=own))
@@ -151,11 +172,10 @@ class Store:
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
         with _redis_errors():
-            known = self._redis.hmget(self._meta, ["epoch", "sequence"])
-            epoch, sequence = await cast(Awaitable[list[bytes | None]], known)
-        if epoch is None or epoch.decode() != self.epoch:
+            epoch, sequence = await position(self._redis, self._meta)
+        if not epoch or epoch != self.epoch:
             raise EpochError("the log has another epoch")
-        return int(sequence or 0)
+        return sequence
 
     async def commit(self, decisions: Sequence[tuple[str, bytes, bytes]]) -> list[bytes]:
         """Store (application_id, decision, evidence) where none is stored; return the decisions that are stored."""
@@ -182,10 +202,8 @@ class Store:
     async def challengers(self, application_id: str) -> dict[str, tuple[float, float]]:
         """By version of each challenger recorded for an application, its fraud and default probability."""
         with _redis_errors():
-            known = self._redis.hgetall(self._application_key(application_id))
-            fields = await cast(Awaitable[dict[bytes, bytes]], known)
-        said = {name.decode(): blob for name, blob in fields.items() if name.startswith(_CHALLENGER.encode())}
-        return {name.removeprefix(_CHALLENGER): _PROBABILITIES.unpack(blob) for name, blob in said.items()}
+            fields: Any = await self._redis.hgetall(self._application_key(application_id))
+        return challengers_said(fields)
 
     async def product(self, application_id: str) -> str | None:
         """The product that an application was made for; None where there is no such application."""
@@ -201,10 +219,8 @@ class Store:
         """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
         keys, arguments = [self._log, self._meta], cast("list[bytes | str]", [self.epoch])
         for item, schema in reports:
-            keys += [
-                self._application_key(item.application_id),
-                f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}",
-            ]
+            outcome = f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}"
+            keys += [self._application_key(item.application_id), outcome]
             body = self._tokenizer.body_hash(f"{item.application_id}\0{item.kind}".encode())
             arguments += [body, pack_report(item, schema), str(item.event_time_ms or "")]
         replies = await self._call("report", keys, arguments)
@@ -262,15 +278,13 @@ class Store:
         """
         events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
-            if not entries or entries[0][0].decode() != self.cursor or not self._at_cursor(events):
+            first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
+            if first != (self.cursor, self._cursor_sequence):
                 raise EpochError(f"the log no longer holds event {self._cursor_sequence}")
             events = Events(events.fields[1:], events.time_ms[1:])
         if len(events):
             self.cursor, self._cursor_sequence = entries[-1][0].decode(), int(events.fields["sequence"][-1])
         return events
-
-    def _at_cursor(self, events: Events) -> bool:
-        return bool(events.fields["sequence"][0] == self._cursor_sequence)
 
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"

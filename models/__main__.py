@@ -22,7 +22,7 @@ from features.columns import read_frame
 from features.schema import SchemaError
 from features.specs import SPLITS
 from models import compare, registry, show
-from models.bundle import Bundle, BundleError
+from models.bundle import Bundle, BundleError, read_manifest
 from models.evaluate import metrics
 from models.scorer import LABELS, Scorer
 from models.tables import LABEL_DELAY_ROWS, Say, probabilities, replayed, score_table, train_table
@@ -37,8 +37,12 @@ SomeArchive = Annotated[
     Path | None, typer.Option("--archive", exists=True, help="folder that `python -m features archive` wrote")
 ]
 SomeBundle = Annotated[Path | None, typer.Option(exists=True, help="folder of the bundle")]
-RegistryFolder = Annotated[Path, typer.Option("--registry", help="folder that MIAOPI_BUNDLES names")]
-SchemasFolder = Annotated[Path, typer.Option("--schemas", exists=True, help="folder that MIAOPI_SCHEMAS names")]
+RegistryFolder = Annotated[
+    Path, typer.Option("--registry", envvar="MIAOPI_BUNDLES", help="folder that MIAOPI_BUNDLES names")
+]
+SchemasFolder = Annotated[
+    Path, typer.Option("--schemas", envvar="MIAOPI_SCHEMAS", exists=True, help="folder that MIAOPI_SCHEMAS names")
+]
 SchemaName = Annotated[str, typer.Option("--schema", help="name of the schema")]
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
 SCHEMAS = Path("features/schemas")
@@ -86,7 +90,7 @@ def train_command(
     try:
         with _bar(steps_at_most(loaded, config)) as progress:
             if data is None:
-                bundle = train_archive(loaded, source, out, config, command=command, progress=progress)
+                bundle = train_archive(loaded, source, out, config, command=command, warn=_warn, progress=progress)
             else:
                 bundle = train_table(
                     loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
@@ -176,7 +180,7 @@ def compare_command(
         first, second = Bundle.open(champion), Bundle.open(challenger)
         with console.status("scoring") as status:
             contests = [
-                compare.on_archive(first, second, source, progress=status.update)
+                compare.on_archive(first, second, source, warn=_warn, progress=status.update)
                 if data is None
                 else compare.on_table(
                     first, second, data, history, label_delay_rows=label_delay_rows, warn=_warn, progress=status.update
@@ -238,8 +242,12 @@ def retire(
 @app.command()
 def rollback(registry_folder: RegistryFolder, schema: SchemaName, schema_folder: SchemasFolder = SCHEMAS) -> None:
     """Make the champion before the present one champion again."""
-    roles = registry.rollback(registry_folder, registry.served_schema(schema_folder, schema))
+    served = registry.served_schema(schema_folder, schema)
+    roles = registry.rollback(registry_folder, schema)
     _say(f"{schema}: {roles.champion} is the champion again")
+    made_for = read_manifest(registry_folder / schema / roles.champion)[1]["schema_hash"]
+    if made_for != served.hash:
+        _warn(f"it was made for schema {made_for}: servers of {served.hash} start only on an older champion of theirs")
 
 
 @app.command("list")

@@ -10,12 +10,19 @@ from models.train import train
 
 
 def train_archive(
-    schema: Schema, folder: Path, out: Path, config: TrainConfig, *, command: str = "", progress: Say = silent
+    schema: Schema,
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    command: str = "",
+    warn: Say = silent,
+    progress: Say = silent,
 ) -> Path:
     """A bundle in the folder `out`, trained on the archived decisions of a schema.
 
-    Codes of open categories have no text in an archive: they are told apart by how often they go bad alone. Raises
-    ArchiveError, TrainingError.
+    Codes of open categories have no text in an archive: they are told apart by how often they go bad alone. `warn` is
+    told of decisions that cannot be read. Raises ArchiveError, TrainingError.
     """
     progress(f"replay of the archive {folder.name}")
-    return train(archive.rows(folder, schema), out, config, command=command, progress=progress)
+    return train(archive.rows(folder, schema, warn=warn), out, config, command=command, progress=progress)

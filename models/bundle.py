@@ -80,11 +80,9 @@ class Bundle:
     def load(cls, path: Path, schema: Schema) -> "Bundle":
         """The bundle in a folder. Raises BundleError if a file is missing or changed, or the schema is another."""
         at = path / MANIFEST
-        text = _read(at)
+        name, manifest = read_manifest(path)
         try:
-            manifest = json.loads(text)
             made_for, labels = manifest["schema_hash"], manifest["labels"]
-            _check(manifest["format"] == FORMAT, at, f"format {manifest['format']!r}, {FORMAT} is read here")
             _check(made_for == schema.hash, at, f"made for schema {made_for}, {schema.name} is {schema.hash}")
             _check(set(labels) == set(schema.labels), at, f"labels {', '.join(labels)} are not those of the schema")
             files = _files(path, manifest["files"])
@@ -96,12 +94,20 @@ class Bundle:
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{at}: is no manifest: {error!r}") from None
         _check(_says(described, schema.document), path / SCHEMA, "is not the schema of the manifest's hash")
-        return cls(schema, version(text), manifest, models, residual)
+        return cls(schema, name, manifest, models, residual)
 
 
-def version(manifest: bytes) -> str:
-    """16 hex digits naming the bundle with this manifest."""
-    return hashlib.sha256(manifest).hexdigest()[:16]
+def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
+    """Version and manifest of the bundle in a folder, whose other files are not looked at. Raises BundleError."""
+    at = path / MANIFEST
+    text = _read(at)
+    try:
+        manifest = dict(json.loads(text))
+        found = manifest["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{at}: is no manifest: {error!r}") from None
+    _check(found == FORMAT, at, f"format {found!r}, {FORMAT} is read here")
+    return hashlib.sha256(text).hexdigest()[:16], manifest
 
 
 def _files(path: Path, names: Mapping[str, str]) -> dict[str, bytes]:
@@ -161,6 +167,11 @@ def _residual_model(
     presence = tuple(tuple(row) for row in found["presence"])
     whole = len(presence) == len(kinds) and all(len(row) == len(spec.features) for row in presence)
     _check(whole and {*sum(presence, ())} <= {-1, 0, 1}, at, "residual_value: presence is not by kind and column")
+    if "probe" in found:  # bundles of before have none
+        lengths = [len(row) for row in found["probe"]]
+        _check(lengths == [len(QUANTILES)] * PROBE_ROWS, at, f"residual_value: the probe needs {PROBE_ROWS} rows")
+        finite = all(isinstance(number, float) and math.isfinite(number) for row in found["probe"] for number in row)
+        _check(finite, at, "residual_value: the probe needs finite numbers")
     return ResidualModel(files[RESIDUAL_VALUE], Conformal(offsets), presence, found["figures"])
 
 

@@ -80,15 +80,17 @@ def no_time(data: Path) -> str:
     return f"{data}: has no time: whether a bundle learned from its rows cannot be told, and figures on those flatter"
 
 
-def on_archive(champion: Bundle, challenger: Bundle, folder: Path, *, progress: Say = silent) -> Contest:
+def on_archive(
+    champion: Bundle, challenger: Bundle, folder: Path, *, warn: Say = silent, progress: Say = silent
+) -> Contest:
     """Both on the archived decisions of their schema. Raises ArchiveError; BundleError where schemas differ in name."""
     _same_labels(champion, challenger)
     names = champion.schema.name, challenger.schema.name
     if names[0] != names[1]:
         raise BundleError(f"bundle {champion.version} is of schema {names[0]}, {challenger.version} of {names[1]}")
     progress(f"replay of the archive {folder.name}")
-    first = archive.rows(folder, champion.schema)
-    second = first if _same_schema(champion, challenger) else archive.rows(folder, challenger.schema)
+    first = archive.rows(folder, champion.schema, warn=warn)
+    second = first if _same_schema(champion, challenger) else archive.rows(folder, challenger.schema, warn=warn)
     return _contest(champion, challenger, first, second, True)
 
 

@@ -20,7 +20,7 @@ from features.schema import Schema
 from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
 from models.card import card
 from models.conformal import QUANTILES
-from models.scorer import probe_scores
+from models.scorer import probe_scores, residual_probe
 
 
 def write(
@@ -125,7 +125,7 @@ def _residual(folder: Path, schema: Schema, model: ResidualModel) -> dict[str, A
     (folder / RESIDUAL_VALUE).write_bytes(model.onnx)
     return {
         "columns": list(schema.residual_value.features), "quantiles": QUANTILES, "offsets": model.conformal.offsets,
-        "presence": model.presence, "figures": model.figures,
+        "presence": model.presence, "figures": model.figures, "probe": residual_probe(schema, model),
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from the raw bits of PCG64, whose stream NumPy keeps, so every machine makes the
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from features.statistics import ENTITY_STATS
 
 PROBE_ROWS = 16
 PROBE_SEED = 1
-TOLERANCE = 1e-5  # of a probability; machines differ by 1e-7
+TOLERANCE = 1e-5  # of a probability or the logarithm of a share; machines differ by 1e-7
 _FLAGS = slice(2, 7)  # of NEIGHBOR_COLUMNS: outcomes, 0 or 1
 _RECORD = slice(7, None)
 
@@ -49,8 +50,8 @@ def probe(schema: Schema) -> Snapshot:
     return random_snapshot(schema, PROBE_ROWS, PROBE_SEED)
 
 
-def furthest(found: NDArray[np.float64], said: Sequence[float]) -> float:
-    """The largest difference between probabilities float64 [PROBE_ROWS], infinite where one is not finite."""
+def furthest(found: NDArray[np.float64], said: Sequence[Any]) -> float:
+    """The largest difference between numbers float64 [PROBE_ROWS, ...], infinite where one is not finite."""
     return float(np.nan_to_num(np.abs(found - np.array(said)), nan=np.inf).max())
 
 

@@ -7,11 +7,10 @@ lost to another. Versions stay: what decided years ago can score again.
 """
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from features import schema as schemas
 from features.schema import Schema
-from models.bundle import MANIFEST, Bundle, BundleError
+from models.bundle import MANIFEST, Bundle, BundleError, read_manifest
 from models.export import sync
 from models.scorer import Scorer
 
-ROLES = "roles.json"
+ROLES, LOCK = "roles.json", ".lock"
+FILE_MODE, FOLDER_MODE = 0o644, 0o755  # whatever the umask: the server may run as another user
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
@@ -58,10 +58,21 @@ def read(folder: Path) -> Roles:
 
 def load(folder: Path, version: str, schema: Schema) -> Scorer:
     """The scorer of a version in a schema's folder. Raises BundleError where it cannot score or is another version."""
-    bundle = Bundle.load(folder / version, schema)
-    if bundle.version != version:
-        raise BundleError(f"{folder / version / MANIFEST}: is version {bundle.version}")
-    return Scorer(bundle)
+    return Scorer(_named(folder / version, Bundle.load(folder / version, schema)))
+
+
+def fitting(folder: Path, roles: Roles, schema: Schema) -> str:
+    """The newest of the champion and those before that was made for this very schema; the champion where none was.
+
+    So servers of the old and of the new schema serve side by side while a lender moves from one to the other. Raises
+    BundleError where the champion's manifest cannot be read.
+    """
+    if read_manifest(folder / roles.champion)[1].get("schema_hash") != schema.hash:
+        for version in reversed(roles.previous):
+            with suppress(BundleError):  # damaged: an older one may do
+                if read_manifest(folder / version)[1].get("schema_hash") == schema.hash:
+                    return version
+    return roles.champion
 
 
 def promote(registry: Path, source: Path, schema: Schema) -> tuple[str, Roles | None]:
@@ -100,15 +111,18 @@ def retire(registry: Path, name: str, version: str) -> Roles:
         return _write(folder, roles.model_copy(update={"challengers": _without(roles, version)}))
 
 
-def rollback(registry: Path, schema: Schema) -> Roles:
-    """Make the last champion before the present one champion again; the new roles. Raises BundleError."""
-    folder = registry / schema.name
+def rollback(registry: Path, name: str) -> Roles:
+    """Make the last champion before the present one of the schema called `name` champion again; the new roles.
+
+    It must score its probe with the schema it was made for, which may be older than the one served. Raises BundleError.
+    """
+    folder = registry / name
     with _locked(folder):
         roles = read(folder)
         if not roles.previous:
             raise BundleError(f"{folder / ROLES}: no champion before {roles.champion}")
         *previous, champion = roles.previous
-        load(folder, champion, schema)
+        Scorer(_named(folder / champion, Bundle.open(folder / champion)))
         return _write(folder, Roles(champion=champion, previous=tuple(previous), challengers=_without(roles, champion)))
 
 
@@ -120,6 +134,13 @@ def served_schema(folder: Path, name: str) -> Schema:
     return schema
 
 
+def _named(place: Path, bundle: Bundle) -> Bundle:
+    """The bundle in a place that is called as its version."""
+    if bundle.version != place.name:
+        raise BundleError(f"{place / MANIFEST}: is version {bundle.version}")
+    return bundle
+
+
 def _without(roles: Roles, version: str) -> tuple[str, ...]:
     return tuple(challenger for challenger in roles.challengers if challenger != version)
 
@@ -127,15 +148,19 @@ def _without(roles: Roles, version: str) -> tuple[str, ...]:
 def _admit(
     registry: Path, source: Path, schema: Schema, change: Callable[[str, Roles | None], Roles]
 ) -> tuple[str, Roles | None]:
-    """Copy a bundle in, try it and give it the role that `change` makes of the roles before."""
+    """Try a bundle, copy it in and give it the role that `change` makes of the roles before."""
     folder = registry / schema.name
     bundle = Bundle.load(source, schema)
-    folder.mkdir(parents=True, exist_ok=True)
+    Scorer(bundle)  # scores its probe: nothing is made for one that does not
+    for place in (registry, folder):
+        if not place.exists():
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(FOLDER_MODE)
     with _locked(folder):
         before = read(folder) if (folder / ROLES).exists() else None
         roles = change(bundle.version, before)
         if (folder / bundle.version).exists():
-            load(folder, bundle.version, schema)
+            _named(folder / bundle.version, Bundle.load(folder / bundle.version, schema))
         else:
             _copy(source, bundle, folder / bundle.version)
         if roles != before:
@@ -144,13 +169,16 @@ def _admit(
 
 
 def _copy(source: Path, bundle: Bundle, place: Path) -> None:
-    """What the manifest names, on disk and tried before it stands in its place."""
+    """What the manifest names, on disk and whole before it stands in its place."""
     with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as beside:
         new = Path(beside) / place.name
         new.mkdir()
         for name in (*bundle.manifest["files"], MANIFEST):
-            sync(Path(shutil.copy(source / name, new)))
-        load(new.parent, place.name, bundle.schema)
+            shutil.copyfile(source / name, new / name)
+            (new / name).chmod(FILE_MODE)
+            sync(new / name)
+        _named(new, Bundle.load(new, bundle.schema))
+        new.chmod(FOLDER_MODE)
         sync(new)
         new.rename(place)
     sync(place.parent)
@@ -159,6 +187,7 @@ def _copy(source: Path, bundle: Bundle, place: Path) -> None:
 def _write(folder: Path, roles: Roles) -> Roles:
     new = folder / f".{ROLES}"
     new.write_text(roles.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    new.chmod(FILE_MODE)
     sync(new)
     new.rename(folder / ROLES)
     sync(folder)
@@ -168,12 +197,10 @@ def _write(folder: Path, roles: Roles) -> Roles:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One change of a schema's folder at a time, between processes and threads."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be read: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open(folder / LOCK, "a"))  # NFS locks what is open to write, and no folder
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        except OSError as error:
+            raise BundleError(f"{folder / LOCK}: cannot be locked: {error.strerror}") from None
         yield
-    finally:
-        os.close(descriptor)

@@ -6,9 +6,10 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
 
+Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
 PART = 1024
 PROBE_DIGITS = 7
@@ -47,21 +49,21 @@ class Scores:
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    Raises BundleError naming the label whose models this runtime cannot run or whose probe it scores otherwise.
+    Raises BundleError naming the label, or residual_value, whose models this runtime cannot run or whose probe it
+    scores otherwise.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._schema = bundle.schema
         self._models = {}
         for label, model in bundle.models.items():
-            try:
-                self._models[label], found = _probed(bundle.schema, label, model)
-            except UNFIT as error:
-                raise BundleError(f"bundle {bundle.version}: {label}: cannot be scored here: {error}") from error
-            apart = furthest(found, bundle.manifest["labels"][label]["probe"])
-            if apart > TOLERANCE:
-                raise BundleError(f"bundle {bundle.version}: {label}: the probe differs by {apart:.2g} here")
-        self._residual = None if bundle.residual is None else ResidualScorer(bundle.residual, bundle.schema)
+            said = bundle.manifest["labels"][label]["probe"]
+            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model), said)
+        self._residual = None
+        if bundle.residual is not None:
+            said = bundle.manifest.get("residual_value", {}).get("probe")
+            probed = partial(_residual_probed, bundle.schema, bundle.residual)
+            self._residual = _fit(bundle, "residual_value", probed, said)
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities and residual values of B applications."""
@@ -99,6 +101,31 @@ def probe_scores(schema: Schema, label: str, model: LabelModel) -> list[float]:
     """Probabilities of the probe, for the manifest."""
     _, found = _probed(schema, label, model)
     return [round(float(p), PROBE_DIGITS) for p in found]
+
+
+def residual_probe(schema: Schema, model: ResidualModel) -> list[list[float]]:
+    """Logarithms of the probe's shares by the trees, for the manifest."""
+    _, found = _residual_probed(schema, model)
+    return [[round(float(number), PROBE_DIGITS) for number in row] for row in found]
+
+
+def _fit(
+    bundle: Bundle, part: str, probed: Callable[[], tuple[Fit, NDArray[np.float64]]], said: Sequence[Any] | None
+) -> Fit:
+    """The scorer that `probed` makes, if it says of the probe what the manifest does; `said` is None in old bundles."""
+    try:
+        scorer, found = probed()
+        apart = 0.0 if said is None else furthest(found, said)
+    except UNFIT as error:
+        raise BundleError(f"bundle {bundle.version}: {part}: cannot be scored here: {error}") from error
+    if apart > TOLERANCE:
+        raise BundleError(f"bundle {bundle.version}: {part}: the probe differs by {apart:.2g} here")
+    return scorer
+
+
+def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualScorer", NDArray[np.float64]]:
+    scorer = ResidualScorer(model, schema)
+    return scorer, scorer.log_shares(scorer.rows(probe(schema)))
 
 
 def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
@@ -175,8 +202,12 @@ class ResidualScorer:
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3] quantiles in the currency, ascending, NaN where nothing is known."""
-        rows = snapshot.features[:, self._columns]
+        rows = self.rows(snapshot)
         return self.shares(rows) * rows[:, [self._list_price]]
+
+    def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
+        """float32 [B, n] of a snapshot."""
+        return snapshot.features[:, self._columns]
 
     def shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64 [N, 3] quantiles as shares of the list price."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import compare, registry
-from models.bundle import MANIFEST, Bundle
+from models.bundle import MANIFEST, BundleError, read_manifest
 from models.registry import Roles
 
 
@@ -47,17 +47,28 @@ def comparison(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def versions(folder: Path) -> Table:
-    """Every version of a registry with its role, window of training and figures. Raises BundleError."""
+    """Every version of a registry with its role, window of training and figures, by its manifest alone.
+
+    What says nothing that is understood is marked. Raises BundleError where roles cannot be read.
+    """
     printed = Table("schema", "version", "role", "trained", "figures of its validation")
     for file in sorted(folder.glob(f"*/{registry.ROLES}")):
         roles = registry.read(file.parent)
         for place in sorted(found.parent for found in file.parent.glob(f"[!.]*/{MANIFEST}")):
-            manifest = Bundle.open(place).manifest
-            days = [_day(manifest["training"][end]) for end in ("from_ms", "until_ms")]
-            said = [f"{label}: {_short(spec['metrics'][spec['chosen']])}" for label, spec in manifest["labels"].items()]
-            role = _role(roles, place.name)
-            printed.add_row(file.parent.name, place.name, role, " to ".join(days), "\n".join(said))
+            try:
+                days, said = _summary(read_manifest(place)[1])
+            except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
+                problem = str(error) if isinstance(error, BundleError) else f"is no manifest: {error!r}"
+                days, said = "", f"does not load: {problem.removeprefix(f'{place / MANIFEST}: ')}"
+            printed.add_row(file.parent.name, place.name, _role(roles, place.name), days, said)
     return printed
+
+
+def _summary(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """Window of training and figures of a manifest."""
+    days = " to ".join(_day(manifest["training"][end]) for end in ("from_ms", "until_ms"))
+    chosen = {label: spec["metrics"][spec["chosen"]] for label, spec in manifest["labels"].items()}
+    return days, "\n".join(f"{label}: {_short(found)}" for label, found in chosen.items())
 
 
 def _text(number: float | None) -> str:

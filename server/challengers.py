@@ -96,6 +96,8 @@ class Challengers:
             except Exception as error:  # whatever fails, the decisions were sent and the next batch is scored
                 self.counts["failed"] += len(decided.application_ids)
                 log.error("challenger_failed", version=version, exc_info=error)
+            if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11
+                raise asyncio.CancelledError
 
     def _taken(self) -> _Decided:
         """The oldest that wait for the same challengers, as one batch."""

@@ -39,9 +39,9 @@ def load(settings: Settings) -> dict[str, Product]:
     for path in sorted(settings.schemas.glob("*.yaml")):
         schema = schemas.load(path)
         folder = settings.bundles / schema.name
-        if not folder.is_dir():
+        if not (folder / registry.ROLES).exists():
             continue
-        champion, scorers = load_scorers(folder, schema, {})
+        champion, scorers, _ = load_scorers(folder, schema, {})
         scorer = scorers.pop(champion)
         for name in schema.products:
             policy = Policy.load(settings.policies / f"{name}.json", schema)
@@ -51,17 +51,22 @@ def load(settings: Settings) -> dict[str, Product]:
     return products
 
 
-def load_scorers(folder: Path, schema: Schema, known: Mapping[str, Scorer]) -> tuple[str, dict[str, Scorer]]:
-    """The champion's version, and by version the scorers of champion and challengers; `known` ones are not loaded.
+def load_scorers(folder: Path, schema: Schema, known: Mapping[str, Scorer]) -> tuple[str, dict[str, Scorer], bool]:
+    """Who decides, by version the scorers of it and of the challengers, and whether one of these was refused.
 
-    A challenger that does not load is left out and logged: it must not keep the champion from deciding. Raises
-    BundleError where the roles or the champion do not load.
+    `known` ones are not loaded. Where the champion was made for another version of the schema, the last one before it
+    that fits decides. A challenger that does not load is left out and logged: it must not keep the champion from
+    deciding. Raises BundleError where the roles or who decides do not load.
     """
     roles = registry.read(folder)
-    scorers = {roles.champion: known.get(roles.champion) or registry.load(folder, roles.champion, schema)}
+    champion = registry.fitting(folder, roles, schema)
+    if champion != roles.champion:
+        log.warning("champion_of_another_schema", schema=schema.name, champion=roles.champion, serving=champion)
+    scorers, refused = {champion: known.get(champion) or registry.load(folder, champion, schema)}, False
     for version in roles.challengers:
         try:
             scorers[version] = known.get(version) or registry.load(folder, version, schema)
         except BundleError as error:
             log.error("challenger_refused", schema=schema.name, version=version, problem=str(error))
-    return roles.champion, scorers
+            refused = True
+    return champion, scorers, refused

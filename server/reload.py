@@ -1,12 +1,14 @@
 """Takes over what the registry says while decisions go on: a promoted or rolled back champion, other challengers.
 
-Bundles load and decide a made-up application beside the event loop; then one step of the loop swaps all products of
-the schema. A batch has taken its product before and keeps it, so no reply mixes two versions. What does not load
-leaves the old one serving.
+Bundles load, and a champion decides a made-up application, beside the event loop; then one step of the loop swaps all
+products of the schema. A batch has taken its product before and keeps it, so no reply mixes two versions. What does not
+load leaves the old one serving and is tried again: where a registry is a mirror, roles may come before their bundle.
 """
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from server.engine import policy_values
 from server.products import Product, load_scorers
 
 POLL_SECONDS = 0.2
+RETRY_SECONDS, RETRY_SECONDS_MAX = 5.0, 300.0  # doubled each time until the roles change
 
 log = structlog.get_logger()
 
@@ -32,17 +35,26 @@ log = structlog.get_logger()
 async def follow(products: dict[str, Product], bundles: Path) -> None:
     """Swap in `products` what changes in the registry `bundles`. Runs until cancelled."""
     seen: dict[str, tuple[int, int] | None] = {}
+    retries: dict[str, tuple[float, float]] = {}  # of what was refused: when it is due, and after what pause
     while True:
         for name in {p.schema.name for p in products.values()}:
-            if (state := _state(bundles / name / registry.ROLES)) != seen.get(name, ()):
-                seen[name] = state
-                mine = [p for p in products.values() if p.schema.name == name]
-                try:
-                    products.update({p.name: p for p in await asyncio.to_thread(_reloaded, mine, bundles / name)})
-                except Exception as error:  # whatever a new bundle has against it, what serves goes on serving
-                    log.error("bundle_refused", schema=name, problem=f"{type(error).__name__}: {error}")
-                else:
-                    _log_roles(products[mine[0].name])
+            file = bundles / name / registry.ROLES
+            state = await asyncio.to_thread(_state, file)  # beside the loop: a hung mount holds up no decision
+            due, pause = retries.get(name, (math.inf, 0.0))
+            changed = state != seen.get(name, ())
+            if not changed and time.monotonic() < due:
+                continue
+            pause = RETRY_SECONDS if changed else min(2 * pause, RETRY_SECONDS_MAX)
+            seen[name] = state
+            mine, refused = [p for p in products.values() if p.schema.name == name], True
+            try:
+                new, refused = await asyncio.to_thread(_reloaded, mine, bundles / name)
+            except Exception as error:  # whatever a new bundle has against it, what serves goes on serving
+                log.error("bundle_refused", schema=name, problem=f"{type(error).__name__}: {error}")
+            else:
+                products.update({p.name: p for p in new})
+                _log_roles(new[0])
+            retries[name] = (time.monotonic() + pause, pause) if refused else (math.inf, 0.0)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -64,16 +76,16 @@ def rehearse(product: Product) -> None:
     product.policy.decide(application, policy_values(product, application, snapshot, scores, 0))
 
 
-def _reloaded(mine: Sequence[Product], folder: Path) -> list[Product]:
-    """The products of one schema with champion and challengers as its folder says, rehearsed where they are new."""
+def _reloaded(mine: Sequence[Product], folder: Path) -> tuple[list[Product], bool]:
+    """The products of one schema as its folder says, a new champion rehearsed; whether a challenger was refused."""
     old = mine[0]
-    champion, scorers = load_scorers(folder, old.schema, {**old.challengers, old.bundle_version: old.scorer})
+    champion, scorers, refused = load_scorers(folder, old.schema, {**old.challengers, old.bundle_version: old.scorer})
     scorer = scorers.pop(champion)
     new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
     if champion != old.bundle_version:
         for product in new:
             rehearse(product)
-    return new
+    return new, refused
 
 
 def _log_roles(product: Product) -> None:

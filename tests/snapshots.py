@@ -1,5 +1,8 @@
 """Random rows of a schema with a known cause of each label, for the tests of the models. No file, no replay."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from features.neighborhood import NEIGHBOR_COLUMNS
 from features.replay import Rows
 from features.schema import Schema
+from models.bundle import MANIFEST, SCHEMA
 from models.probe import random_snapshot
 
 FRAUD_COLUMN = NEIGHBOR_COLUMNS.index("fraud")
@@ -48,3 +52,14 @@ def trained_bundle(schema: Schema, factory: pytest.TempPathFactory) -> Path:
 
         train(random_rows(schema, 2000, 0), folder, TrainConfig(search_seconds=0))
     return folder
+
+
+def made_for(schema: Schema, bundle: Path, out: Path) -> Path:
+    """A bundle as if it were of another schema, one with the same columns, in the folder `out`."""
+    shutil.copytree(bundle, out)
+    (out / SCHEMA).write_text(json.dumps(schema.document), encoding="utf-8")
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest["schema_hash"] = schema.hash
+    manifest["files"][SCHEMA] = hashlib.sha256((out / SCHEMA).read_bytes()).hexdigest()
+    (out / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return out

@@ -1,12 +1,12 @@
 """A world decided by the real engine and archived from its store: rows are those of replay, bit for bit."""
 
 import asyncio
-import copy
+import itertools
 import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from features.application import Application
 from features.archive import ArchiveError, digest, recorded, rows
 from features.replay import History, Rows, replay
 from features.schema import Schema
-from features.statistics import ENTITY_STATS
 from features.store import Store
 from models.__main__ import app
 from models.bundle import Bundle
 from models.recipe import TrainConfig
 from models.train import train
+from server.engine import Engine
 from server.products import Product
 from tests.conftest import ROOT
-from tests.test_engine import TOKENIZER, decide, engine_on, past, run, served
+from tests.test_engine import TOKENIZER, batches, decide, engine_on, past, run, served
 
 __all__ = ["past", "served"]
 EVENTS = 700  # of the world's: applications and reports
@@ -118,7 +118,7 @@ def write_again(folder: Path, name: str, frame: pl.DataFrame) -> None:
     frame.write_parquet(folder / name)
     manifest = json.loads((folder / archive.MANIFEST).read_text(encoding="utf-8"))
     manifest["files"][name] = digest(folder / name)
-    (folder / archive.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / archive.MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
 
 
 async def test_what_was_tampered_with_is_refused(folder: Path, consumer: Schema) -> None:
@@ -161,42 +161,6 @@ async def test_what_was_tampered_with_is_refused(folder: Path, consumer: Schema)
         rows(folder, consumer)
 
 
-def changed(schema: Schema, change: Callable[[dict[str, Any]], object]) -> Schema:
-    document = copy.deepcopy(schema.document)
-    change(document)
-    return Schema(document, "changed.yaml")
-
-
-async def test_rows_of_an_older_schema_are_read_by_name(folder: Path, consumer: Schema) -> None:
-    before = rows(folder, consumer)
-    newer = changed(
-        consumer,
-        lambda d: d.update(
-            features=[{"name": "tenure", "zh": "年", "en": "tenure"}, *d["features"]],
-            velocity={**d["velocity"], "applicant": [*d["velocity"]["applicant"], "age_days"]},
-        ),
-    )  # fmt: skip
-    found = rows(folder, newer)
-    assert found.application_ids == before.application_ids
-    for name in consumer.feature_names:
-        old, new = before.snapshot.features[:, consumer.column[name]], found.snapshot.features[:, newer.column[name]]
-        np.testing.assert_array_equal(new, old, name)
-    assert np.isnan(found.snapshot.features[:, newer.column["tenure"]]).all()
-    age_days = before.snapshot.entity_state[:, 0, list(ENTITY_STATS).index("age_days")]
-    np.testing.assert_array_equal(found.snapshot.features[:, newer.column["applicant_age_days"]], age_days)
-    np.testing.assert_array_equal(found.snapshot.neighbor_state, before.snapshot.neighbor_state)
-
-    for change, reason in (
-        (lambda d: d.update(record=d["record"][:-1]), "another record"),
-        (lambda d: d["entities"]["device"].update(link=False), "other entities"),
-        (lambda d: d["features"][0].update(unit="days"), f"feature {consumer.features[0].name} means something else"),
-    ):
-        with pytest.raises(ArchiveError, match=reason):
-            rows(folder, changed(consumer, change))
-    with pytest.raises(ArchiveError, match="holds no decision of schema other"):
-        rows(folder, changed(consumer, lambda d: d.update(name="other")))
-
-
 async def test_a_retry_after_a_crash_is_looked_at_from_where_it_was_decided(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path
 ) -> None:
@@ -231,16 +195,26 @@ async def test_an_archive_of_a_server_at_work_is_one_cut(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export, "PAGE", 16)  # many round trips, between which the engine decides
+    monkeypatch.setattr(export, "PAGE", 64)
+    of_log, coming = export._events, iter(batches(past.events[:EVENTS], 3))
+
+    async def decide_some(engine: Engine) -> None:
+        for batch in itertools.islice(coming, 4):
+            await run(engine, batch, None)
+
+    seen: list[dict[str, Any]] = []
     async with engine_on(redis, tenant, served, past) as (engine, _):
-        load = asyncio.create_task(run(engine, past.events[:EVENTS], 3))
-        seen: list[dict[str, Any]] = []
-        while not load.done():
-            out = tmp_path / str(len(seen))
-            await asyncio.sleep(0.05)
-            seen.append(await export.write(redis, tenant, out))
-        await load
-    assert len({manifest["sequence"] for manifest in seen}) > 2 and 0 < seen[1]["sequence"] < EVENTS
+
+        async def decided_between(*asked: Any) -> AsyncIterator[pl.DataFrame]:
+            async for page in of_log(*asked):
+                await decide_some(engine)
+                yield page
+
+        monkeypatch.setattr(export, "_events", decided_between)
+        for i in range(4):
+            await decide_some(engine)
+            seen.append(await export.write(redis, tenant, tmp_path / str(i)))
+            assert int(await redis.hget(f"{{{tenant}}}:meta", "sequence") or 0) > seen[-1]["sequence"] > 0
     for i, manifest in enumerate(seen):
         decided = recorded(tmp_path / str(i))
         assert len(decided) == manifest["decisions"] and (decided["as_of"] <= manifest["sequence"]).all()

@@ -1,12 +1,16 @@
 """Challengers in this process on a real store: what is recorded is what they say, and nothing waits for them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from bench.promote import variant
 from features.application import Application
@@ -14,7 +18,7 @@ from features.replay import History, replay
 from features.schema import Schema
 from features.store import Store
 from models import registry
-from models.bundle import Bundle
+from models.bundle import Bundle, BundleError
 from models.probe import random_snapshot
 from models.registry import ROLES, Roles
 from models.scorer import Scorer
@@ -24,8 +28,8 @@ from server.challengers import ROWS_MAX, Challengers
 from server.engine import Engine
 from server.products import Product
 from server.settings import Settings
-from tests.conftest import application, demo_bundle
-from tests.snapshots import trained_bundle
+from tests.conftest import TOKENIZER, application, demo_bundle
+from tests.snapshots import made_for, trained_bundle
 
 START_MS = 1_750_000_000_000
 
@@ -146,7 +150,7 @@ async def test_a_bundle_that_does_not_load_leaves_the_old_serving(
         await asyncio.sleep(reload.POLL_SECONDS)
         version, _ = registry.promote(bundles, candidate, consumer)
         await until(lambda: served["consumer"].bundle_version == version)
-        registry.rollback(bundles, consumer)
+        registry.rollback(bundles, "consumer")
         await until(lambda: served["consumer"].bundle_version == before.bundle_version)
         (bundles / "consumer" / version / "fraud_forest.npz").write_bytes(b"")
         for text, event in (
@@ -160,3 +164,97 @@ async def test_a_bundle_that_does_not_load_leaves_the_old_serving(
             await until(lambda event=event: event in capfd.readouterr().out)  # type: ignore[misc]
             assert served["consumer"].bundle_version == before.bundle_version
         await until(lambda: not served["consumer"].challengers)
+
+
+async def test_what_was_refused_is_tried_again(
+    trained: Path, bundles: Path, served: dict[str, Product], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A mirror may bring the roles before the bundle that they name."""
+    monkeypatch.setattr(reload, "RETRY_SECONDS", 0.05)
+    made, folder = [variant(trained, tmp_path / str(i), 0.1 + i) for i in range(2)], bundles / "consumer"
+    champion, challenger = (Bundle.open(bundle).version for bundle in made)
+
+    def said(event: str) -> bool:
+        return event in capfd.readouterr().out
+
+    async with background(reload.follow(served, bundles)):
+        (folder / ROLES).write_text(Roles(champion=champion, challengers=(challenger,)).model_dump_json())
+        await until(lambda: said("bundle_refused"))
+        shutil.copytree(made[0], tmp_path / "copied").rename(folder / champion)
+        await until(lambda: served["consumer"].bundle_version == champion)
+        assert said("challenger_refused") and not served["consumer"].challengers
+        shutil.copytree(made[1], tmp_path / "copied").rename(folder / challenger)
+        await until(lambda: list(served["consumer"].challengers) == [challenger])
+        capfd.readouterr()
+        await asyncio.sleep(3 * reload.POLL_SECONDS)
+        assert capfd.readouterr().out == ""  # nothing is left to try
+
+
+async def test_a_mount_that_hangs_holds_up_no_decision(
+    served: dict[str, Product], bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hanging(file: Path) -> None:
+        asked.set()
+        go_on.wait(5)
+
+    monkeypatch.setattr(reload, "_state", hanging)
+    started = time.monotonic()
+    async with background(reload.follow(served, bundles)):
+        await until(asked.is_set)
+        assert time.monotonic() - started < 3  # the loop goes on meanwhile
+        go_on.set()
+
+
+async def test_a_folder_without_roles_is_passed_over(bundles: Path) -> None:
+    """As a refused promotion may leave one."""
+    (bundles / "auto").mkdir()
+    assert list(products.load(Settings(bundles=bundles))) == ["consumer"]
+
+
+async def test_a_server_of_the_older_schema_starts_on_the_last_champion_that_fits(
+    consumer: Schema, trained: Path, bundles: Path, served: dict[str, Product], tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = served["consumer"].bundle_version
+    newer = Schema({**consumer.document, "version": consumer.version + 1}, "newer.yaml")
+    promoted, _ = registry.promote(bundles, made_for(newer, trained, tmp_path / "newer"), newer)
+    capfd.readouterr()
+    assert products.load(Settings(bundles=bundles))["consumer"].bundle_version == before
+    said = capfd.readouterr().out
+    assert "champion_of_another_schema" in said and promoted in said and before in said
+    async with background(reload.follow(served, bundles)):  # one that runs goes on
+        await until(lambda: "challengers=" in capfd.readouterr().out)
+        assert served["consumer"].bundle_version == before
+    (bundles / "consumer" / ROLES).write_text(Roles(champion=promoted).model_dump_json())
+    with pytest.raises(BundleError, match=f"made for schema {newer.hash}, consumer is {consumer.hash}"):
+        products.load(Settings(bundles=bundles))
+
+
+async def test_scoring_ends_though_its_cancellation_was_swallowed(
+    consumer: Schema, redis: Redis, tenant: str, served: dict[str, Product]
+) -> None:
+    """As a follower of the log: Python 3.11's wait_for may swallow one. Nothing more is scored after it."""
+    recording, recorded = asyncio.Event(), []
+
+    class Swallowing(Store):
+        async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
+            recorded.append(version)
+            if not recording.is_set():
+                recording.set()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(5)
+            return await super().put_challenger(version, scored)
+
+    challengers, store = Challengers(), Swallowing(redis, tenant, TOKENIZER, [])
+    scorer = served["consumer"].scorer
+    with challengers.held():
+        for name in ("first", "second"):
+            challengers.offer(store, {name: scorer, f"{name} too": scorer}, ["a"], random_snapshot(consumer, 1, 0))
+    running = asyncio.create_task(challengers.run())
+    await asyncio.wait_for(recording.wait(), 5)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=2)
+    assert done and running.cancelled() and recorded == ["first"]

@@ -1,6 +1,8 @@
 """Roles of bundles on disk: what is refused leaves them as they were, and no change is lost."""
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from bench.promote import run, variant
@@ -17,9 +20,9 @@ from features.schema import Schema, SchemaError
 from models import registry
 from models.__main__ import app
 from models.bundle import MANIFEST, Bundle, BundleError
-from models.registry import ROLES, Roles
+from models.registry import LOCK, ROLES, Roles
 from tests.conftest import ROOT
-from tests.snapshots import trained_bundle
+from tests.snapshots import made_for, trained_bundle
 
 MakeBundle = Callable[[float], Path]
 
@@ -53,9 +56,11 @@ def test_roles_move_and_come_back(consumer: Schema, bundles: Path, make: MakeBun
     registry.promote(bundles, make(0.1), consumer)  # again: nothing changes
     assert registry.read(folder) == Roles(champion=b, previous=(a,), challengers=(c,))
     registry.challenge(bundles, make(0.0), consumer)
-    assert registry.rollback(bundles, consumer) == Roles(champion=a, challengers=(c,)) == registry.read(folder)
+    assert registry.rollback(bundles, "consumer") == Roles(champion=a, challengers=(c,)) == registry.read(folder)
     assert registry.retire(bundles, "consumer", c) == Roles(champion=a) == registry.read(folder)
-    assert sorted(f.name for f in folder.iterdir()) == sorted([a, b, c, ROLES])  # every version stays, nothing else
+    assert sorted(f.name for f in folder.iterdir()) == sorted(
+        [a, b, c, ROLES, LOCK]
+    )  # every version stays, nothing else
     for name in (a, b, c):
         assert Bundle.load(folder / name, consumer).version == name
 
@@ -63,12 +68,12 @@ def test_roles_move_and_come_back(consumer: Schema, bundles: Path, make: MakeBun
 def test_what_cannot_be_refuses(consumer: Schema, bundles: Path, make: MakeBundle) -> None:
     a = version(make(0.0))
     with pytest.raises(BundleError, match=rf"consumer/{ROLES}: no champion before {a}"):
-        registry.rollback(bundles, consumer)
+        registry.rollback(bundles, "consumer")
     with pytest.raises(BundleError, match=f"{a} is the champion"):
         registry.challenge(bundles, make(0.0), consumer)
     with pytest.raises(BundleError, match=f"{a} is no challenger"):
         registry.retire(bundles, "consumer", a)
-    with pytest.raises(BundleError, match="nothing: cannot be read"):
+    with pytest.raises(BundleError, match=r"nothing/\.lock: cannot be locked"):
         registry.retire(bundles, "nothing", a)
     with pytest.raises(BundleError, match="made for schema"):
         registry.promote(bundles, make(0.0), schemas.load("features/schemas/auto.yaml"))
@@ -103,7 +108,7 @@ def test_a_bundle_that_does_not_score_here_gets_no_role(
         with pytest.raises(BundleError, match=problem):
             give(bundles, broken, consumer)
     assert registry.read(bundles / "consumer") == before
-    assert sorted(f.name for f in (bundles / "consumer").iterdir()) == sorted([before.champion, ROLES])
+    assert sorted(f.name for f in (bundles / "consumer").iterdir()) == sorted([before.champion, ROLES, LOCK])
 
 
 def test_a_rollback_to_a_damaged_bundle_refuses(consumer: Schema, bundles: Path, make: MakeBundle) -> None:
@@ -111,7 +116,7 @@ def test_a_rollback_to_a_damaged_bundle_refuses(consumer: Schema, bundles: Path,
     roles = registry.read(bundles / "consumer")
     damage(bundles / "consumer" / roles.previous[-1])
     with pytest.raises(BundleError, match=r"fraud_trees\.onnx: differs"):
-        registry.rollback(bundles, consumer)
+        registry.rollback(bundles, "consumer")
     with pytest.raises(BundleError, match=r"fraud_trees\.onnx: differs"):
         registry.promote(bundles, make(0.0), consumer)
     assert registry.read(bundles / "consumer") == roles
@@ -122,6 +127,81 @@ def test_a_folder_that_holds_another_version_refuses(consumer: Schema, bundles: 
     shutil.copytree(make(0.2), bundles / "consumer" / other)
     with pytest.raises(BundleError, match=rf"{other}/{MANIFEST}: is version {version(make(0.2))}"):
         registry.promote(bundles, make(0.1), consumer)
+
+
+def test_what_is_refused_at_first_makes_no_folder(consumer: Schema, make: MakeBundle, tmp_path: Path) -> None:
+    broken = make(0.3)
+    forget(broken)
+    with pytest.raises(BundleError, match="the probe differs"):
+        registry.promote(tmp_path / "new", broken, consumer)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_promoted_can_be_read_by_another_user(consumer: Schema, make: MakeBundle, tmp_path: Path) -> None:
+    source = make(0.0)
+    for file in source.iterdir():
+        file.chmod(0o600)
+    before = os.umask(0o077)
+    try:
+        version, _ = registry.promote(tmp_path / "bundles", source, consumer)
+    finally:
+        os.umask(before)
+    place = tmp_path / "bundles/consumer"
+    for folder in (place.parent, place, place / version):
+        assert folder.stat().st_mode & 0o777 == 0o755
+    for file in (place / ROLES, *(place / version).iterdir()):
+        assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_change_waits_for_the_lock_and_says_where_it_cannot_lock(bundles: Path, make: MakeBundle) -> None:
+    lock = bundles / "consumer" / LOCK
+    with lock.open("a") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        change = pool.submit(registry.retire, bundles, "consumer", "0" * 16)
+        with pytest.raises(TimeoutError):
+            change.result(0.2)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        with pytest.raises(BundleError, match="is no challenger"):
+            change.result(5)
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(BundleError, match=r"consumer/\.lock: cannot be locked: Is a directory"):
+        registry.retire(bundles, "consumer", "0" * 16)
+
+
+@pytest.fixture
+def wider(consumer: Schema) -> Schema:
+    """The next version of the consumer schema."""
+    return Schema({**consumer.document, "version": consumer.version + 1}, "wider.yaml")
+
+
+def test_servers_of_both_schemas_find_a_champion(
+    consumer: Schema, wider: Schema, bundles: Path, make: MakeBundle
+) -> None:
+    """While a lender moves to the next version of a schema, and when it moves back."""
+    folder, a = bundles / "consumer", version(make(0.0))
+    registry.promote(bundles, make(0.1), consumer)
+    b = version(make(0.1))
+    c, _ = registry.promote(bundles, made_for(wider, make(0.2), bundles.parent / "wider"), wider)
+    roles = registry.read(folder)
+    assert roles == Roles(champion=c, previous=(a, b))
+    assert [registry.fitting(folder, roles, schema) for schema in (wider, consumer)] == [c, b]
+    (folder / b / MANIFEST).unlink()
+    assert registry.fitting(folder, roles, consumer) == a
+    assert registry.fitting(folder, roles, schemas.load("features/schemas/auto.yaml")) == c  # none: load says why
+    shutil.copy(make(0.1) / MANIFEST, folder / b)
+    asked = ["rollback", "--registry", str(bundles), "--schema", "consumer"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0 and "warning" not in done.output and registry.read(folder).champion == b
+    registry.promote(bundles, make(0.1), consumer)
+    (bundles.parent / "schemas").mkdir()
+    (bundles.parent / "schemas/consumer.yaml").write_text(yaml.safe_dump(wider.document, sort_keys=False))
+    done = CliRunner().invoke(app, asked[:1] + asked[3:], env={
+        "MIAOPI_BUNDLES": str(bundles), "MIAOPI_SCHEMAS": str(bundles.parent / "schemas"),
+    })  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert f"made for schema {consumer.hash}: servers of {wider.hash} start only" in done.output
+    assert registry.read(folder) == Roles(champion=a)
 
 
 A, B = "a" * 16, "b" * 16
@@ -172,6 +252,15 @@ def test_command_line(bundles: Path, make: MakeBundle) -> None:
     shown = said("list")
     assert f"{b} │ champion" in shown and f"{a} │ previous" in shown and "fraud: auc" in shown and "2025-" in shown
     assert said("rollback", "--schema", "consumer") == f"consumer: {a} is the champion again\n"
+    (bundles / "consumer" / a / "fraud_forest.npz").unlink()  # not looked at
+    for text, mark in (("[", "does not load: is no manifest"), ('{"format": 1}', "does not load: format 1, 2 is read")):
+        (bundles / "consumer" / b / MANIFEST).write_text(text)
+        shown = said("list")
+        assert f"{a} │ champion" in shown and mark in shown
+    shutil.rmtree(bundles / "consumer" / b)
+    (bundles / "consumer" / b).mkdir()
+    (bundles / "consumer" / b / MANIFEST).write_text('{"format": 2, "labels": {}}')
+    assert "does not load: is no manifest: KeyError('training')" in said("list")
 
 
 CORE_ONLY = """

@@ -280,6 +280,9 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "presence": (lambda m: m["residual_value"]["presence"][0].pop(), "presence is not by kind"),
     "presence of 7": (lambda m: m["residual_value"]["presence"][0].__setitem__(0, 7), "presence is not by kind"),
     "no offsets": (lambda m: m["residual_value"].pop("offsets"), "is no manifest"),
+    "short probe": (lambda m: m["residual_value"]["probe"].pop(), "residual_value: the probe needs 16 rows"),
+    "narrow probe": (lambda m: m["residual_value"]["probe"][3].pop(), "residual_value: the probe needs 16 rows"),
+    "probe": (lambda m: m["residual_value"]["probe"][3].__setitem__(0, None), "the probe needs finite numbers"),
 }  # fmt: skip
 
 
@@ -297,6 +300,24 @@ def test_a_forged_bundle_refuses(lender: tuple[Schema, Path], tmp_path: Path, na
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BundleError, match=f"{MANIFEST}: .*{problem}"):
         Bundle.load(folder, lender[0])
+
+
+def test_a_runtime_that_cannot_run_it_or_says_otherwise_refuses(lender: tuple[Schema, Path]) -> None:
+    bundle = Bundle.open(lender[1])
+    assert bundle.residual is not None
+    for onnx in (b"", b"no model", bundle.residual.onnx[:1000], bundle.models["default"].trees_onnx):
+        with pytest.raises(BundleError, match=f"{bundle.version}: residual_value: cannot be scored here"):
+            Scorer(replace(bundle, residual=replace(bundle.residual, onnx=onnx)))
+    for change, refused in ((5e-6, False), (2e-5, True)):
+        manifest = copy.deepcopy(dict(bundle.manifest))
+        manifest["residual_value"]["probe"][3][1] += change
+        if refused:
+            with pytest.raises(BundleError, match=f"{bundle.version}: residual_value: the probe differs by 2e-05"):
+                Scorer(replace(bundle, manifest=manifest))
+        else:
+            Scorer(replace(bundle, manifest=manifest))
+    manifest["residual_value"].pop("probe")  # as bundles of before
+    Scorer(replace(bundle, manifest=manifest))
 
 
 def test_a_changed_or_missing_file_refuses(lender: tuple[Schema, Path], tmp_path: Path) -> None:
