@@ -24,7 +24,6 @@ from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
 from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
-from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 FORMAT = 1
 MANIFEST, EVENTS, DECISIONS = "archive.json", "events.parquet", "decisions.parquet"
@@ -65,11 +64,7 @@ class Archive:
             for name in (EVENTS, DECISIONS):
                 if digest(folder / name) != manifest["files"][name]:
                     raise ArchiveError(f"{folder / name}: differs from the manifest's sha256")
-            schemas = {  # a document alone was registered once, without what was counted
-                name: [of, [*ENTITY_STATS], [*GRAPH_STATS]] if isinstance(of, dict) else of
-                for name, of in manifest["schemas"].items()
-            }
-            return cls(folder, int(manifest["sequence"]), schemas)
+            return cls(folder, int(manifest["sequence"]), manifest["schemas"])
         except ArchiveError:
             raise
         except OSError as error:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from features.expression import Expression, ExpressionError
 from features.specs import MISSING_CODE, EntitySpec, FeatureSpec, LabelSpec, SchemaSpec
-from features.statistics import ENTITY_STATS, GRAPH_STATS
+from features.statistics import ENTITY_STATS, GRAPH_STATS, STATISTICS
 
 SLOTS_MAX = 16  # entity slots of one event
 RECORD_MAX = 8  # numbers of one event
@@ -163,7 +163,7 @@ class Schema:
         self.crosses = self._crosses()
         self._check_names(spec)
         # the order of keys counts: it fixes slots and columns; so do the statistics that the graph computes
-        canonical = json.dumps([self.document, list(ENTITY_STATS), list(GRAPH_STATS)], ensure_ascii=False)
+        canonical = json.dumps([self.document, *STATISTICS], ensure_ascii=False)
         self.fingerprint = hashlib.blake2b(canonical.encode(), digest_size=8).digest()
 
     @property

@@ -44,3 +44,6 @@ GRAPH_STATS: dict[str, tuple[str, str, str]] = {
         "most identifiers shared with one other application",
     ),
 }
+
+# What the graph counts, in its order: a schema's hash covers it, and an archive says what its log was read by.
+STATISTICS = [[*ENTITY_STATS], [*GRAPH_STATS]]

@@ -23,7 +23,7 @@ from features.application import Application, Profile, Report
 from features.events import EventFormatError, Events, pack_application, pack_report, unpack
 from features.profiles import Layouts, UnknownLayoutError
 from features.schema import Schema
-from features.statistics import ENTITY_STATS, GRAPH_STATS
+from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
@@ -105,9 +105,8 @@ class Store:
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
-        counted = [*ENTITY_STATS], [*GRAPH_STATS]
         self._schemas: dict[Any, Any] = {
-            s.hash: json.dumps([s.document, *counted], ensure_ascii=False) for s in schemas
+            s.hash: json.dumps([s.document, *STATISTICS], ensure_ascii=False) for s in schemas
         }
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"

@@ -167,11 +167,10 @@ def _residual_model(
     presence = tuple(tuple(row) for row in found["presence"])
     whole = len(presence) == len(kinds) and all(len(row) == len(spec.features) for row in presence)
     _check(whole and {*sum(presence, ())} <= {-1, 0, 1}, at, "residual_value: presence is not by kind and column")
-    if "probe" in found:  # bundles of before have none
-        lengths = [len(row) for row in found["probe"]]
-        _check(lengths == [len(QUANTILES)] * PROBE_ROWS, at, f"residual_value: the probe needs {PROBE_ROWS} rows")
-        finite = all(isinstance(number, float) and math.isfinite(number) for row in found["probe"] for number in row)
-        _check(finite, at, "residual_value: the probe needs finite numbers")
+    lengths = [len(row) for row in found["probe"]]
+    _check(lengths == [len(QUANTILES)] * PROBE_ROWS, at, f"residual_value: the probe needs {PROBE_ROWS} rows")
+    finite = all(isinstance(number, float) and math.isfinite(number) for row in found["probe"] for number in row)
+    _check(finite, at, "residual_value: the probe needs finite numbers")
     return ResidualModel(files[RESIDUAL_VALUE], Conformal(offsets), presence, found["figures"])
 
 

@@ -36,14 +36,10 @@ UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
 
 @dataclass(frozen=True)
 class Scores:
-    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label.
-
-    residual_value: float64 [B, 3], the QUANTILES of what the car fetches, in the currency; NaN where that is not known.
-    """
+    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label."""
 
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
-    residual_value: NDArray[np.float64]
 
 
 class Scorer:
@@ -61,19 +57,22 @@ class Scorer:
             self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model), said)
         self._residual = None
         if bundle.residual is not None:
-            said = bundle.manifest.get("residual_value", {}).get("probe")
+            said = bundle.manifest["residual_value"]["probe"]
             probed = partial(_residual_probed, bundle.schema, bundle.residual)
             self._residual = _fit(bundle, "residual_value", probed, said)
 
     def score(self, snapshot: Snapshot) -> Scores:
-        """The probabilities and residual values of B applications."""
-        unknown, value = np.full(len(snapshot), np.nan), np.full((len(snapshot), len(QUANTILES)), np.nan)
+        """The probabilities of B applications."""
+        unknown = np.full(len(snapshot), np.nan)
         if not len(snapshot):
-            return Scores(unknown, unknown, value)
-        if self._residual is not None:
-            value = self._residual.score(snapshot)
-        fraud, default = (self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS)
-        return Scores(fraud, default, value)
+            return Scores(unknown, unknown)
+        return Scores(*(self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS))
+
+    def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B, 3], the QUANTILES of what the cars fetch, in the currency; NaN where that is not known."""
+        if self._residual is None or not len(snapshot):
+            return np.full((len(snapshot), len(QUANTILES)), np.nan)
+        return self._residual.score(snapshot)
 
     def explain(self, label: str, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n]: log-odds that each of `schema.columns(label)` adds to the label's log-odds by the trees.
@@ -109,13 +108,11 @@ def residual_probe(schema: Schema, model: ResidualModel) -> list[list[float]]:
     return [[round(float(number), PROBE_DIGITS) for number in row] for row in found]
 
 
-def _fit(
-    bundle: Bundle, part: str, probed: Callable[[], tuple[Fit, NDArray[np.float64]]], said: Sequence[Any] | None
-) -> Fit:
-    """The scorer that `probed` makes, if it says of the probe what the manifest does; `said` is None in old bundles."""
+def _fit(bundle: Bundle, part: str, probed: Callable[[], tuple[Fit, NDArray[np.float64]]], said: Sequence[Any]) -> Fit:
+    """The scorer that `probed` makes, if it says of the probe what the manifest says."""
     try:
         scorer, found = probed()
-        apart = 0.0 if said is None else furthest(found, said)
+        apart = furthest(found, said)
     except UNFIT as error:
         raise BundleError(f"bundle {bundle.version}: {part}: cannot be scored here: {error}") from error
     if apart > TOLERANCE:

@@ -159,13 +159,13 @@ def test_unknown_where_something_needed_is_missing(model: ResidualModel, consume
         [1, 100_000, 40, 60_000, 1.0],  # of a car without one: not looked at
         [2, 100_000, 40, 60_000, 0.9],
     ], dtype=np.float32)  # fmt: skip
-    value = Scorer(Bundle(AUTO, "", {}, {}, model)).score(snapshot).residual_value
+    value = ResidualScorer(model, AUTO).score(snapshot)
     assert value.shape == (6, 3) and value.dtype == np.float64
     np.testing.assert_array_equal(np.isnan(value).any(axis=1), [False, True, True, True, False, False])
     np.testing.assert_array_equal(value[4], value[0])
     assert (value[[0, 5]] > 20_000).all() and (value[[0, 5]] < 100_000).all()
-    without = Scorer(Bundle(consumer, "", {}, {})).score(random_snapshot(consumer, 2, 0))
-    assert np.isnan(without.residual_value).all() and without.residual_value.shape == (2, 3)
+    without = Scorer(Bundle(consumer, "", {}, {})).residual_value(random_snapshot(consumer, 2, 0))
+    assert np.isnan(without).all() and without.shape == (2, 3)
 
 
 def test_a_kind_without_sales_is_unknown(sales: pl.DataFrame, model: ResidualModel) -> None:
@@ -256,7 +256,7 @@ def test_another_lender_writes_yaml_only(lender: tuple[Schema, Path]) -> None:
     snapshot = random_snapshot(schema, 1, 0)
     assert bundle.residual.presence == ((1, 1, 1, 0),) * 2
     snapshot.features[0] = [0, 50_000, 60, np.nan, -1]
-    (value,) = Scorer(bundle).score(snapshot).residual_value
+    (value,) = Scorer(bundle).residual_value(snapshot)
     np.testing.assert_allclose(value, 50_000 * np.exp(-0.6 + 0.1 * np.array([-1.28, 0, 1.28])), rtol=0.06)
     card = (folder / "model_card.md").read_text(encoding="utf-8")
     assert "## Residual value" in card and f"| coverage | {bundle.residual.figures['coverage']:.4g} |" in card
