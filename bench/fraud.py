@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from bench import history, rings, world
-from bench.serving import SECRET
 from bench.world import Truth
-from features.replay import Rows, replay
-from features.tokens import Tokenizer
+from features.replay import Rows
 from models.evaluate import metrics
 from models.recipe import AGGREGATES, NETWORK, TrainConfig, known_rows, train_label
 from models.scorer import LabelScorer, in_parts
@@ -52,13 +49,7 @@ class Judged:
 def run(seed: int, applications: int) -> dict[str, object]:
     """Figures of the last line: AUPRC by kind and variant, rings found and their delay, calibration of the bundle."""
     made = world.build(seed, applications)
-    of_product = history.schemas_by_product()
-    tokenizer = Tokenizer(SECRET.encode())
-    known = history.profiles(made.profiles, of_product, tokenizer)
-    past = history.history(made.events, known, of_product, tokenizer)
-    with Progress() as progress:
-        task = progress.add_task("replay", total=len(past.events))
-        rows = replay(past, lambda n: progress.advance(task, n))
+    rows = history.rows(made)
     console = Console(width=120)
     with console.status("training") as status:
         judged = [_judge(rows[name], made.truth, status.update) for name in history.SCHEMAS]

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.progress import Progress
+
+from bench.serving import SECRET
+from bench.world import World
 from features import schema as schemas
 from features.application import Application, Profile, Report, subject_token
 from features.load import profiles_by_subject
-from features.replay import History
+from features.replay import History, Rows, replay
 from features.schema import Schema
 from features.tokens import Tokenizer
 from proto.miaopi.v1.decision_pb2 import DecideRequest, PutProfileRequest, ReportOutcomeRequest
@@ -47,3 +51,12 @@ def history(
         else:
             items.append(wire.report(event, replaying=True))
     return History(items, profiles_by_subject(known))
+
+
+def rows(made: World) -> dict[str, Rows]:
+    """The training rows of a world by schema; a bar shows the replay."""
+    of_product, tokenizer = schemas_by_product(), Tokenizer(SECRET.encode())
+    past = history(made.events, profiles(made.profiles, of_product, tokenizer), of_product, tokenizer)
+    with Progress() as progress:
+        task = progress.add_task("replay", total=len(past.events))
+        return replay(past, lambda n: progress.advance(task, n))

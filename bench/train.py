@@ -4,12 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rich.progress import Progress
-
 from bench import history, world
-from bench.serving import SECRET
-from features.replay import Rows, replay
-from features.tokens import Tokenizer
+from features.replay import Rows
 from models import registry, residual
 from models.bundle import BundleError
 from models.recipe import TrainConfig
@@ -30,14 +26,8 @@ def run(out: Path) -> list[Path]:
     for place in (out / schema for schema in history.SCHEMAS):
         if place.exists() and not (place / registry.ROLES).is_file():
             raise BundleError(f"{place}: exists and is no folder of a registry")
-    of_product = history.schemas_by_product()
     made = world.build(TRAIN_SEED, TRAIN_APPLICATIONS)
-    tokenizer = Tokenizer(SECRET.encode())
-    known = history.profiles(made.profiles, of_product, tokenizer)
-    past = history.history(made.events, known, of_product, tokenizer)
-    with Progress() as progress:
-        task = progress.add_task("replay", total=len(past.events))
-        rows = replay(past, lambda n: progress.advance(task, n))
+    rows = history.rows(made)
     for schema in history.SCHEMAS:
         name, figure = world.best_single_feature(rows[schema])
         print(f"best single feature for fraud, {schema}: {name}, AUC {figure:.3f}")
