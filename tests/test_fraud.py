@@ -1,15 +1,17 @@
 """The figures of frauds by kind and of rings, by hand."""
 
+import math
+
 import numpy as np
 
 from bench.fraud import KINDS, Judged, _auprc_by_kind, _rings
 from bench.world import Truth
 
-HONEST = Truth(False, "", False, -1)
+HONEST = Truth(False, "", False, -1, math.nan)
 
 
 def ring(number: int, kind: str) -> Truth:
-    return Truth(True, kind, False, number)
+    return Truth(True, kind, False, number, math.nan)
 
 
 def judged(truth: list[Truth], probability: list[float], times: list[int]) -> Judged:
