@@ -24,6 +24,7 @@ from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
 from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
+from features.statistics import STATISTICS
 
 FORMAT = 1
 MANIFEST, EVENTS, DECISIONS = "archive.json", "events.parquet", "decisions.parquet"
@@ -64,6 +65,9 @@ class Archive:
             for name in (EVENTS, DECISIONS):
                 if digest(folder / name) != manifest["files"][name]:
                     raise ArchiveError(f"{folder / name}: differs from the manifest's sha256")
+            for name, of in manifest["schemas"].items():
+                if not (isinstance(of, list) and len(of) == 1 + len(STATISTICS) and isinstance(of[0], dict)):
+                    raise ArchiveError(f"{at}: schema {name}: is no document with the statistics it counted")
             return cls(folder, int(manifest["sequence"]), manifest["schemas"])
         except ArchiveError:
             raise
@@ -115,7 +119,7 @@ class Archive:
             raise ArchiveError(f"{place}: is not there")
         registered = json.dumps(self.schemas[name], ensure_ascii=False).encode()
         if hashlib.blake2b(registered, digest_size=8).hexdigest() != name:
-            raise ArchiveError(f"{place}: is not that of its hash, or counted statistics that were not registered")
+            raise ArchiveError(f"{place}: is not that of its hash")
         try:
             older = Schema(self.schemas[name][0], place)
         except SchemaError as error:

@@ -59,11 +59,16 @@ async def test_rows_of_an_older_schema_are_read_by_name(folder: Path, consumer: 
     decisions = pl.read_parquet(folder / archive.DECISIONS)
     write_again(folder, archive.DECISIONS, decisions.with_columns(pl.col("schema").replace({consumer.hash: name})))
     assert_same(rows(folder, consumer), before)
-    manifest["schemas"] = {name: document, consumer.hash: document}  # as they were registered once
-    (folder / archive.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    write_again(folder, archive.DECISIONS, pl.read_parquet(folder / archive.DECISIONS))
-    with pytest.raises(ArchiveError, match="or counted statistics that were not registered"):
-        rows(folder, consumer)
+    changed_since = {**manifest["schemas"], name: [document, entity_stats, graph_stats]}
+    for schemas, reason in (
+        ({name: document}, f"schema {name}: is no document with the statistics it counted"),
+        (changed_since, f"schema {name}: is not that of its hash"),
+        ({consumer.hash: [document, entity_stats, graph_stats]}, "is not there"),
+    ):
+        (folder / archive.MANIFEST).write_text(json.dumps({**manifest, "schemas": schemas}), encoding="utf-8")
+        write_again(folder, archive.DECISIONS, pl.read_parquet(folder / archive.DECISIONS))
+        with pytest.raises(ArchiveError, match=reason):
+            rows(folder, consumer)
     write_again(folder, archive.DECISIONS, decisions)
 
     for change, reason in (

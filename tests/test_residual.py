@@ -279,6 +279,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "kind": (lambda m: m["residual_value"]["offsets"].pop(), "for each of 2 kinds"),
     "presence": (lambda m: m["residual_value"]["presence"][0].pop(), "presence is not by kind"),
     "presence of 7": (lambda m: m["residual_value"]["presence"][0].__setitem__(0, 7), "presence is not by kind"),
+    "no probe": (lambda m: m["residual_value"].pop("probe"), "is no manifest"),
     "no offsets": (lambda m: m["residual_value"].pop("offsets"), "is no manifest"),
     "short probe": (lambda m: m["residual_value"]["probe"].pop(), "residual_value: the probe needs 16 rows"),
     "narrow probe": (lambda m: m["residual_value"]["probe"][3].pop(), "residual_value: the probe needs 16 rows"),
@@ -316,8 +317,6 @@ def test_a_runtime_that_cannot_run_it_or_says_otherwise_refuses(lender: tuple[Sc
                 Scorer(replace(bundle, manifest=manifest))
         else:
             Scorer(replace(bundle, manifest=manifest))
-    manifest["residual_value"].pop("probe")  # as bundles of before
-    Scorer(replace(bundle, manifest=manifest))
 
 
 def test_a_changed_or_missing_file_refuses(lender: tuple[Schema, Path], tmp_path: Path) -> None:
