@@ -354,6 +354,15 @@ def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: igno
         variance = squares / count - mean * mean
         if variance > SPREAD_MIN * mean * mean:  # less is rounding
             out[11] = (amount - mean) / np.sqrt(variance)
+    out[14] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
+    _outcomes(s, n, masked, out)
+    out[18] = applicants
+    out[19] = others
+
+
+@njit(cache=True, nogil=True)
+def _outcomes(s, n, masked, out):  # type: ignore[no-untyped-def]
+    """The statistics of the known outcomes of all applications of node `n`."""
     fraud_bad, fraud_good = s.label_count[n, 0, 1], s.label_count[n, 0, 0]
     default_bad, default_good = s.label_count[n, 1, 1], s.label_count[n, 1, 0]
     if masked >= 0:
@@ -363,12 +372,9 @@ def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: igno
         default_good -= s.label[masked, 1] == 0
     out[12] = fraud_bad
     out[13] = (fraud_bad + RATE_PRIOR) / (fraud_bad + fraud_good + RATE_WEIGHT)
-    out[14] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
     out[15] = default_bad
     out[16] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
     out[17] = fraud_bad + fraud_good
-    out[18] = applicants
-    out[19] = others
 
 
 @njit(cache=True, nogil=True)
