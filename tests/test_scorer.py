@@ -183,7 +183,7 @@ schema = load("features/schemas/consumer.yaml")
 scorer = Scorer(Bundle.load(Path(sys.argv[1]), schema))
 snapshot = random_snapshot(schema, 2, 0)
 scorer.score(snapshot), scorer.explain("fraud", snapshot), scorer.reasons("fraud", snapshot)
-heavy = {"torch", "onnx", "onnxscript", "onnxmltools", "xgboost", "sklearn", "lightgbm"}
+heavy = {"torch", "onnx", "onnxscript", "xgboost", "sklearn", "lightgbm"}
 print(*sorted(heavy & set(sys.modules)))
 """
 
