@@ -18,7 +18,7 @@ from features.application import Snapshot
 from features.store import Store
 from models.scorer import Scorer
 
-ROWS_MAX = 1024  # applications that wait; about 20 KB each
+ROWS_MAX = 1024  # applications that wait
 BATCH_ROWS = 64
 REPORT_SECONDS = 60.0
 
