@@ -66,12 +66,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class Report:
-    """An outcome reported for an application: one of schema.OUTCOME_KINDS."""
+    """An outcome reported for an application: one of specs.OUTCOME_KINDS. amount_minor: of principal repaid, else 0."""
 
     outcome_id: str
     application_id: str
     kind: str
     event_time_ms: int = 0
+    amount_minor: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Profiles live outside the log, so the feature row that was scored is kept whole;
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 class Facts:
     """Versions (hashes), place in the log, the time that gaps were counted from and fetch times of profiles, ms.
 
-    What was decided stands here too, for readers that know no wire; evidence of before has neither outcome nor
-    probabilities. outcome: name of a policy.decide.Outcome.
+    What was decided stands here too, for readers that know no wire, and what the policy saw beside the feature row;
+    evidence of before has neither. outcome: name of a policy.decide.Outcome. asked: amount_minor, term_months,
+    repayment, upfront_fee_minor, monthly_fee_minor, human_review_requested. lent: minor units by funder before this
+    decision. residual_low: in the currency. listed: identifiers on the black, grey and white list.
     """
 
     bundle: str
@@ -33,6 +35,14 @@ class Facts:
     outcome: str | None = None
     fraud_probability: float | None = None
     default_probability: float | None = None
+    approved_amount_minor: int | None = None
+    annual_rate: float | None = None
+    grade: str | None = None
+    asked: Mapping[str, int | str] | None = None
+    exposure_minor: int | None = None
+    lent: Mapping[str, int] | None = None
+    residual_low: float | None = None
+    listed: Sequence[int] | None = None
 
 
 def known(probability: float) -> float | None:

@@ -17,6 +17,7 @@ APPLICATION_FIELDS = (
 
 OUTCOME_KINDS = (
     "fraud_confirmed", "fraud_cleared", "first_payment_default", "past_due_30", "past_due_90", "repaid", "retracted",
+    "disbursed", "not_taken_up", "expired", "principal_repaid",
 )  # fmt: skip
 
 Text = Annotated[str, Field(min_length=1)]

@@ -8,20 +8,38 @@ Pure and deterministic: the same application, values and policy file give the sa
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 
-from features.application import Application, Reason
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import REPAYMENT_METHODS, Reason
 from features.schema import Schema
-from policy.cells import Value
+from policy.cells import Column, Value
+from policy.funding import Offer, Share, split
+from policy.inputs import Asked
 from policy.jdm import PolicyError
 from policy.rates import all_in_rate
 from policy.reasons import REASONS_PATH, reason_texts
-from policy.specs import CAP, CODES, MODEL_OF, SPECS, Capacity, capacities, check_tables, policy_columns
+from policy.specs import (
+    CAP,
+    CODES,
+    EXPOSURE,
+    GRADES,
+    MODEL_OF,
+    SPECS,
+    Capacity,
+    capacities,
+    check_tables,
+    policy_columns,
+)
 from policy.tables import Hit, Table, Values, load_tables
 
+POLICY = "policy.json"
 HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
 
@@ -44,7 +62,9 @@ class Decision:
     """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first, at least one.
 
     `explain` names the models, fraud or default, whose probability voted against the applicant or set the cap: their
-    features belong among the reasons (R22). `degraded` lists sources as "source:bureau:missing".
+    features belong among the reasons (R22). `degraded` lists sources as "source:bureau:missing". shares: who lends
+    the amount, empty where the product has no funders' table. exposure_max_minor: what the borrower may have been
+    approved for in all, None without such a cap; it holds when the decision is stored.
     """
 
     outcome: Outcome
@@ -55,6 +75,28 @@ class Decision:
     reasons: tuple[Reason, ...]
     degraded: tuple[str, ...]
     explain: tuple[str, ...]
+    shares: tuple[Share, ...] = ()
+    exposure_max_minor: int | None = None
+
+
+class Decisions:
+    """Decisions on a batch. outcome: int8 [B]; approved_amount_minor: int64 [B]; annual_rate, all_in_rate: float64 [B];
+    grade: int8 [B], index of policy.specs.GRADES, -1 for none. `decisions[i]` is the Decision of one, with reasons.
+    """
+
+    def __init__(self, every: Sequence[Decision]) -> None:
+        self._every = every
+        self.outcome = np.array([d.outcome for d in every], dtype=np.int8)
+        self.approved_amount_minor = np.array([d.approved_amount_minor for d in every], dtype=np.int64)
+        self.annual_rate = np.array([d.annual_rate for d in every], dtype=np.float64)
+        self.all_in_rate = np.array([d.all_in_rate for d in every], dtype=np.float64)
+        self.grade = np.array([GRADES.index(d.grade) if d.grade else -1 for d in every], dtype=np.int8)
+
+    def __len__(self) -> int:
+        return len(self._every)
+
+    def __getitem__(self, row: int) -> Decision:
+        return self._every[row]
 
 
 class _Ballot:
@@ -102,14 +144,15 @@ class _Ballot:
 
 
 class Policy:
-    """The compiled policy of one product. `inputs` are the names it reads.
+    """The compiled policy of one product. `inputs` are the names it reads, `columns` what each holds.
 
-    `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words.
+    `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words. `funders` are all that the
+    table of funders names.
     """
 
     def __init__(
         self, product: str, version: str, schema: Schema, tables: Mapping[str, Table],
-        texts: Mapping[str, tuple[str, str]],
+        texts: Mapping[str, tuple[str, str]], columns: Mapping[str, Column],
     ) -> None:  # fmt: skip
         self.product, self.version = product, version
         self._tables, self._texts = tables, texts
@@ -119,7 +162,12 @@ class Policy:
         names = {name for table in tables.values() for name in table.inputs if "." not in name}
         names.update(state for _, state in self._sources)
         names.update(name for capacity in self._capacities for name in capacity.inputs)
+        if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:
+            names.update(EXPOSURE.inputs)
         self.inputs = tuple(sorted(names))
+        self.columns = {name: columns[name] for name in self.inputs}
+        rows = tables["funders"].rows if "funders" in tables else ()
+        self.funders = tuple(dict.fromkeys(str(row.literals["funder"]) for row in rows))
         self._private = {feature.name for feature in schema.features if feature.personal}
         for table in tables.values():  # an output computed from what is personal is personal
             for row in table.rows:
@@ -127,20 +175,50 @@ class Policy:
                     self._private.update(f"{table.name}.{field}" for field in row.computed)
 
     @classmethod
-    def load(cls, path: Path, schema: Schema, words: Path = REASONS_PATH) -> "Policy":
-        """The policy in `<product>.json`, checked against the schema. Raises PolicyError."""
-        raw, raw_words = _read(path), _read(words)
-        if path.stem not in schema.products:
-            raise PolicyError(path, f"schema {schema.name} has no product {path.stem!r}")
+    def load(cls, folder: Path, product: str, schema: Schema) -> "Policy":
+        """The policy in `policy.json` of a folder, checked against the schema. Raises PolicyError.
+
+        Its reasons' words are those of `reasons.yaml` beside it, or the shipped ones.
+        """
+        path, words = folder / POLICY, folder / REASONS_PATH.name
+        raw, raw_words = _read(path), _read(words if words.exists() else REASONS_PATH)
+        if product not in schema.products:
+            raise PolicyError(path, f"schema {schema.name} has no product {product!r}")
         inputs = policy_columns(schema)
         tables = load_tables(path, raw, inputs, SPECS)
         texts = reason_texts(words, raw_words, CODES)
         check_tables(path, schema, tables, inputs, texts)
         version = hashlib.sha256(raw + b"\0" + raw_words).hexdigest()
-        return cls(path.stem, version, schema, tables, texts)
+        return cls(product, version, schema, tables, texts, inputs)
 
-    def decide(self, application: Application, values: Values) -> Decision:
-        """`values` by name as in docs/architecture.md, Policy; None, NaN or absent is missing."""
+    def decide(
+        self, asked: Asked, values: NDArray[np.float64], lent: Mapping[str, int] = MappingProxyType({})
+    ) -> Decisions:
+        """Decisions on B applications, in their order: an earlier one's shares count as lent for a later one.
+
+        values: float64 [B, len(inputs)], policy.inputs.input_values of `columns`. lent: minor units that each of
+        `funders` has lent already.
+        """
+        lent, every = dict(lent), []
+        for row in range(len(asked)):
+            decision = self._decide(asked.take(np.array([row])), self._named(values[row]), lent)
+            for share in decision.shares:
+                lent[share.offer.funder] = lent.get(share.offer.funder, 0) + share.amount_minor
+            every.append(decision)
+        return Decisions(every)
+
+    def _named(self, row: NDArray[np.float64]) -> dict[str, Value | None]:
+        named: dict[str, Value | None] = {}
+        for (name, column), number in zip(self.columns.items(), row.tolist(), strict=True):
+            if math.isnan(number):
+                named[name] = None
+            elif column.kind == "string":
+                named[name] = column.values[int(number)]
+            else:
+                named[name] = bool(number) if column.kind == "boolean" else number
+        return named
+
+    def _decide(self, application: Asked, values: Values, lent: Mapping[str, int]) -> Decision:
         ballot = _Ballot(self._texts, values, self._private)
         for knockout in self._collect("knockouts", ballot, values):
             ballot.vote_row(knockout, "knockouts")
@@ -151,10 +229,16 @@ class Policy:
             if hit is not None and ballot.vote_row(hit, table):
                 ballot.explain.append(model)
         amount, annual_rate, all_in = 0, 0.0, 0.0
+        shares: tuple[Share, ...] = ()
         if ballot.outcome < Outcome.DECLINE:  # nothing can be worse, and a limit is no reason to decline
             amount = self._amount(ballot, application, values, earlier)
             annual_rate, all_in = self._price(ballot, application, amount, values, earlier)
-        outcome, reasons = ballot.result(application.human_review_requested)
+        if "funders" in self._tables and ballot.outcome <= Outcome.LIMIT and not application.human_review_requested[0]:
+            shares = self._fund(ballot, amount, annual_rate, values, earlier, lent)
+            if (funded := sum(share.amount_minor for share in shares)) < amount:
+                amount = funded
+                annual_rate, all_in = self._price(ballot, application, amount, values, earlier)
+        outcome, reasons = ballot.result(bool(application.human_review_requested[0]))
         approved = outcome <= Outcome.LIMIT
         return Decision(
             outcome,
@@ -165,7 +249,34 @@ class Policy:
             reasons,
             degraded,
             tuple(dict.fromkeys(ballot.explain)),
+            shares if approved else (),
+            self._exposure_max(earlier) if approved else None,
         )
+
+    def _exposure_max(self, earlier: Mapping[str, Mapping[str, Value]]) -> int | None:
+        most = earlier.get("limit", {}).get(EXPOSURE.output)
+        return None if most is None else int(float(most))
+
+    def _fund(
+        self, ballot: _Ballot, amount: int, annual_rate: float, values: Values,
+        earlier: Mapping[str, Mapping[str, Value]], lent: Mapping[str, int],
+    ) -> tuple[Share, ...]:  # fmt: skip
+        """Who lends the amount; less votes LIMIT, too little REVIEW. A row that may or may not hold does not lend."""
+        offers: dict[str, Offer] = {}
+        for hit in self._tables["funders"].evaluate(values, earlier).hits:
+            terms = hit.outputs
+            name, cap = str(terms["funder"]), int(float(terms["cap_minor"]))
+            offer = Offer(name, str(terms["mode"]), float(terms["share_max"]), cap, float(terms["funder_rate"]))
+            offers.setdefault(name, offer)
+        rounding, minimum = int(float(earlier["limit"]["rounding_minor"])), float(earlier["limit"]["minimum_minor"])
+        shares = split(amount, annual_rate, rounding, list(offers.values()), lent)
+        funded = sum(share.amount_minor for share in shares)
+        if funded < minimum:
+            ballot.vote(Outcome.REVIEW, "NO_FUNDER", f"amount_minor={amount} (funders)")
+            return ()
+        if funded < amount:
+            ballot.vote(Outcome.LIMIT, "LIMIT_BY_FUNDERS", f"fundable_minor={funded} (funders)")
+        return shares
 
     def _collect(self, name: str, ballot: _Ballot, values: Values) -> tuple[Hit, ...]:
         """The rows of a collect table that hold; those that may hold vote REVIEW together."""
@@ -213,10 +324,10 @@ class Policy:
         return tuple(degraded)
 
     def _amount(
-        self, ballot: _Ballot, application: Application, values: Values, earlier: dict[str, Mapping[str, Value]]
+        self, ballot: _Ballot, application: Asked, values: Values, earlier: dict[str, Mapping[str, Value]]
     ) -> int:
         """What may be lent, minor units; 0 where that is not known or less than the least loan."""
-        asked = application.amount_minor
+        asked = int(application.amount_minor[0])
         if "limit" not in self._tables:
             return asked
         hit = self._first("limit", ballot, values, earlier)
@@ -225,7 +336,7 @@ class Policy:
         terms = hit.outputs
         most, binding = float(terms["cap_minor"]), CAP
         for capacity in self._capacities:
-            if capacity.output not in terms:
+            if capacity.output not in terms:  # blank: does not bind this row
                 continue
             known = [_number(values.get(name)) for name in capacity.inputs]
             if missing := [name for name, value in zip(capacity.inputs, known, strict=True) if value is None]:
@@ -236,6 +347,10 @@ class Policy:
             carries = least * float(terms[capacity.output]) * self._minor_per_major + 0.001
             if carries < most:
                 most, binding = carries, capacity
+        if EXPOSURE.output in terms:
+            left = float(terms[EXPOSURE.output]) - (_number(values.get("exposure_minor")) or 0.0)
+            if left < most:
+                most, binding = max(left, 0.0), EXPOSURE
         rounding, minimum = int(terms["rounding_minor"]), float(terms["minimum_minor"])
         amount = asked if asked <= most else int(most // rounding) * rounding
         if amount < asked:
@@ -256,7 +371,7 @@ class Policy:
             ballot.explain.append(MODEL_OF["grade"])
 
     def _price(
-        self, ballot: _Ballot, application: Application, amount: int, values: Values,
+        self, ballot: _Ballot, application: Asked, amount: int, values: Values,
         earlier: dict[str, Mapping[str, Value]],
     ) -> tuple[float, float]:  # fmt: skip
         """Annual and all-in rate; above the cap votes REVIEW (R7)."""
@@ -265,8 +380,8 @@ class Policy:
             return 0.0, 0.0
         annual_rate, cap_rate = float(hit.outputs["annual_rate"]), float(hit.outputs["cap_rate"])
         all_in = all_in_rate(
-            amount, annual_rate, application.term_months, application.repayment,
-            application.upfront_fee_minor, application.monthly_fee_minor,
+            amount, annual_rate, int(application.term_months[0]), REPAYMENT_METHODS[int(application.repayment[0])],
+            int(application.upfront_fee_minor[0]), int(application.monthly_fee_minor[0]),
         )  # fmt: skip
         if all_in > cap_rate:
             cap = ballot.fact("cap_rate", "price.cap_rate", cap_rate)

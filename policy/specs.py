@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.application import REPAYMENT_METHODS
-from features.schema import SOURCE_STATES, Schema
+from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from policy.cells import Column
 from policy.jdm import PolicyError
 from policy.tables import Output, Spec, Table
 
+MODES = ("own", "assisted", "referral", "joint")  # R4
+LISTS = ("black", "grey", "white")
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
 
 _VOTES = Column("string", ("approve", "review", "decline"))
@@ -22,6 +24,7 @@ _TEXT = Column("string")
 _WORDS = {"reason": Output(_TEXT, blank=True), "legal": Output(_TEXT, needed=False, blank=True)}
 _RATE = Output(Column("number", range=(0.0, 1.0)))
 _MONEY = Output(Column("number", range=(0.0, 1e12)))
+_SHARE = Column("number", range=(0.0, 2.0))
 _AT_LEAST_1 = Output(Column("number", range=(1.0, 1e12)))
 
 # The tables of a policy file, in their order. A `first` table must decide, a `collect` table may say nothing.
@@ -32,12 +35,21 @@ SPECS = {
     "grade": Spec("first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}),
     "limit": Spec("first", {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
+        "exposure_max_minor": Output(_MONEY.column, needed=False),
         "income_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
-        "ltv_max": Output(Column("number", range=(0.0, 2.0)), needed=False),
-        "price_max": Output(Column("number", range=(0.0, 2.0)), needed=False),
-        **{legal: _WORDS["legal"] for legal in ("cap_legal", "income_legal", "ltv_legal", "price_legal")},
+        "valuation_max": Output(_SHARE, needed=False, blank=True),
+        "ltv_max": Output(_SHARE, needed=False, blank=True),
+        "price_max": Output(_SHARE, needed=False, blank=True),
+        **{legal: _WORDS["legal"] for legal in (
+            "cap_legal", "exposure_legal", "income_legal", "valuation_legal", "ltv_legal", "price_legal"
+        )},
     }),
     "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
+    "funders": Spec("collect", {
+        "funder": Output(_TEXT), "mode": Output(Column("string", MODES)), "share_max": _RATE, "cap_minor": _MONEY,
+        "funder_rate": _RATE,
+    }),
+    "authority": Spec("collect", {"amount_max_minor": _MONEY}),
 }  # fmt: skip
 
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
@@ -57,13 +69,16 @@ class Capacity:
 
 CAPACITIES = (
     Capacity("income_multiple", ("verified_income",), "LIMIT_BY_INCOME", "income_legal"),
-    Capacity("ltv_max", ("valuation_low",), "LIMIT_BY_VALUATION", "ltv_legal"),
+    Capacity("valuation_max", ("valuation_low",), "LIMIT_BY_VALUATION", "valuation_legal"),
+    Capacity("ltv_max", ("residual_low",), "LIMIT_BY_RESIDUAL_VALUE", "ltv_legal"),
     Capacity("price_max", ("vehicle_price", "valuation"), "LIMIT_BY_PRICE", "price_legal"),
 )
 CAP = Capacity("cap_minor", (), "LIMIT_BY_CAP", "cap_legal")
+EXPOSURE = Capacity("exposure_max_minor", ("exposure_minor",), "LIMIT_BY_EXPOSURE", "exposure_legal")
 CODES = (
     "SOURCE_MISSING", "SOURCE_STALE", "INPUT_MISSING", "POLICY_GAP", "HUMAN_REVIEW_REQUESTED", "LIMIT_TOO_LOW",
-    "ALL_IN_RATE_ABOVE_CAP", *(capacity.reason for capacity in (CAP, *CAPACITIES)),
+    "ALL_IN_RATE_ABOVE_CAP", "LIMIT_BY_FUNDERS", "NO_FUNDER", "CONTENDED",
+    *(capacity.reason for capacity in (CAP, EXPOSURE, *CAPACITIES)),
 )  # fmt: skip
 
 
@@ -81,6 +96,10 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"{label}_probability": Column("number", range=(0.0, 1.0)) for label in schema.labels})
     columns["repayment"] = Column("string", REPAYMENT_METHODS)
     columns["human_review_requested"] = Column("boolean")
+    columns["exposure_minor"] = Column("number", range=(0.0, 1e12))
+    columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
+    if schema.residual_value is not None:
+        columns["residual_low"] = Column("number", range=(0.0, 1e9))
     return columns
 
 

@@ -20,10 +20,10 @@ from features.assemble import assemble
 from features.evidence import Facts
 from features.graph import EntityGraph, SequenceGapError
 from features.neighborhood import Neighborhood, join
-from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
+from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
-from models.scorer import Scores
-from policy.decide import Decision
+from policy.decide import Decisions
+from policy.inputs import Asked, input_values
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from server.batcher import Reply
@@ -204,11 +204,10 @@ class Engine:
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
         clock.mark("assemble")
         scores = product.scorer.score(snapshot)
+        asked, known = Asked.of(applications), product.known(snapshot, scores)
         clock.mark("score")
-        decisions = [
-            product.policy.decide(a, policy_values(product, a, snapshot, scores, row))
-            for row, a in enumerate(applications)
-        ]
+        values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
+        decisions = product.policy.decide(asked, values)
         reasons = model_reasons(product, snapshot, decisions)
         clock.mark("policy")
         out = []
@@ -220,41 +219,20 @@ class Engine:
                 product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
                 time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()}, decisions[row].outcome.name,
                 evidence.known(scores.fraud_probability[row]), evidence.known(scores.default_probability[row]),
+                decisions[row].approved_amount_minor, decisions[row].annual_rate, decisions[row].grade,
+                asked.facts(row), int(known.exposure_minor[row]), {},
+                evidence.known(known.residual_low[row]), known.listed[row].tolist(),
             )  # fmt: skip
             out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")
         return out, snapshot
 
 
-def policy_values(
-    product: Product, application: Application, snapshot: Snapshot, scores: Scores, row: int
-) -> dict[str, float | str | bool | None]:
-    """The policy's inputs by name for one row, None where missing; docs/architecture.md "Policy" lists them."""
-    schema = product.schema
-    values: dict[str, float | str | bool | None] = {
-        "amount_minor": application.amount_minor,
-        "term_months": application.term_months,
-        "repayment": application.repayment,
-        "human_review_requested": application.human_review_requested,
-        "fraud_probability": float(scores.fraud_probability[row]),
-        "default_probability": float(scores.default_probability[row]),
-    }
-    for s, source in enumerate(schema.sources):
-        values[f"{source}_state"] = SOURCE_STATES[snapshot.source_state[row, s]]
-    for name in product.policy.inputs:
-        if name not in values:
-            # the shortest decimal of the float32: a limit of 0.7 must hold for 0.7
-            number = float(str(snapshot.features[row, schema.column[name]]))
-            categories = schema.features[schema.column[name]].values
-            values[name] = None if np.isnan(number) else categories[int(number)] if categories else number
-    return values
-
-
-def model_reasons(product: Product, snapshot: Snapshot, decisions: Sequence[Decision]) -> list[list[Reason]]:
+def model_reasons(product: Product, snapshot: Snapshot, decisions: Decisions) -> list[list[Reason]]:
     """For each decision the features that moved the models whose policy rows fired, most important first."""
-    reasons: list[list[Reason]] = [[] for _ in decisions]
+    reasons: list[list[Reason]] = [[] for _ in range(len(decisions))]
     for label in product.schema.labels:
-        rows = np.array([i for i, d in enumerate(decisions) if label in d.explain], dtype=np.int64)
+        rows = np.array([i for i in range(len(decisions)) if label in decisions[i].explain], dtype=np.int64)
         if len(rows):
             for row, some in zip(rows, product.scorer.reasons(label, snapshot.take(rows)), strict=True):
                 reasons[row] += some

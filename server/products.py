@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from features import schema as schemas
+from features.application import Snapshot
 from features.schema import Schema
 from models import registry
 from models.bundle import BundleError
-from models.scorer import Scorer
+from models.scorer import Scorer, Scores
 from policy.decide import Policy
+from policy.inputs import Known
+from policy.specs import LISTS
 from server.settings import Settings
 
 log = structlog.get_logger()
@@ -27,6 +31,14 @@ class Product:
     scorer: Scorer
     policy: Policy
     challengers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def known(self, snapshot: Snapshot, scores: Scores) -> Known:
+        """What the policy sees of scored applications, as if they had no exposure and were on no list."""
+        nothing = np.zeros(len(snapshot), dtype=np.int64)
+        return Known(
+            scores.fraud_probability, scores.default_probability, self.scorer.residual_value(snapshot)[:, 0], nothing,
+            np.zeros((len(snapshot), len(LISTS)), dtype=np.int64),
+        )  # fmt: skip
 
 
 def load(settings: Settings) -> dict[str, Product]:
@@ -44,7 +56,7 @@ def load(settings: Settings) -> dict[str, Product]:
         champion, scorers, _ = load_scorers(folder, schema, {})
         scorer = scorers.pop(champion)
         for name in schema.products:
-            policy = Policy.load(settings.policies / f"{name}.json", schema)
+            policy = Policy.load(settings.policies / name, name, schema)
             products[name] = Product(name, schema, champion, scorer, policy, scorers)
     if not products:
         raise schemas.SchemaError(f"{settings.schemas}: no schema has a bundle in {settings.bundles}")

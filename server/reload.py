@@ -23,7 +23,7 @@ from features.graph import EntityGraph
 from features.neighborhood import join
 from features.schema import SLOTS_MAX
 from models import registry
-from server.engine import policy_values
+from policy.inputs import Asked, input_values
 from server.products import Product, load_scorers
 
 POLL_SECONDS = 0.2
@@ -73,7 +73,9 @@ def rehearse(product: Product) -> None:
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
         product.scorer.reasons(label, snapshot)
-    product.policy.decide(application, policy_values(product, application, snapshot, scores, 0))
+    asked = Asked.of([application] * 2)
+    values = input_values(schema, product.policy.columns, snapshot, asked, product.known(snapshot, scores))
+    product.policy.decide(asked, values)
 
 
 def _reloaded(mine: Sequence[Product], folder: Path) -> tuple[list[Product], bool]:

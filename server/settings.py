@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
     schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
     bundles: Path = Field(Path("models/demo"), description="the registry of bundles")
-    policies: Path = Field(Path("policy/products"), description="folder of <product>.json")
+    policies: Path = Field(Path("policy/products"), description="folder of <product>/policy.json")
     tls_cert: Path | None = Field(None, description="PEM certificate chain")
     tls_key: Path | None = Field(None, description="PEM key of it")
     tls_client_ca: Path | None = Field(None, description="PEM of who signs clients' certificates: mTLS")

@@ -112,11 +112,15 @@ def profile(request: pb.PutProfileRequest, schema: Schema, replaying: bool) -> P
 
 def report(request: pb.ReportOutcomeRequest, replaying: bool) -> Report:
     """The checked Report of a request. Raises InvalidFieldError."""
+    kind = _enum("kind", request.kind, OUTCOME_KINDS)
+    repaid = kind == "principal_repaid"
+    _within("amount_minor", request.amount_minor, int(repaid), MONEY_MAX if repaid else 0)
     return Report(
         check_text("outcome_id", request.outcome_id, ID_MAX),
         check_text("application_id", request.application_id, ID_MAX),
-        _enum("kind", request.kind, OUTCOME_KINDS),
+        kind,
         _event_time(request.event_time_ms, replaying),
+        request.amount_minor,
     )
 
 
@@ -147,6 +151,11 @@ def decision_reply(
     )
     if not np.isnan(scores.default_probability[row]):
         reply.default_probability = float(scores.default_probability[row])
+    for share in decision.shares:
+        reply.funding.add(
+            funder=share.offer.funder, amount_minor=share.amount_minor, funder_rate=share.offer.funder_rate,
+            mode=share.offer.mode,
+        )  # fmt: skip
     for reason in (*decision.reasons, *reasons):
         reply.reasons.add(
             code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,

@@ -196,11 +196,12 @@ def test_unfit_settings_end_without_a_secret_in_sight(variables: dict[str, str])
 
 def test_an_unfit_policy_refuses_to_start(tmp_path: Path) -> None:
     for product in ("auto", "consumer"):
-        text = (ROOT / f"policy/products/{product}.json").read_text(encoding="utf-8")
-        (tmp_path / f"{product}.json").write_text(text.replace('"< 18"', '"< eighteen"'), encoding="utf-8")
+        text = (ROOT / f"policy/products/{product}/policy.json").read_text(encoding="utf-8")
+        (tmp_path / product).mkdir()
+        (tmp_path / product / "policy.json").write_text(text.replace('"< 18"', '"< eighteen"'), encoding="utf-8")
     ended = subprocess.run(
         [sys.executable, "-m", "server"],
         env={"PATH": "", "MIAOPI_POLICIES": str(tmp_path)}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert "auto.json" in ended.stderr and "knockouts" in ended.stderr and "age_years" in ended.stderr
+    assert "auto/policy.json" in ended.stderr and "knockouts" in ended.stderr and "age_years" in ended.stderr

@@ -5,7 +5,7 @@ import pytest
 
 from policy.cells import Value
 from policy.decide import Outcome
-from tests.test_policy_decide import application, codes, decide, policy_of, values_of
+from tests.test_policy_decide import application, codes, decide, decide_one, policy_of, values_of
 
 USED_LAW = "汽车贷款管理办法；关于调整汽车贷款有关政策的通知（2024年）"
 
@@ -26,7 +26,6 @@ def test_rates_on_the_line_are_approved() -> None:
         ({"vehicle_kind": "commercial", "down_payment_rate": 0.29}, Outcome.DECLINE, "DOWN_PAYMENT_TOO_LOW"),
         ({"vehicle_kind": "used", "term_months": 37}, Outcome.DECLINE, "TERM_TOO_LONG"),
         ({"vehicle_kind": "new_energy", "battery_health": None}, Outcome.REVIEW, "INPUT_MISSING"),
-        ({"vehicle_kind": "boat"}, Outcome.REVIEW, "POLICY_GAP"),
         ({"valuation_low": None}, Outcome.REVIEW, "INPUT_MISSING"),
         ({"vehicle_price": None}, Outcome.REVIEW, "INPUT_MISSING"),
         ({"loan_to_price": None}, Outcome.REVIEW, "INPUT_MISSING"),
@@ -97,8 +96,10 @@ def test_any_pre_owned_car_is_a_used_car(kind: str) -> None:
     assert codes(decide("auto", **pre_owned, down_payment_rate=0.1))[0] == "DOWN_PAYMENT_TOO_LOW"
     assert codes(decide("auto", **pre_owned, term_months=37))[0] == "TERM_TOO_LONG"
     assert codes(decide("auto", **pre_owned, down_payment_rate=0.29, term_months=37)).count("TERM_TOO_LONG") == 1
-    limited = policy_of("auto").decide(
-        application("auto", amount_minor=7_100_000), values_of("auto", valuation_low=100_000.0, **pre_owned)
+    limited = decide_one(
+        policy_of("auto"),
+        application("auto", amount_minor=7_100_000),
+        values_of("auto", valuation_low=100_000.0, **pre_owned),
     )
     assert "LIMIT_BY_VALUATION" in codes(limited)
 

@@ -13,7 +13,16 @@ from policy.cells import Value
 from policy.decide import Outcome
 from policy.specs import SPECS, policy_columns
 from policy.tables import load_tables
-from tests.test_policy_decide import NON_ESSENTIAL, application, cases, codes, policy_of, schema_of, values_of
+from tests.test_policy_decide import (
+    NON_ESSENTIAL,
+    application,
+    cases,
+    codes,
+    decide_one,
+    policy_of,
+    schema_of,
+    values_of,
+)
 from tests.test_policy_tables import product_path
 
 Known = dict[str, Value | None]
@@ -70,8 +79,8 @@ def test_losing_an_input_never_turns_a_refusal_into_an_approval(
     product, asked, values = case
     rng = random.Random(seed)
     lost = rng.sample(sorted(set(values) - {"income_to_tax"}), min(len(values) - 1, rng.choice([1, 1, 2, 5])))
-    before = policy_of(product).decide(asked, values)
-    after = policy_of(product).decide(asked, values | dict.fromkeys(lost))
+    before = decide_one(policy_of(product), asked, values)
+    after = decide_one(policy_of(product), asked, values | dict.fromkeys(lost))
     assert before.outcome <= Outcome.LIMIT or after.outcome >= Outcome.REVIEW
 
 
@@ -83,9 +92,11 @@ def test_losing_whole_sources_helps_nobody(case: tuple[str, Application, Known],
     product, asked, values = case
     rng = random.Random(seed)
     lost = rng.sample(sorted(schema_of(product).sources), rng.choice([1, 1, 2, 3]))
-    before = policy_of(product).decide(asked, values)
-    after = policy_of(product).decide(
-        asked, with_crosses(product, asked, values | dict.fromkeys([f"{source}_state" for source in lost], "missing"))
+    before = decide_one(policy_of(product), asked, values)
+    after = decide_one(
+        policy_of(product),
+        asked,
+        with_crosses(product, asked, values | dict.fromkeys([f"{source}_state" for source in lost], "missing")),
     )
     assert {f"source:{source}:missing" for source in lost} <= set(after.degraded)
     if after.outcome > Outcome.LIMIT:
@@ -103,8 +114,8 @@ def test_losing_whole_sources_helps_nobody(case: tuple[str, Application, Known],
 def test_leaving_out_what_one_declares_helps_nobody(case: tuple[str, Application, Known], name: str) -> None:
     """And a number missing in a profile helps no more than the whole source."""
     product, asked, values = case
-    before = policy_of(product).decide(asked, values)
-    after = policy_of(product).decide(asked, with_crosses(product, asked, values | {name: None}))
+    before = decide_one(policy_of(product), asked, values)
+    after = decide_one(policy_of(product), asked, with_crosses(product, asked, values | {name: None}))
     assert before.outcome <= Outcome.LIMIT or after.outcome >= Outcome.REVIEW
     if before.outcome <= Outcome.LIMIT and after.outcome <= Outcome.LIMIT:
         assert after.approved_amount_minor <= before.approved_amount_minor
@@ -113,7 +124,7 @@ def test_leaving_out_what_one_declares_helps_nobody(case: tuple[str, Application
 def test_an_income_that_tax_does_not_know_contradicts() -> None:
     """A tax income of 0 is an answer, not a gap."""
     known = with_crosses("consumer", application(), values_of(bureau_monthly_payment=500.0, tax_income=0.0))
-    decision = policy_of("consumer").decide(application(), known)
+    decision = decide_one(policy_of("consumer"), application(), known)
     assert (decision.outcome, codes(decision)) == (Outcome.REVIEW, ["INCOME_CONTRADICTED"])
 
 
@@ -121,7 +132,7 @@ def test_an_income_that_tax_does_not_know_contradicts() -> None:
 def test_one_income_alone_is_no_verification(kept: str) -> None:
     lost = dict.fromkeys({"tax_income", "social_base", "fund_base"} - {kept})
     known = with_crosses("consumer", application(), values_of(bureau_monthly_payment=500.0) | lost)
-    decision = policy_of("consumer").decide(application(), known)
+    decision = decide_one(policy_of("consumer"), application(), known)
     assert (decision.outcome, codes(decision)) == (Outcome.REVIEW, ["INCOME_THINLY_VERIFIED"])
 
 

@@ -35,7 +35,7 @@ def _cell(table: str, row: int, column: str, text: str) -> Callable[[Any], None]
 
 def _valuation(document: Any) -> None:
     limit = table_of(document, "limit")
-    limit["outputs"].append({"id": "ltv", "name": "ltv_max", "field": "ltv_max"})
+    limit["outputs"].append({"id": "ltv", "name": "valuation_max", "field": "valuation_max"})
     for rule in limit["rules"]:
         rule["ltv"] = "0.8"
 
@@ -60,7 +60,7 @@ def _blind(document: Any) -> None:
         (_cell("grade", 0, "out_grade", "'AAAA'"), ("grade", "AAA", "grade"), "none of AAA"),
         (_cell("price", 0, "out_annual_rate", "7.2"), ("price", "AAA", "annual_rate"), "not from 0 to 1"),
         (_cell("grade", 1, "in_default_probability", "[0.006..0.01)"), ("grade", "", ""), "no row for default_prob"),
-        (_valuation, ("limit", "", "ltv_max"), "has no valuation_low"),
+        (_valuation, ("limit", "", "valuation_max"), "has no valuation_low"),
     ],
 )  # fmt: skip
 def test_unfit_policy_refuses_and_says_where(
@@ -68,18 +68,18 @@ def test_unfit_policy_refuses_and_says_where(
 ) -> None:
     document = product_document("consumer")
     change(document)
-    path = tmp_path / "consumer.json"
+    path = tmp_path / "policy.json"
     path.write_text(json.dumps(document))
     with pytest.raises(PolicyError, match=reason) as refused:
-        Policy.load(path, CONSUMER)
+        Policy.load(tmp_path, "consumer", CONSUMER)
     assert (refused.value.table, refused.value.row, refused.value.column) == where and refused.value.file == path
 
 
 def test_a_policy_of_another_product_or_no_file_refuses(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no product 'auto'"):
-        Policy.load(product_path("auto"), CONSUMER)
+        Policy.load(product_path("auto").parent, "auto", CONSUMER)
     with pytest.raises(PolicyError, match="cannot be read"):
-        Policy.load(tmp_path / "consumer.json", CONSUMER)
+        Policy.load(tmp_path, "consumer", CONSUMER)
 
 
 @pytest.mark.parametrize("text", ["[]", "A: {zh: 一}", "A: {zh: 一, en: ''}", "A: {zh: 一, en: one, fr: un}", "A: ["])
@@ -89,9 +89,10 @@ def test_unfit_reasons_refuse(text: str) -> None:
 
 
 def test_a_code_of_the_engine_without_words_refuses(tmp_path: Path) -> None:
+    (tmp_path / "policy.json").write_bytes(product_path("consumer").read_bytes())
     words = tmp_path / "reasons.yaml"
     lines = REASONS_PATH.read_text().splitlines(keepends=True)
     words.write_text("".join(line for line in lines if not line.startswith("POLICY_GAP")))
     with pytest.raises(PolicyError, match="POLICY_GAP") as refused:
-        Policy.load(product_path("consumer"), CONSUMER, words)
+        Policy.load(tmp_path, "consumer", CONSUMER)
     assert refused.value.file == words

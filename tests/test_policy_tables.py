@@ -26,7 +26,7 @@ FIRST = {"t": Spec("first", {"out": Output(NUMBER)})}
 
 
 def product_path(product: str) -> Path:
-    return ROOT / "policy/products" / f"{product}.json"
+    return ROOT / "policy/products" / product / "policy.json"
 
 
 def product_document(product: str) -> Any:

@@ -33,6 +33,17 @@ class OutcomeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_KIND_PAST_DUE_90: _ClassVar[OutcomeKind]
     OUTCOME_KIND_REPAID: _ClassVar[OutcomeKind]
     OUTCOME_KIND_RETRACTED: _ClassVar[OutcomeKind]
+    OUTCOME_KIND_DISBURSED: _ClassVar[OutcomeKind]
+    OUTCOME_KIND_NOT_TAKEN_UP: _ClassVar[OutcomeKind]
+    OUTCOME_KIND_EXPIRED: _ClassVar[OutcomeKind]
+    OUTCOME_KIND_PRINCIPAL_REPAID: _ClassVar[OutcomeKind]
+
+class ListKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIST_KIND_UNSPECIFIED: _ClassVar[ListKind]
+    LIST_KIND_BLACK: _ClassVar[ListKind]
+    LIST_KIND_GREY: _ClassVar[ListKind]
+    LIST_KIND_WHITE: _ClassVar[ListKind]
 
 class VehicleKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +70,14 @@ OUTCOME_KIND_PAST_DUE_30: OutcomeKind
 OUTCOME_KIND_PAST_DUE_90: OutcomeKind
 OUTCOME_KIND_REPAID: OutcomeKind
 OUTCOME_KIND_RETRACTED: OutcomeKind
+OUTCOME_KIND_DISBURSED: OutcomeKind
+OUTCOME_KIND_NOT_TAKEN_UP: OutcomeKind
+OUTCOME_KIND_EXPIRED: OutcomeKind
+OUTCOME_KIND_PRINCIPAL_REPAID: OutcomeKind
+LIST_KIND_UNSPECIFIED: ListKind
+LIST_KIND_BLACK: ListKind
+LIST_KIND_GREY: ListKind
+LIST_KIND_WHITE: ListKind
 VEHICLE_KIND_UNSPECIFIED: VehicleKind
 VEHICLE_KIND_NEW: VehicleKind
 VEHICLE_KIND_USED: VehicleKind
@@ -191,7 +210,7 @@ class LogPosition(_message.Message):
     def __init__(self, epoch: _Optional[str] = ..., sequence: _Optional[int] = ..., as_of: _Optional[int] = ..., event_time_ms: _Optional[int] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("application_id", "outcome", "approved_amount_minor", "annual_rate", "all_in_rate", "grade", "reasons", "fraud_probability", "default_probability", "versions", "log_position", "degraded")
+    __slots__ = ("application_id", "outcome", "approved_amount_minor", "annual_rate", "all_in_rate", "grade", "reasons", "fraud_probability", "default_probability", "versions", "log_position", "degraded", "funding")
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     APPROVED_AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +223,7 @@ class DecideResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    FUNDING_FIELD_NUMBER: _ClassVar[int]
     application_id: str
     outcome: Outcome
     approved_amount_minor: int
@@ -216,7 +236,20 @@ class DecideResponse(_message.Message):
     versions: Versions
     log_position: LogPosition
     degraded: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, application_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., approved_amount_minor: _Optional[int] = ..., annual_rate: _Optional[float] = ..., all_in_rate: _Optional[float] = ..., grade: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., fraud_probability: _Optional[float] = ..., default_probability: _Optional[float] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., log_position: _Optional[_Union[LogPosition, _Mapping]] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
+    funding: _containers.RepeatedCompositeFieldContainer[FundingShare]
+    def __init__(self, application_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., approved_amount_minor: _Optional[int] = ..., annual_rate: _Optional[float] = ..., all_in_rate: _Optional[float] = ..., grade: _Optional[str] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., fraud_probability: _Optional[float] = ..., default_probability: _Optional[float] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., log_position: _Optional[_Union[LogPosition, _Mapping]] = ..., degraded: _Optional[_Iterable[str]] = ..., funding: _Optional[_Iterable[_Union[FundingShare, _Mapping]]] = ...) -> None: ...
+
+class FundingShare(_message.Message):
+    __slots__ = ("funder", "amount_minor", "funder_rate", "mode")
+    FUNDER_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
+    FUNDER_RATE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    funder: str
+    amount_minor: int
+    funder_rate: float
+    mode: str
+    def __init__(self, funder: _Optional[str] = ..., amount_minor: _Optional[int] = ..., funder_rate: _Optional[float] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class BatchDecideRequest(_message.Message):
     __slots__ = ("requests",)
@@ -271,24 +304,50 @@ class GetDecisionRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., application_id: _Optional[str] = ...) -> None: ...
 
 class GetDecisionResponse(_message.Message):
-    __slots__ = ("decision",)
+    __slots__ = ("decision", "resolution")
     DECISION_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
     decision: DecideResponse
-    def __init__(self, decision: _Optional[_Union[DecideResponse, _Mapping]] = ...) -> None: ...
+    resolution: ReviewResolution
+    def __init__(self, decision: _Optional[_Union[DecideResponse, _Mapping]] = ..., resolution: _Optional[_Union[ReviewResolution, _Mapping]] = ...) -> None: ...
+
+class ReviewResolution(_message.Message):
+    __slots__ = ("outcome", "approved_amount_minor", "annual_rate", "reviewer", "authority", "note", "resolved_at_ms", "funding", "policy")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
+    ANNUAL_RATE_FIELD_NUMBER: _ClassVar[int]
+    REVIEWER_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    FUNDING_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    outcome: Outcome
+    approved_amount_minor: int
+    annual_rate: float
+    reviewer: str
+    authority: str
+    note: str
+    resolved_at_ms: int
+    funding: _containers.RepeatedCompositeFieldContainer[FundingShare]
+    policy: str
+    def __init__(self, outcome: _Optional[_Union[Outcome, str]] = ..., approved_amount_minor: _Optional[int] = ..., annual_rate: _Optional[float] = ..., reviewer: _Optional[str] = ..., authority: _Optional[str] = ..., note: _Optional[str] = ..., resolved_at_ms: _Optional[int] = ..., funding: _Optional[_Iterable[_Union[FundingShare, _Mapping]]] = ..., policy: _Optional[str] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
-    __slots__ = ("tenant", "application_id", "outcome_id", "kind", "event_time_ms")
+    __slots__ = ("tenant", "application_id", "outcome_id", "kind", "event_time_ms", "amount_minor")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     application_id: str
     outcome_id: str
     kind: OutcomeKind
     event_time_ms: int
-    def __init__(self, tenant: _Optional[str] = ..., application_id: _Optional[str] = ..., outcome_id: _Optional[str] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., event_time_ms: _Optional[int] = ...) -> None: ...
+    amount_minor: int
+    def __init__(self, tenant: _Optional[str] = ..., application_id: _Optional[str] = ..., outcome_id: _Optional[str] = ..., kind: _Optional[_Union[OutcomeKind, str]] = ..., event_time_ms: _Optional[int] = ..., amount_minor: _Optional[int] = ...) -> None: ...
 
 class ReportOutcomeResponse(_message.Message):
     __slots__ = ("sequence",)
@@ -324,3 +383,204 @@ class PutProfileResponse(_message.Message):
     STORED_FIELD_NUMBER: _ClassVar[int]
     stored: bool
     def __init__(self, stored: _Optional[bool] = ...) -> None: ...
+
+class ListReviewsRequest(_message.Message):
+    __slots__ = ("tenant", "page_size", "page_token")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    page_size: int
+    page_token: str
+    def __init__(self, tenant: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListReviewsResponse(_message.Message):
+    __slots__ = ("reviews", "next_page_token")
+    REVIEWS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    reviews: _containers.RepeatedCompositeFieldContainer[PendingReview]
+    next_page_token: str
+    def __init__(self, reviews: _Optional[_Iterable[_Union[PendingReview, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class PendingReview(_message.Message):
+    __slots__ = ("decision", "product", "amount_minor", "term_months", "waiting_since_ms", "facts", "review_id")
+    class FactsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: FeatureValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[FeatureValue, _Mapping]] = ...) -> None: ...
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    PRODUCT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
+    TERM_MONTHS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_ID_FIELD_NUMBER: _ClassVar[int]
+    decision: DecideResponse
+    product: str
+    amount_minor: int
+    term_months: int
+    waiting_since_ms: int
+    facts: _containers.MessageMap[str, FeatureValue]
+    review_id: str
+    def __init__(self, decision: _Optional[_Union[DecideResponse, _Mapping]] = ..., product: _Optional[str] = ..., amount_minor: _Optional[int] = ..., term_months: _Optional[int] = ..., waiting_since_ms: _Optional[int] = ..., facts: _Optional[_Mapping[str, FeatureValue]] = ..., review_id: _Optional[str] = ...) -> None: ...
+
+class ResolveReviewRequest(_message.Message):
+    __slots__ = ("tenant", "application_id", "review_id", "outcome", "approved_amount_minor", "annual_rate", "reviewer", "authority", "note")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_AMOUNT_MINOR_FIELD_NUMBER: _ClassVar[int]
+    ANNUAL_RATE_FIELD_NUMBER: _ClassVar[int]
+    REVIEWER_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    application_id: str
+    review_id: str
+    outcome: Outcome
+    approved_amount_minor: int
+    annual_rate: float
+    reviewer: str
+    authority: str
+    note: str
+    def __init__(self, tenant: _Optional[str] = ..., application_id: _Optional[str] = ..., review_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., approved_amount_minor: _Optional[int] = ..., annual_rate: _Optional[float] = ..., reviewer: _Optional[str] = ..., authority: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+
+class ResolveReviewResponse(_message.Message):
+    __slots__ = ("resolution",)
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    resolution: ReviewResolution
+    def __init__(self, resolution: _Optional[_Union[ReviewResolution, _Mapping]] = ...) -> None: ...
+
+class ProposeListEntryRequest(_message.Message):
+    __slots__ = ("tenant", "list", "entity", "remove", "shared", "reason", "source", "expires_at_ms", "proposed_by")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_BY_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    list: ListKind
+    entity: Entity
+    remove: bool
+    shared: bool
+    reason: str
+    source: str
+    expires_at_ms: int
+    proposed_by: str
+    def __init__(self, tenant: _Optional[str] = ..., list: _Optional[_Union[ListKind, str]] = ..., entity: _Optional[_Union[Entity, _Mapping]] = ..., remove: _Optional[bool] = ..., shared: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., expires_at_ms: _Optional[int] = ..., proposed_by: _Optional[str] = ...) -> None: ...
+
+class ProposeListEntryResponse(_message.Message):
+    __slots__ = ("entry_id",)
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    def __init__(self, entry_id: _Optional[str] = ...) -> None: ...
+
+class ApproveListEntryRequest(_message.Message):
+    __slots__ = ("tenant", "entry_id", "approved_by")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    entry_id: str
+    approved_by: str
+    def __init__(self, tenant: _Optional[str] = ..., entry_id: _Optional[str] = ..., approved_by: _Optional[str] = ...) -> None: ...
+
+class ApproveListEntryResponse(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class ListEntriesRequest(_message.Message):
+    __slots__ = ("tenant", "list", "waiting", "page_size", "page_token")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    list: ListKind
+    waiting: bool
+    page_size: int
+    page_token: str
+    def __init__(self, tenant: _Optional[str] = ..., list: _Optional[_Union[ListKind, str]] = ..., waiting: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListEntriesResponse(_message.Message):
+    __slots__ = ("entries", "next_page_token")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[ListEntry]
+    next_page_token: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[ListEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListEntry(_message.Message):
+    __slots__ = ("entry_id", "list", "entity_type", "remove", "shared", "reason", "source", "expires_at_ms", "proposed_by", "proposed_at_ms", "approved_by", "approved_at_ms")
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_BY_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    list: ListKind
+    entity_type: str
+    remove: bool
+    shared: bool
+    reason: str
+    source: str
+    expires_at_ms: int
+    proposed_by: str
+    proposed_at_ms: int
+    approved_by: str
+    approved_at_ms: int
+    def __init__(self, entry_id: _Optional[str] = ..., list: _Optional[_Union[ListKind, str]] = ..., entity_type: _Optional[str] = ..., remove: _Optional[bool] = ..., shared: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., expires_at_ms: _Optional[int] = ..., proposed_by: _Optional[str] = ..., proposed_at_ms: _Optional[int] = ..., approved_by: _Optional[str] = ..., approved_at_ms: _Optional[int] = ...) -> None: ...
+
+class WithdrawConsentRequest(_message.Message):
+    __slots__ = ("tenant", "applicant_id", "purpose", "requested_by")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    APPLICANT_ID_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    applicant_id: str
+    purpose: str
+    requested_by: str
+    def __init__(self, tenant: _Optional[str] = ..., applicant_id: _Optional[str] = ..., purpose: _Optional[str] = ..., requested_by: _Optional[str] = ...) -> None: ...
+
+class WithdrawConsentResponse(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class DeleteApplicantRequest(_message.Message):
+    __slots__ = ("tenant", "applicant_id", "requested_by")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    APPLICANT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    applicant_id: str
+    requested_by: str
+    def __init__(self, tenant: _Optional[str] = ..., applicant_id: _Optional[str] = ..., requested_by: _Optional[str] = ...) -> None: ...
+
+class DeleteApplicantResponse(_message.Message):
+    __slots__ = ("sequence", "profiles")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    profiles: int
+    def __init__(self, sequence: _Optional[int] = ..., profiles: _Optional[int] = ...) -> None: ...

@@ -67,6 +67,41 @@ class DecisionServiceStub:
                 request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileRequest.SerializeToString,
                 response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileResponse.FromString,
                 _registered_method=True)
+        self.ListReviews = channel.unary_unary(
+                '/miaopi.v1.DecisionService/ListReviews',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsResponse.FromString,
+                _registered_method=True)
+        self.ResolveReview = channel.unary_unary(
+                '/miaopi.v1.DecisionService/ResolveReview',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewResponse.FromString,
+                _registered_method=True)
+        self.ProposeListEntry = channel.unary_unary(
+                '/miaopi.v1.DecisionService/ProposeListEntry',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryResponse.FromString,
+                _registered_method=True)
+        self.ApproveListEntry = channel.unary_unary(
+                '/miaopi.v1.DecisionService/ApproveListEntry',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryResponse.FromString,
+                _registered_method=True)
+        self.ListEntries = channel.unary_unary(
+                '/miaopi.v1.DecisionService/ListEntries',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesResponse.FromString,
+                _registered_method=True)
+        self.WithdrawConsent = channel.unary_unary(
+                '/miaopi.v1.DecisionService/WithdrawConsent',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentResponse.FromString,
+                _registered_method=True)
+        self.DeleteApplicant = channel.unary_unary(
+                '/miaopi.v1.DecisionService/DeleteApplicant',
+                request_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantRequest.SerializeToString,
+                response_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -118,6 +153,59 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReviews(self, request, context):
+        """Lists applications that wait for a person (人工复核), the longest waiting first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveReview(self, request, context):
+        """Records what a person decided; the first decision stays on record. FAILED_PRECONDITION where it does not wait for
+        a person, or exposure or funders leave no room; PERMISSION_DENIED where the policy gives no such authority;
+        ALREADY_EXISTS where it was resolved otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProposeListEntry(self, request, context):
+        """Proposes to put an identifier on a list or to take it off. It takes effect when another person approves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveListEntry(self, request, context):
+        """Approves a proposal; it counts from the next decision on, on every replica. PERMISSION_DENIED for whoever proposed
+        it (four eyes).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEntries(self, request, context):
+        """Lists proposals and entries, the newest first. Identifiers are not among them: they are kept nowhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawConsent(self, request, context):
+        """Withdraws an applicant's consent (R20): what was linked under it leaves the graph.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteApplicant(self, request, context):
+        """Forgets an applicant on request: profiles are deleted and everything the applicant was linked by leaves the graph.
+        Decisions stay, under tokens, as long as the law asks for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +238,41 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.PutProfile,
                     request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileRequest.FromString,
                     response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileResponse.SerializeToString,
+            ),
+            'ListReviews': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReviews,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsResponse.SerializeToString,
+            ),
+            'ResolveReview': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveReview,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewResponse.SerializeToString,
+            ),
+            'ProposeListEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposeListEntry,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryResponse.SerializeToString,
+            ),
+            'ApproveListEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveListEntry,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryResponse.SerializeToString,
+            ),
+            'ListEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntries,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'WithdrawConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawConsent,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentResponse.SerializeToString,
+            ),
+            'DeleteApplicant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteApplicant,
+                    request_deserializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantRequest.FromString,
+                    response_serializer=proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,6 +440,195 @@ class DecisionService:
             '/miaopi.v1.DecisionService/PutProfile',
             proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileRequest.SerializeToString,
             proto_dot_miaopi_dot_v1_dot_decision__pb2.PutProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReviews(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/ListReviews',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ListReviewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveReview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/ResolveReview',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ResolveReviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProposeListEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/ProposeListEntry',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ProposeListEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveListEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/ApproveListEntry',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ApproveListEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/ListEntries',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/WithdrawConsent',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.WithdrawConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteApplicant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/miaopi.v1.DecisionService/DeleteApplicant',
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantRequest.SerializeToString,
+            proto_dot_miaopi_dot_v1_dot_decision__pb2.DeleteApplicantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,97 @@
+"""What a policy sees of a batch: what is asked for, and every input by name as one matrix of numbers.
+
+Serving and `policy simulate` fill it here, so both decide on the same numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import REPAYMENT_METHODS, Application, Snapshot
+from features.schema import Schema
+from policy.cells import Column
+from policy.specs import LISTS
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What B applications ask for; all int64 [B]. Amounts in minor units, repayment an index of REPAYMENT_METHODS,
+    human_review_requested 0 or 1.
+    """
+
+    amount_minor: NDArray[np.int64]
+    term_months: NDArray[np.int64]
+    repayment: NDArray[np.int64]
+    upfront_fee_minor: NDArray[np.int64]
+    monthly_fee_minor: NDArray[np.int64]
+    human_review_requested: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, applications: Sequence[Application]) -> "Asked":
+        """Of some applications."""
+        rows = [
+            (
+                a.amount_minor, a.term_months, REPAYMENT_METHODS.index(a.repayment), a.upfront_fee_minor,
+                a.monthly_fee_minor, int(a.human_review_requested),
+            )
+            for a in applications
+        ]  # fmt: skip
+        return cls(*np.array(rows, dtype=np.int64).reshape(-1, len(fields(cls))).T)
+
+    def __len__(self) -> int:
+        return len(self.amount_minor)
+
+    def take(self, rows: NDArray[np.int64]) -> "Asked":
+        """Of some of the rows."""
+        return Asked(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def facts(self, row: int) -> dict[str, int | str]:
+        """One row by name, as features.evidence.Facts keep it."""
+        named: dict[str, int | str] = {f.name: int(getattr(self, f.name)[row]) for f in fields(self)}
+        return named | {"repayment": REPAYMENT_METHODS[int(self.repayment[row])]}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of B applications beside their feature rows.
+
+    fraud_probability, default_probability: float64 [B], NaN where there is no model. residual_low: float64 [B], the
+    low quantile of what the vehicle fetches, in the currency, NaN where that is not known. exposure_minor: int64 [B],
+    what the borrower has been approved for and not yet repaid. listed: int64 [B, 3], how many of the application's
+    identifiers are on each of policy.specs.LISTS.
+    """
+
+    fraud_probability: NDArray[np.float64]
+    default_probability: NDArray[np.float64]
+    residual_low: NDArray[np.float64]
+    exposure_minor: NDArray[np.int64]
+    listed: NDArray[np.int64]
+
+
+def input_values(
+    schema: Schema, columns: Mapping[str, Column], snapshot: Snapshot, asked: Asked, known: Known
+) -> NDArray[np.float64]:
+    """float64 [B, len(columns)]: the inputs `columns`; strings as the index of their value, NaN where missing."""
+    given: dict[str, NDArray[np.generic]] = {
+        "amount_minor": asked.amount_minor,
+        "term_months": asked.term_months,
+        "repayment": asked.repayment,
+        "human_review_requested": asked.human_review_requested,
+        "fraud_probability": known.fraud_probability,
+        "default_probability": known.default_probability,
+        "residual_low": known.residual_low,
+        "exposure_minor": known.exposure_minor,
+    }
+    given.update({f"listed_{kind}": known.listed[:, i] for i, kind in enumerate(LISTS)})
+    given.update({f"{source}_state": snapshot.source_state[:, s] for s, source in enumerate(schema.sources)})
+    values = np.empty((len(asked), len(columns)))
+    for i, name in enumerate(columns):
+        values[:, i] = given[name] if name in given else decimal(snapshot.features[:, schema.column[name]])
+    return values
+
+
+def decimal(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """float64 [B]: the shortest decimal that each float32 stands for; a limit of 0.7 must hold for 0.7."""
+    return np.array([float(str(number)) for number in numbers], dtype=np.float64)
