@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features.application import Application, Report
 from features.schema import RECORD_MAX, SLOTS_MAX, Schema
+from features.specs import OUTCOME_KINDS
 
 EVENT_VERSION = 1
 APPLICATION, REPORT = 1, 2
@@ -24,6 +25,13 @@ EVENT = np.dtype(
     [
         ("version", "u1"), ("kind", "u1"), ("fraud", "i1"), ("default", "i1"),
         ("schema", "<u8"), ("amount", "<f8"), ("tokens", "<u8", SLOTS_MAX), ("record", "<f4", RECORD_MAX),
+        ("subject", "<i8"), ("sequence", "<i8"),
+    ]
+)  # fmt: skip
+# A report's event in the same bytes: outcome is 1 + its index in specs.OUTCOME_KINDS, 0 in logs of before.
+REPORTED = np.dtype(
+    [
+        ("head", "V4"), ("outcome", "<u8"), ("amount_minor", "<i8"), ("rest", f"V{EVENT.itemsize - 36}"),
         ("subject", "<i8"), ("sequence", "<i8"),
     ]
 )  # fmt: skip
@@ -66,6 +74,8 @@ def pack_report(report: Report, schema: Schema) -> bytes:
     event["version"], event["kind"] = EVENT_VERSION, REPORT
     for name in LABELS:
         event[name] = label_value(schema, name, report.kind)
+    said = event.view(REPORTED)
+    said["outcome"], said["amount_minor"] = 1 + OUTCOME_KINDS.index(report.kind), report.amount_minor
     return event.tobytes()[:-_STORE_FIELDS]
 
 
