@@ -86,5 +86,13 @@ def promote(promotions: Annotated[int, typer.Option(min=1, help="and rollbacks, 
     print(json.dumps(module.run(promotions)))
 
 
+@app.command()
+def publish(publications: Annotated[int, typer.Option(min=1, help="and rollbacks, in turn")] = 7) -> None:
+    """Policies published and rolled back under load; the last line is JSON."""
+    from bench import publish as module
+
+    print(json.dumps(module.run(publications)))
+
+
 if __name__ == "__main__":
     app()

@@ -103,7 +103,7 @@ async def serve(settings: Settings) -> None:
         background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
         background += [
             asyncio.create_task(task)
-            for task in (_watch(servicer, tenants), reload.follow(loaded, settings.bundles), challengers.run())
+            for task in (_watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
         ]
         await server.start()
         log.info(

@@ -13,6 +13,7 @@ from features.schema import Schema
 from models import registry
 from models.bundle import BundleError
 from models.scorer import Scorer, Scores
+from policy import versions
 from policy.decide import Policy
 from policy.inputs import Known
 from policy.specs import LISTS
@@ -56,7 +57,7 @@ def load(settings: Settings) -> dict[str, Product]:
         champion, scorers, _ = load_scorers(folder, schema, {})
         scorer = scorers.pop(champion)
         for name in schema.products:
-            policy = Policy.load(settings.policies / name, name, schema)
+            policy = versions.load(versions.in_service(settings.policies / name), name, schema)
             products[name] = Product(name, schema, champion, scorer, policy, scorers)
     if not products:
         raise schemas.SchemaError(f"{settings.schemas}: no schema has a bundle in {settings.bundles}")

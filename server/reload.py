@@ -1,17 +1,19 @@
-"""Takes over what the registry says while decisions go on: a promoted or rolled back champion, other challengers.
+"""Takes over what changes on disk while decisions go on: champions and challengers, and policies (R16, R19).
 
-Bundles load, and a champion decides a made-up application, beside the event loop; then one step of the loop swaps all
-products of the schema. A batch has taken its product before and keeps it, so no reply mixes two versions. What does not
-load leaves the old one serving and is tried again: where a registry is a mirror, roles may come before their bundle.
+What is new loads, passes its cases and decides a made-up application beside the event loop; then one step of the loop
+swaps the products made of it. A batch has taken its product before and keeps it, so no reply mixes two versions. What
+does not load leaves the old one serving and is tried again: where a folder is a mirror, roles may come before what they
+name. One change after another, so what is rehearsed together is what is swapped in.
 """
 
 import asyncio
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -23,39 +25,109 @@ from features.graph import EntityGraph
 from features.neighborhood import join
 from features.schema import SLOTS_MAX
 from models import registry
+from policy import versions
 from policy.inputs import Asked, input_values
 from server.products import Product, load_scorers
+from server.settings import Settings
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS, RETRY_SECONDS_MAX = 5.0, 300.0  # doubled each time until the roles change
 
 log = structlog.get_logger()
+_State = tuple[int, int] | None
 
 
-async def follow(products: dict[str, Product], bundles: Path) -> None:
-    """Swap in `products` what changes in the registry `bundles`. Runs until cancelled."""
-    seen: dict[str, tuple[int, int] | None] = {}
-    retries: dict[str, tuple[float, float]] = {}  # of what was refused: when it is due, and after what pause
+async def follow(products: dict[str, Product], settings: Settings) -> None:
+    """Swap in `products` what changes in the folders of bundles and policies. Runs until cancelled."""
+    parts: list[_Scorers | _PolicyOf] = [
+        _Scorers(name, settings.bundles / name) for name in {p.schema.name for p in products.values()}
+    ]
+    parts += [_PolicyOf(name, settings.policies / name) for name in products]
+    seen: dict[_Scorers | _PolicyOf, tuple[_State, ...]] = {}
+    retries: dict[_Scorers | _PolicyOf, tuple[float, float]] = {}  # what was refused: when it is due, after what pause
     while True:
-        for name in {p.schema.name for p in products.values()}:
-            file = bundles / name / registry.ROLES
-            state = await asyncio.to_thread(_state, file)  # beside the loop: a hung mount holds up no decision
-            due, pause = retries.get(name, (math.inf, 0.0))
-            changed = state != seen.get(name, ())
+        for part in parts:
+            # beside the loop: a hung mount holds up no decision
+            state = await asyncio.to_thread(lambda files: tuple(map(_state, files)), part.files)
+            due, pause = retries.get(part, (math.inf, 0.0))
+            changed = state != seen.get(part)
             if not changed and time.monotonic() < due:
                 continue
             pause = RETRY_SECONDS if changed else min(2 * pause, RETRY_SECONDS_MAX)
-            seen[name] = state
-            mine, refused = [p for p in products.values() if p.schema.name == name], True
+            seen[part], refused = state, True
             try:
-                new, refused = await asyncio.to_thread(_reloaded, mine, bundles / name)
-            except Exception as error:  # whatever a new bundle has against it, what serves goes on serving
-                log.error("bundle_refused", schema=name, problem=f"{type(error).__name__}: {error}")
+                new, refused = await asyncio.to_thread(part.reloaded, products)
+            except Exception as error:  # whatever the new one has against it, what serves goes on serving
+                log.error(f"{part.kind}_refused", **part.named, problem=f"{type(error).__name__}: {error}")
             else:
                 products.update({p.name: p for p in new})
-                _log_roles(new[0])
-            retries[name] = (time.monotonic() + pause, pause) if refused else (math.inf, 0.0)
+                log.info(part.event, **part.named, **part.serving(products))
+            retries[part] = (time.monotonic() + pause, pause) if refused else (math.inf, 0.0)
         await asyncio.sleep(POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Scorers:
+    """What scores the products of the schema `name`: champion and challengers in a folder of the registry."""
+
+    name: str
+    folder: Path
+    kind, event = "bundle", "roles"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.folder / registry.ROLES,)
+
+    @property
+    def named(self) -> dict[str, str]:
+        return {"schema": self.name}
+
+    def reloaded(self, products: Mapping[str, Product]) -> tuple[list[Product], bool]:
+        """The products as the folder says, a new champion rehearsed; whether a challenger was refused."""
+        mine = [p for p in products.values() if p.schema.name == self.name]
+        old = mine[0]
+        known = {**old.challengers, old.bundle_version: old.scorer}
+        champion, scorers, refused = load_scorers(self.folder, old.schema, known)
+        scorer = scorers.pop(champion)
+        new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
+        if champion != old.bundle_version:
+            for product in new:
+                rehearse(product)
+        return new, refused
+
+    def serving(self, products: Mapping[str, Product]) -> dict[str, Any]:
+        product = next(p for p in products.values() if p.schema.name == self.name)
+        return {"champion": product.bundle_version, "challengers": sorted(product.challengers)}
+
+
+@dataclass(frozen=True)
+class _PolicyOf:
+    """The policy of the product `name`: a working copy, or the published version that its roles name."""
+
+    name: str
+    folder: Path
+    kind = event = "policy"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in versions.WATCHED)
+
+    @property
+    def named(self) -> dict[str, str]:
+        return {"product": self.name}
+
+    def reloaded(self, products: Mapping[str, Product]) -> tuple[list[Product], bool]:
+        """The product with the policy that the folder says, rehearsed; a policy is refused whole."""
+        old = products[self.name]
+        policy = versions.load(versions.in_service(self.folder), self.name, old.schema)
+        if policy.version == old.policy.version:
+            return [], False
+        new = replace(old, policy=policy)
+        rehearse(new)
+        return [new], False
+
+    def serving(self, products: Mapping[str, Product]) -> dict[str, Any]:
+        return {"version": products[self.name].policy.version}
 
 
 def rehearse(product: Product) -> None:
@@ -78,25 +150,7 @@ def rehearse(product: Product) -> None:
     product.policy.decide(asked, values)
 
 
-def _reloaded(mine: Sequence[Product], folder: Path) -> tuple[list[Product], bool]:
-    """The products of one schema as its folder says, a new champion rehearsed; whether a challenger was refused."""
-    old = mine[0]
-    champion, scorers, refused = load_scorers(folder, old.schema, {**old.challengers, old.bundle_version: old.scorer})
-    scorer = scorers.pop(champion)
-    new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
-    if champion != old.bundle_version:
-        for product in new:
-            rehearse(product)
-    return new, refused
-
-
-def _log_roles(product: Product) -> None:
-    log.info(
-        "roles", schema=product.schema.name, champion=product.bundle_version, challengers=sorted(product.challengers)
-    )
-
-
-def _state(file: Path) -> tuple[int, int] | None:
+def _state(file: Path) -> _State:
     """What differs when the file was replaced; None where there is none."""
     try:
         found = os.stat(file)

@@ -88,7 +88,7 @@ async def test_what_is_recorded_is_what_an_offline_scorer_says(
     challengers, every = Challengers(), applications(consumer, 0, 40)
     engine = Engine(tenant, store, served, challengers)
     (version,) = registry.read(bundles / "consumer").challengers
-    async with background(engine.follow(), challengers.run(), reload.follow(served, bundles)):
+    async with background(engine.follow(), challengers.run(), reload.follow(served, Settings(bundles=bundles))):
         for batch in (every[:1], every[1:8], every[8:30]):
             await decide(engine, batch)
         await until(lambda: challengers.counts["recorded"] == 30)
@@ -146,7 +146,7 @@ async def test_a_bundle_that_does_not_load_leaves_the_old_serving(
 ) -> None:  # fmt: skip
     before, file = served["consumer"], bundles / "consumer" / ROLES
     candidate = variant(trained, tmp_path / "candidate", 0.2)
-    async with background(reload.follow(served, bundles)):
+    async with background(reload.follow(served, Settings(bundles=bundles))):
         await asyncio.sleep(reload.POLL_SECONDS)
         version, _ = registry.promote(bundles, candidate, consumer)
         await until(lambda: served["consumer"].bundle_version == version)
@@ -178,7 +178,7 @@ async def test_what_was_refused_is_tried_again(
     def said(event: str) -> bool:
         return event in capfd.readouterr().out
 
-    async with background(reload.follow(served, bundles)):
+    async with background(reload.follow(served, Settings(bundles=bundles))):
         (folder / ROLES).write_text(Roles(champion=champion, challengers=(challenger,)).model_dump_json())
         await until(lambda: said("bundle_refused"))
         shutil.copytree(made[0], tmp_path / "copied").rename(folder / champion)
@@ -202,7 +202,7 @@ async def test_a_mount_that_hangs_holds_up_no_decision(
 
     monkeypatch.setattr(reload, "_state", hanging)
     started = time.monotonic()
-    async with background(reload.follow(served, bundles)):
+    async with background(reload.follow(served, Settings(bundles=bundles))):
         await until(asked.is_set)
         assert time.monotonic() - started < 3  # the loop goes on meanwhile
         go_on.set()
@@ -225,7 +225,7 @@ async def test_a_server_of_the_older_schema_starts_on_the_last_champion_that_fit
     assert products.load(Settings(bundles=bundles))["consumer"].bundle_version == before
     said = capfd.readouterr().out
     assert "champion_of_another_schema" in said and promoted in said and before in said
-    async with background(reload.follow(served, bundles)):  # one that runs goes on
+    async with background(reload.follow(served, Settings(bundles=bundles))):  # one that runs goes on
         await until(lambda: "challengers=" in capfd.readouterr().out)
         assert served["consumer"].bundle_version == before
     (bundles / "consumer" / ROLES).write_text(Roles(champion=promoted).model_dump_json())

@@ -1,0 +1,126 @@
+"""Policies published and rolled back under load (R16, R19): does a request fail, does a reply mix two versions, and how
+soon does a reply come from the new one?
+
+The two versions differ in their prices and in the words of every reason, so that each reply shows which one made it.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from bench import world
+from bench.changes import figures, requests_of, under_load
+from bench.serving import client, server_process
+from features import schema as schemas
+from features.embedded import embedded_store
+from features.schema import Schema
+from policy import cases, versions
+from policy.cells import parse_literal
+from policy.decide import POLICY
+from policy.reasons import REASONS_PATH, reason_texts
+from proto.miaopi.v1 import decision_pb2 as pb
+
+SCHEMA = Path("features/schemas/consumer.yaml")
+PRODUCTS = Path("policy/products")
+PRODUCT = "consumer"
+WORLD_SEED = 5
+APPLICATIONS = 100  # sent again and again under new ids
+MARK = " (new)"  # after each reason's words of the candidate
+RATE_STEP = 0.0005  # added to its prices
+
+
+@dataclass(frozen=True)
+class Said:
+    """What replies of a version may say: its words by reason code, and its annual rates where none is computed."""
+
+    rates: frozenset[float]
+    words: Mapping[str, str]
+
+
+def run(publications: int) -> dict[str, float]:
+    """Figures of the last line, of so many publications and rollbacks in turn."""
+    schema, made = schemas.load(SCHEMA), world.build(WORLD_SEED, 1000)
+    with tempfile.TemporaryDirectory(prefix="miaopi-") as name, embedded_store() as url:
+        policies = Path(shutil.copytree(PRODUCTS, Path(name) / "policies"))
+        first, _ = versions.publish(policies, policies / PRODUCT, PRODUCT, schema, "bench", "as shipped")
+        candidate = variant(policies / PRODUCT / first, Path(name) / "candidate")
+        second = versions.load(candidate, PRODUCT, schema).version
+        said = {first: _said(policies / PRODUCT / first), second: _said(candidate)}
+        with server_process(url, policies=policies) as (address, _):
+            requests = requests_of(made, PRODUCT)[:APPLICATIONS]
+            _put_profiles(address, made, {r.applicant_id for r in requests})
+            published = _published(policies, candidate, schema, publications)
+            calls, changes = under_load(address, requests, published, "policy")
+    answered = [call.reply for call in calls if call.answered]
+    return {
+        **figures(calls, changes, "policy"),
+        "mixed": sum(not _fits(reply, said[reply.versions.policy]) for reply in answered),
+        "approved": sum(reply.outcome <= pb.OUTCOME_LIMIT for reply in answered),
+        "publications": len(changes),
+    }
+
+
+def variant(source: Path, out: Path) -> Path:
+    """Another version of a policy, written to `out`: every price that is a number higher, every reason reworded."""
+    shutil.copytree(source, out)
+    document = json.loads((source / POLICY).read_text(encoding="utf-8"))
+    for rule, column in _prices(document):
+        if (rate := parse_literal(rule[column])) is not None:
+            rule[column] = f"{float(rate) + RATE_STEP:.4f}"
+    (out / POLICY).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+    words = {code: {"zh": zh, "en": en + MARK} for code, (zh, en) in _texts(source).items()}
+    (out / REASONS_PATH.name).write_text(yaml.safe_dump(words, allow_unicode=True), encoding="utf-8")
+    table = pl.read_csv(out / cases.CASES, infer_schema=False)
+    table.with_columns(pl.lit("").alias("expect_annual_rate")).write_csv(out / cases.CASES)  # of the old prices
+    return out
+
+
+def _prices(document: Any) -> Iterator[tuple[dict[str, str], str]]:
+    """(row, its column) of each price in a policy file."""
+    content = next(node["content"] for node in document["nodes"] if node["name"] == "price")
+    column = next(column["id"] for column in content["outputs"] if column["field"] == "annual_rate")
+    yield from ((rule, column) for rule in content["rules"])
+
+
+def _texts(folder: Path) -> Mapping[str, tuple[str, str]]:
+    path = folder / REASONS_PATH.name
+    return reason_texts(path, path.read_bytes())
+
+
+def _said(folder: Path) -> Said:
+    cells = [rule[column] for rule, column in _prices(json.loads((folder / POLICY).read_bytes()))]
+    rates = [parse_literal(cell) for cell in cells]
+    known = frozenset() if None in rates else frozenset(float(rate) for rate in rates if rate is not None)
+    return Said(known, {code: en for code, (_, en) in _texts(folder).items()})
+
+
+def _fits(reply: pb.DecideResponse, said: Said) -> bool:
+    """Whether a reply is all of the version that it names; one that shows none does not count as whole."""
+    words = [reason.text_en == said.words[reason.code] for reason in reply.reasons if reason.code in said.words]
+    return bool(words) and all(words) and (reply.annual_rate in said.rates or not (reply.annual_rate and said.rates))
+
+
+def _published(policies: Path, candidate: Path, schema: Schema, publications: int) -> Iterator[str]:
+    """The version in service after each publication and rollback."""
+    for n in range(publications):
+        if n % 2:
+            yield versions.rollback(policies, PRODUCT, schema, "bench").current
+        else:
+            yield versions.publish(policies, candidate, PRODUCT, schema, "bench", "prices up")[0]
+
+
+def _put_profiles(address: str, made: world.World, subjects: Set[str]) -> None:
+    """What the sources know of some applicants, as of now."""
+    with client(address) as stub:
+        for request in made.profiles:
+            if request.product == PRODUCT and request.subject_id in subjects:
+                request.fetched_at_ms = round(time.time() * 1000)
+                stub.PutProfile(request, timeout=5)
