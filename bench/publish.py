@@ -5,6 +5,7 @@ The two versions differ in their prices and in the words of every reason, so tha
 """
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -23,7 +24,6 @@ from features import schema as schemas
 from features.embedded import embedded_store
 from features.schema import Schema
 from policy import cases, versions
-from policy.cells import parse_literal
 from policy.decide import POLICY
 from policy.reasons import REASONS_PATH, reason_texts
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -73,8 +73,8 @@ def variant(source: Path, out: Path) -> Path:
     shutil.copytree(source, out)
     document = json.loads((source / POLICY).read_text(encoding="utf-8"))
     for rule, column in _prices(document):
-        if (rate := parse_literal(rule[column])) is not None:
-            rule[column] = f"{float(rate) + RATE_STEP:.4f}"
+        if (rate := _rate(rule[column])) is not None:
+            rule[column] = f"{rate + RATE_STEP:.4f}"
     (out / POLICY).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
     words = {code: {"zh": zh, "en": en + MARK} for code, (zh, en) in _texts(source).items()}
     (out / REASONS_PATH.name).write_text(yaml.safe_dump(words, allow_unicode=True), encoding="utf-8")
@@ -90,6 +90,11 @@ def _prices(document: Any) -> Iterator[tuple[dict[str, str], str]]:
     yield from ((rule, column) for rule in content["rules"])
 
 
+def _rate(cell: str) -> float | None:
+    """The number in a cell; None where it is computed."""
+    return float(cell) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", cell.strip()) else None
+
+
 def _texts(folder: Path) -> Mapping[str, tuple[str, str]]:
     path = folder / REASONS_PATH.name
     return reason_texts(path, path.read_bytes())
@@ -97,8 +102,8 @@ def _texts(folder: Path) -> Mapping[str, tuple[str, str]]:
 
 def _said(folder: Path) -> Said:
     cells = [rule[column] for rule, column in _prices(json.loads((folder / POLICY).read_bytes()))]
-    rates = [parse_literal(cell) for cell in cells]
-    known = frozenset() if None in rates else frozenset(float(rate) for rate in rates if rate is not None)
+    rates = [_rate(cell) for cell in cells]
+    known = frozenset() if None in rates else frozenset(rate for rate in rates if rate is not None)
     return Said(known, {code: en for code, (_, en) in _texts(folder).items()})
 
 

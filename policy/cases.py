@@ -126,7 +126,11 @@ def unmet(expected: Expected, decision: Decision) -> list[str]:
          " ".join(codes[: len(expected.reasons)] if codes[: len(expected.reasons)] == expected.reasons else codes)),
         ("funding", _funding_words(expected.funding), _funding_words(funding)),
     ]  # fmt: skip
-    return [f"expected {name} {want}, came {came or 'none'}" for name, want, came in found if want not in (None, came)]
+    return [
+        f"expected {name} {want}, came {'none' if came == '' else came}"
+        for name, want, came in found
+        if want not in (None, came)
+    ]
 
 
 def _funding_words(funding: Mapping[str, int] | None) -> str | None:
