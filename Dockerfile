@@ -14,7 +14,8 @@ COPY features ./features
 COPY models ./models
 COPY policy ./policy
 COPY server ./server
-# models/demo is the registry of the demo: a lender mounts its own and names it in MIAOPI_BUNDLES.
+# models/demo is the registry of the demo, policy/products its policies: a lender mounts its own and names them in
+# MIAOPI_BUNDLES and MIAOPI_POLICIES.
 # Listening beyond loopback starts only with MIAOPI_TLS_CERT and MIAOPI_TLS_KEY. Also to be given: REDIS_URL, MIAOPI_TOKEN_SECRETS.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
