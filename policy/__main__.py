@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from features.schema import Schema, SchemaError
@@ -130,7 +130,7 @@ def rollback(
 @app.command("list")
 def list_command(policies: PoliciesFolder = POLICIES) -> None:
     """What is in service, and every change of it: which version, by whom, when and why."""
-    table = Table("product", "version", "change", "by", "when", "note")
+    table = Table(*(Column(name, overflow="fold") for name in ("product", "version", "change", "by", "when", "note")))
     for folder in sorted(f for f in policies.iterdir() if f.is_dir()):
         roles = versions.read(folder)
         if roles is None:
