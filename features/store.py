@@ -261,6 +261,10 @@ class Store:
                 await self._load_functions()  # a store that lost its functions ran nothing of the call
                 return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
 
+    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        """The reply of a function of functions.lua on keys of the tenant, named without its prefix."""
+        return await self._call(name, [self._prefix + key for key in keys], arguments)
+
     async def _events(self, entries: list["_Entry"], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
         with _redis_errors():
