@@ -190,6 +190,12 @@ local function list_entries(keys, args)
   return replies
 end
 
+-- KEYS meta; ARGV what tells one secret from another. Returns that of the first who joined.
+local function join(keys, args)
+  redis.call('HSETNX', keys[1], 'secret', args[1])
+  return redis.call('HGET', keys[1], 'secret')
+end
+
 -- KEYS log, meta, hash of what was taken; ARGV epoch, then for each: entry id, event. Appends what was not taken before.
 -- Returns for each the number that it has in this log.
 local function share_entries(keys, args)
@@ -219,4 +225,5 @@ redis.register_function('propose_entry_VERSION', propose_entry)
 redis.register_function('approve_entry_VERSION', approve_entry)
 redis.register_function('list_members_VERSION', list_members)
 redis.register_function('list_entries_VERSION', list_entries)
+redis.register_function('join_VERSION', join)
 redis.register_function('share_entries_VERSION', share_entries)

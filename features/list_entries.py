@@ -44,6 +44,10 @@ class EntryRefusedError(Exception):
         self.status = status
 
 
+class ConsortiumError(StoreError):
+    """The secret is not the one that the consortium's entries are under: none of them would ever be found."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A token to put on a list, or to take off it.
@@ -84,6 +88,13 @@ class Consortium:
 
     store: Store
     tokenizer: Tokenizer
+
+    async def open(self) -> None:
+        """Read its log from the beginning. Raises ConsortiumError, StoreError."""
+        await self.store.open()
+        name = self.tokenizer.key(CONSORTIUM)
+        if (await self.store.call("join", ["meta"], [name])).decode() != name:
+            raise ConsortiumError("MIAOPI_CONSORTIUM_SECRET: the consortium's entries are under another secret")
 
 
 class ListEntries:
@@ -186,14 +197,14 @@ class ListEntries:
         return some, members[size - 1][0] if len(members) > size else ""
 
     async def share(self) -> None:
-        """Take what the consortium approved into the tenant's log, in its order. Raises StoreError, EpochError."""
+        """Take what the consortium approved into the tenant's log, in its order. Raises StoreError."""
         if self._consortium is None:
             return
         async with self._taking:
             log = self._consortium.store
             try:
                 if not log.epoch:
-                    await log.open()
+                    await self._consortium.open()
                 await log.position()
                 while len(events := await log.tail()):
                     await self._take(events)

@@ -20,7 +20,7 @@ from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
 from features.evidence import Facts
 from features.graph import EntityGraph, SequenceGapError
-from features.list_entries import ListEntries
+from features.list_entries import ConsortiumError, ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
@@ -170,7 +170,7 @@ class Engine:
             self._lists.observe(events, _NONE, _NO_TOKENS)
 
     def _lost(self, error: Exception) -> None:
-        if self.ready:
+        if self.ready or isinstance(error, ConsortiumError):
             log.error("log_lost", tenant=self.tenant, problem=str(error))
         self.ready = False
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))

@@ -98,8 +98,8 @@ def test_equal_to_a_naive_count(consumer: Schema, taken: list[tuple[int, Change 
     events, lists = log(consumer, walked), Lists()
     for start, end in zip(cuts, [*cuts[1:], len(walked)], strict=True):
         part = Events(events.fields[start:end], events.time_ms[start:end])
-        own = [i for i in range(start, end) if isinstance(walked[i][1], Asked)]
-        shared = [slots(walked[i][1].shared) for i in own]  # type: ignore[union-attr]
+        asked = [(i, event) for i, (_, event) in enumerate(walked[start:end], start) if isinstance(event, Asked)]
+        own, shared = [i for i, _ in asked], [slots(event.shared) for _, event in asked]
         made = np.array(shared, dtype=np.uint64).reshape(-1, SLOTS_MAX)
         found = lists.observe(part, np.array(own, dtype=np.int64) + 1, made)
         assert found.dtype == np.int64 and found.tolist() == [naive(walked, i) for i in own]
