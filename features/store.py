@@ -190,7 +190,7 @@ class Store:
         return None if decision is None else (decision, evidence or b"")
 
     async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
-        """Record beside decisions what is said of (application_id, fraud, default probability), once; how many are new."""
+        """Record once, beside decisions, (application_id, fraud, default probability); how many are new."""
         keys = [self._application_key(application_id) for application_id, _, _ in scored]
         packed = [_PROBABILITIES.pack(fraud, default) for _, fraud, default in scored]
         return int(await self._call("put_challenger", keys, [f"{_CHALLENGER}{version}", *packed]))

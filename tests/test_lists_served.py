@@ -98,6 +98,9 @@ def put(stub: DecisionServiceStub, request: pb.ProposeListEntryRequest, by: str 
     return int(stub.ApproveListEntry(approval(entry_id, request.tenant, by)).sequence)
 
 
+Stubs = tuple[DecisionServiceStub, DecisionServiceStub]
+
+
 def facts(redis_url: str, tenant: str, application_id: str) -> Facts:
     key = Tokenizer(SECRETS[tenant].encode()).key(application_id)
     with sync_redis.Redis.from_url(redis_url) as redis:
@@ -106,9 +109,6 @@ def facts(redis_url: str, tenant: str, application_id: str) -> Facts:
 
 def knocked_out(reply: pb.DecideResponse) -> bool:
     return any("listed_black" in reason.evidence for reason in reply.reasons)
-
-
-Stubs = tuple[DecisionServiceStub, DecisionServiceStub]
 
 
 def test_counts_in_the_next_decision_of_another_server(stubs: Stubs, redis_url: str) -> None:
@@ -231,10 +231,7 @@ def test_command_line(stubs: Stubs, redis_url: str, monkeypatch: pytest.MonkeyPa
 def test_a_restart_and_the_log_alone_say_the_same(stubs: Stubs, redis_url: str, policies: Path) -> None:
     """A server that reads the log from its beginning; and the counts of every decision, from the log alone."""
     put(stubs[0], entry("kept farm", list=pb.LIST_KIND_WHITE))
-    with (
-        server_process(redis_url, tenant="north", policies=policies) as (address, _),
-        client(address) as fresh,
-    ):
+    with server_process(redis_url, tenant="north", policies=policies) as (address, _), client(address) as fresh:
         fresh.Decide(loan_request("after a restart", tenant="north", device="kept farm"))
         put(fresh, entry("fresh farm"))
         assert bad_field(refusal(fresh.ProposeListEntry, entry("x", shared=True))) == "shared"
@@ -264,11 +261,9 @@ def test_no_identifier_is_kept(stubs: Stubs, redis_url: str) -> None:
                 parts.append(key)
                 match redis.type(key):
                     case b"hash":
-                        for pair in cast("dict[bytes, bytes]", redis.hgetall(key)).items():
-                            parts += pair
+                        parts += [part for pair in cast(Any, redis.hgetall(key)).items() for part in pair]
                     case b"stream":
-                        for _, fields in cast(Any, redis.xrange(key)):
-                            parts += fields.values()
+                        parts += [part for _, fields in cast(Any, redis.xrange(key)) for part in fields.values()]
                     case b"zset":
                         parts += cast("list[bytes]", redis.zrange(key, 0, -1))
                     case other:
