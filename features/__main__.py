@@ -1,4 +1,4 @@
-"""`python -m features`: load a source's profiles into the store, archive a tenant's log and decisions from it."""
+"""`python -m features`: load a source's profiles, archive a tenant's log and decisions, keep lists."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import typer
 from redis.asyncio import Redis
 from rich.progress import Progress
 
-from features import export
+from features import export, list_commands
 from features import schema as schemas
 from features.application import InvalidFieldError, Profile, feature_entry, make_profile, subject_token
 from features.archive import ArchiveError
@@ -23,6 +23,7 @@ from features.store import Store, StoreError
 from features.tokens import Tokenizer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app.add_typer(list_commands.app, name="lists")
 
 
 @app.callback()

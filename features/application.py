@@ -8,7 +8,7 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from features.specs import MISSING_CODE
 from features.tokens import Tokenizer
 
 ENTITIES_MAX = 64
+NO_TOKENS = np.zeros(SLOTS_MAX, dtype=np.uint64)
+NO_TOKENS.flags.writeable = False
 REPAYMENT_METHODS = ("equal_instalment", "equal_principal", "interest_only", "bullet")
 
 
@@ -36,7 +38,8 @@ class Application:
 
     tokens: uint64 [16], one per entity slot of the schema, 0 where absent. numbers: the schema's application and
     request features by name, categories as the index of their value. Amounts in minor units. `event_time_ms` is 0
-    unless the log is being replayed.
+    unless the log is being replayed. shared_tokens: uint64 [16], of the same identifiers under the consortium's secret,
+    0 where there is none.
     """
 
     application_id: str
@@ -53,6 +56,7 @@ class Application:
     human_review_requested: bool = False
     event_time_ms: int = 0
     body_hash: bytes = b""
+    shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
 
 
 @dataclass(frozen=True)

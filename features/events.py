@@ -1,6 +1,7 @@
 """The events of a tenant's log and their packed encoding: fixed size, so a page of the log decodes in one call.
 
-An event is an application (its tokens, amount and record) or a report (which labels of which application it sets).
+An event is an application (its tokens, amount and record), a report (which labels of which application it sets) or an
+approved change of a list (which token goes on or off).
 The store appends the last two fields, which only it knows. EVENT_VERSION changes with the layout: a reader refuses
 another version instead of guessing.
 """
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from features.application import Application, Report
 from features.schema import RECORD_MAX, SLOTS_MAX, Schema
-from features.specs import OUTCOME_KINDS
+from features.specs import LISTS, OUTCOME_KINDS
 
 EVENT_VERSION = 1
 APPLICATION, REPORT = 1, 2
+LISTED = 3
 LABELS = ("fraud", "default")
 LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD, LABEL_PRESUMED_GOOD = -2, -1, 0, 1, 2
 
@@ -32,6 +34,15 @@ EVENT = np.dtype(
 REPORTED = np.dtype(
     [
         ("head", "V4"), ("outcome", "<u8"), ("amount_minor", "<i8"), ("rest", f"V{EVENT.itemsize - 36}"),
+        ("subject", "<i8"), ("sequence", "<i8"),
+    ]
+)  # fmt: skip
+# A change of a list in the same bytes: list is 1 + its index in specs.LISTS; expires_at_ms 0 for never; shared: the
+# token is one under the consortium's secret; entry: id of the proposal that was approved.
+LISTING = np.dtype(
+    [
+        ("head", "V4"), ("list", "u1"), ("remove", "u1"), ("shared", "u1"), ("spare", "V1"), ("expires_at_ms", "<i8"),
+        ("token", "<u8"), ("entry", "V16"), ("rest", f"V{EVENT.itemsize - 56}"),
         ("subject", "<i8"), ("sequence", "<i8"),
     ]
 )  # fmt: skip
@@ -77,6 +88,25 @@ def pack_report(report: Report, schema: Schema) -> bytes:
     said = event.view(REPORTED)
     said["outcome"], said["amount_minor"] = 1 + OUTCOME_KINDS.index(report.kind), report.amount_minor
     return event.tobytes()[:-_STORE_FIELDS]
+
+
+def pack_listing(entry_id: str, kind: str, token: int, remove: bool, shared: bool, expires_at_ms: int) -> bytes:
+    """The event of an approved change of the list `kind`, without the fields that the store appends. It sets no label.
+
+    entry_id: 32 hex digits. token: uint64.
+    """
+    event = np.zeros((), dtype=EVENT)
+    event["version"], event["kind"] = EVENT_VERSION, LISTED
+    event["fraud"] = event["default"] = LABEL_UNCHANGED
+    said = event.view(LISTING)
+    said["list"], said["remove"], said["shared"] = 1 + LISTS.index(kind), remove, shared
+    said["expires_at_ms"], said["token"], said["entry"] = expires_at_ms, token, np.void(bytes.fromhex(entry_id))
+    return event.tobytes()[:-_STORE_FIELDS]
+
+
+def packed(events: Events) -> list[bytes]:
+    """Events of a log without the fields that the store appended: to append them to another."""
+    return [event.tobytes()[:-_STORE_FIELDS] for event in events.fields]
 
 
 def label_value(schema: Schema, label: str, kind: str) -> int:

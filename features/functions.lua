@@ -130,9 +130,100 @@ local function put_profiles(keys, args)
   return replies
 end
 
+-- A list entry is a hash: e what is proposed, w who proposed in a form to compare, x expiry in ms (0 never), t when, ms,
+-- and once approved b by whom, v in a form to compare, u when, s its event's number.
+-- Indexes are sorted by member: time and entry id; the waiting one holds what is not approved.
+
+local function now_ms()
+  local clock = redis.call('TIME')
+  return tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+end
+
+-- KEYS entry, index, waiting index; ARGV entry id, e, w, x. Returns when it is proposed, ms; false where x is past.
+local function propose_entry(keys, args)
+  local now = now_ms()
+  if tonumber(args[4]) ~= 0 and tonumber(args[4]) <= now then return false end
+  local time = string.format('%013.0f', now)
+  redis.call('HSET', keys[1], 'e', args[2], 'w', args[3], 'x', args[4], 't', time)
+  redis.call('ZADD', keys[2], 0, time .. ':' .. args[1])
+  redis.call('ZADD', keys[3], 0, time .. ':' .. args[1])
+  return now
+end
+
+-- KEYS log, meta, entry, waiting index; ARGV epoch, entry id, event, b, v.
+-- Returns {status, sequence}; approving again by the same person says the same number.
+local function approve_entry(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  local known = redis.call('HMGET', keys[3], 'w', 'x', 't', 'v', 's')
+  if not known[1] then return {'NOT_FOUND', 0} end
+  if known[1] == args[5] then return {'SAME_PERSON', 0} end
+  if known[4] then return {known[4] == args[5] and 'KNOWN' or 'APPROVED', tonumber(known[5])} end
+  if tonumber(known[2]) ~= 0 and tonumber(known[2]) <= now_ms() then return {'EXPIRED', 0} end
+  sequence = sequence + 1
+  local id = append(keys[1], keys[2], args[3], 0, sequence, '')
+  redis.call('HSET', keys[3], 'b', args[4], 'v', args[5], 'u', string.match(id, '^%d+'), 's', sequence)
+  redis.call('ZREM', keys[4], known[3] .. ':' .. args[2])
+  return {'NEW', sequence}
+end
+
+-- KEYS indexes; ARGV member before which to look ('' for the newest), how many. Returns the members of all, newest first.
+local function list_members(keys, args)
+  local found = {}
+  local from = args[1] == '' and '+' or ('(' .. args[1])
+  for n = 1, #keys do
+    for _, member in ipairs(redis.call('ZREVRANGEBYLEX', keys[n], from, '-', 'LIMIT', 0, args[2])) do
+      found[#found + 1] = member
+    end
+  end
+  table.sort(found, function(a, b) return a > b end)
+  return found
+end
+
+-- KEYS entries. Returns for each {e, t, b, u}, false where there is none.
+local function list_entries(keys, args)
+  local replies = {}
+  for n = 1, #keys do
+    local known = redis.call('HMGET', keys[n], 'e', 't', 'b', 'u')
+    replies[n] = known[1] and {known[1], known[2], known[3] or '', known[4] or ''}
+  end
+  return replies
+end
+
+-- KEYS meta; ARGV what tells one secret from another. Returns that of the first who joined.
+local function join(keys, args)
+  redis.call('HSETNX', keys[1], 'secret', args[1])
+  return redis.call('HGET', keys[1], 'secret')
+end
+
+-- KEYS log, meta, hash of what was taken; ARGV epoch, then for each: entry id, event. Appends what was not taken before.
+-- Returns for each the number that it has in this log.
+local function share_entries(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  local replies = {}
+  for n = 1, (#args - 1) / 2 do
+    local taken = redis.call('HGET', keys[3], args[2 * n])
+    if not taken then
+      sequence = sequence + 1
+      append(keys[1], keys[2], args[2 * n + 1], 0, sequence, '')
+      redis.call('HSET', keys[3], args[2 * n], sequence)
+      taken = sequence
+    end
+    replies[n] = tonumber(taken)
+  end
+  return replies
+end
+
 redis.register_function('open_VERSION', open)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
 redis.register_function('put_challenger_VERSION', put_challenger)
 redis.register_function('report_VERSION', report)
 redis.register_function('put_profiles_VERSION', put_profiles)
+redis.register_function('propose_entry_VERSION', propose_entry)
+redis.register_function('approve_entry_VERSION', approve_entry)
+redis.register_function('list_members_VERSION', list_members)
+redis.register_function('list_entries_VERSION', list_entries)
+redis.register_function('join_VERSION', join)
+redis.register_function('share_entries_VERSION', share_entries)

@@ -19,6 +19,7 @@ OUTCOME_KINDS = (
     "fraud_confirmed", "fraud_cleared", "first_payment_default", "past_due_30", "past_due_90", "repaid", "retracted",
     "disbursed", "not_taken_up", "expired", "principal_repaid",
 )  # fmt: skip
+LISTS = ("black", "grey", "white")  # 黑名单, 灰名单, 白名单
 
 Text = Annotated[str, Field(min_length=1)]
 Label = Literal["fraud", "default"]

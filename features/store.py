@@ -190,10 +190,7 @@ class Store:
         return None if decision is None else (decision, evidence or b"")
 
     async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
-        """Record what a challenger says of (application_id, fraud, default probability); how many are new.
-
-        Only beside a decision, and what was recorded first stays.
-        """
+        """Record once, beside decisions, (application_id, fraud, default probability); how many are new."""
         keys = [self._application_key(application_id) for application_id, _, _ in scored]
         packed = [_PROBABILITIES.pack(fraud, default) for _, fraud, default in scored]
         return int(await self._call("put_challenger", keys, [f"{_CHALLENGER}{version}", *packed]))
@@ -260,6 +257,10 @@ class Store:
                     raise
                 await self._load_functions()  # a store that lost its functions ran nothing of the call
                 return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
+
+    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        """The reply of a function of functions.lua on keys of the tenant, named without its prefix."""
+        return await self._call(name, [self._prefix + key for key in keys], arguments)
 
     async def _events(self, entries: list["_Entry"], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from features.application import REPAYMENT_METHODS
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
+from features.specs import LISTS as LISTS
 from policy.cells import Column
 from policy.jdm import PolicyError
 from policy.tables import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
-LISTS = ("black", "grey", "white")
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
 
 _VOTES = Column("string", ("approve", "review", "decline"))

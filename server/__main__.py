@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from features.embedded import embedded_store
+from features.list_entries import CONSORTIUM, Consortium, ListEntries
 from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
@@ -38,13 +39,17 @@ log = structlog.get_logger()
 
 
 def _tenant(
-    name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings
-) -> Tenant:
+    name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings,
+    shared: Tokenizer | None,
+) -> Tenant:  # fmt: skip
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
-    engine = Engine(name, Store(redis, name, tokenizer, schemas), loaded, challengers)
+    store = Store(redis, name, tokenizer, schemas)
+    consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, []), shared)
+    entries = ListEntries(name, store, tokenizer, consortium)
+    engine = Engine(name, store, loaded, challengers, entries)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    return Tenant(engine, batcher, tokenizer)
+    return Tenant(engine, batcher, tokenizer, entries)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> None:
@@ -88,13 +93,17 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(redis.aclose)
         secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
         challengers = Challengers()
+        # what is shared has times of now: a server that is fed history takes nothing of it
+        sharing = settings.consortium_secret and not settings.replay
+        shared = Tokenizer(settings.consortium_secret.encode()) if sharing else None
         tenants = {
-            name: _tenant(name, secret, redis, loaded, challengers, settings) for name, secret in secret_of.items()
+            name: _tenant(name, secret, redis, loaded, challengers, settings, shared)
+            for name, secret in secret_of.items()
         }
         server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
         )
-        service = Service(tenants, loaded, settings.replay)
+        service = Service(tenants, loaded, settings.replay, shared)
         server.add_generic_rpc_handlers((service.handler(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -9,6 +9,7 @@ with its own marks masked out of the graph.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -19,6 +20,8 @@ from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
 from features.evidence import Facts
 from features.graph import EntityGraph, SequenceGapError
+from features.list_entries import ConsortiumError, ListEntries
+from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
@@ -39,13 +42,17 @@ log = structlog.get_logger()
 class Engine:
     """Decides for one tenant. `ready` is False until the log was read, and while it must be read again."""
 
-    def __init__(self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers) -> None:
+    def __init__(
+        self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers,
+        entries: ListEntries | None = None,
+    ) -> None:  # fmt: skip
         self.tenant = tenant
         self.ready = False
         self._store = store
         self._products = products
         self._challengers = challengers
-        self._graph = EntityGraph()
+        self._entries = entries
+        self._graph, self._lists = EntityGraph(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
 
@@ -58,6 +65,8 @@ class Engine:
                         await self._rebuild()
                     elif not self.ready:
                         await self._store.prepare()
+                    if self._entries is not None:
+                        await self._entries.share()
                     await self._catch_up()
                     self.ready = True
             except (StoreError, SequenceGapError) as error:
@@ -84,7 +93,7 @@ class Engine:
             try:
                 started = await self._store.begin(batch)
                 clock.mark("begin")
-                rows, view = self._observe(batch, started)
+                rows, view, listed = self._observe(batch, started)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
                 raise UnavailableError("the event log is being read again; send the same request again") from error
@@ -97,7 +106,7 @@ class Engine:
         evaluated, challenged = [], []
         for name in dict.fromkeys(batch[i].product for i in open_rows):
             mine, product = [i for i in open_rows if batch[i].product == name], self._products[name]
-            decided, snapshot = self._evaluate(product, batch, started, mine, rows, view, epoch, clock)
+            decided, snapshot = self._evaluate(product, batch, started, mine, rows, view, listed, epoch, clock)
             evaluated += decided
             if product.challengers:
                 challenged.append((product.challengers, [batch[i].application_id for i in mine], snapshot))
@@ -141,7 +150,7 @@ class Engine:
             raise UnavailableError("the event log is being read; try again")
 
     async def _rebuild(self) -> None:
-        self._graph = EntityGraph()
+        self._graph, self._lists = EntityGraph(), Lists()
         await self._read_to(await self._store.open())
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
@@ -158,16 +167,22 @@ class Engine:
             if not len(events):
                 raise EpochError(f"the log ends at {self._graph.sequence}, {last} expected")
             self._graph.observe(events, _NONE, _NO_LINKS)
+            self._lists.observe(events, _NONE, _NO_TOKENS)
 
     def _lost(self, error: Exception) -> None:
-        if self.ready:
+        if self.ready or isinstance(error, ConsortiumError):
             log.error("log_lost", tenant=self.tenant, problem=str(error))
         self.ready = False
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
 
-    def _observe(self, batch: Sequence[Application], started: Started) -> tuple[NDArray[np.int64], Neighborhood]:
-        """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed."""
+    def _observe(
+        self, batch: Sequence[Application], started: Started
+    ) -> tuple[NDArray[np.int64], Neighborhood, NDArray[np.int64]]:
+        """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed, and
+        for each row of that how many tokens are on each list, int64 [rows, 3].
+        """
         links = np.zeros((len(batch), SLOTS_MAX), dtype=np.bool_)
+        tokens = np.zeros((2, len(batch), SLOTS_MAX), dtype=np.uint64)  # the tenant's and the consortium's
         before = self._graph.sequence
         row_of: dict[int, int] = {}
         for application, begun in zip(batch, started.begun, strict=True):
@@ -175,17 +190,21 @@ class Engine:
                 raise SequenceGapError(f"new event {begun.sequence} after event {before}")
             if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
                 links[len(row_of), : application.schema.slots] = application.schema.link_slots
+                tokens[:, len(row_of)] = application.tokens, application.shared_tokens
                 row_of[begun.sequence] = len(row_of)
         sequences = np.array(list(row_of), dtype=np.int64)
         fresh = sequences > before
-        order = np.argsort(sequences[fresh])
-        view = self._graph.observe(started.events, sequences[fresh][order], links[: len(sequences)][fresh][order])
-        place = {int(s): i for i, s in enumerate(sequences[fresh][order])}
+        order = np.flatnonzero(fresh)[np.argsort(sequences[fresh])]
+        view = self._graph.observe(started.events, sequences[order], links[order])
+        listed = self._lists.observe(started.events, sequences[order], tokens[1, order])
+        place = {int(s): i for i, s in enumerate(sequences[order])}
         if not fresh.all():  # begun before and never decided: look from here, with its own marks masked
-            again = sequences[~fresh]
-            place.update({int(s): len(place) + i for i, s in enumerate(again)})
-            view = join(view, self._graph.review(again, links[: len(sequences)][~fresh]))
-        return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view
+            again = np.flatnonzero(~fresh)
+            place.update({int(s): len(place) + i for i, s in enumerate(sequences[again])})
+            seen = self._graph.review(sequences[again], links[again])
+            listed = np.concatenate([listed, self._lists.count(tokens[0, again], tokens[1, again], seen.time_ms)])
+            view = join(view, seen)
+        return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view, listed
 
     def _evaluate(
         self,
@@ -195,6 +214,7 @@ class Engine:
         mine: Sequence[int],
         rows: NDArray[np.int64],
         view: Neighborhood,
+        listed: NDArray[np.int64],
         epoch: str,
         clock: "_Clock",
     ) -> tuple[list[tuple[int, bytes, bytes]], Snapshot]:
@@ -204,7 +224,7 @@ class Engine:
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
         clock.mark("assemble")
         scores = product.scorer.score(snapshot)
-        asked, known = Asked.of(applications), product.known(snapshot, scores)
+        asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
         decisions = product.policy.decide(asked, values)
@@ -266,3 +286,4 @@ class _Clock:
 
 _NONE = np.empty(0, dtype=np.int64)
 _NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
+_NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)

@@ -3,6 +3,8 @@
 ServiceError
 ├── ConflictError       ALREADY_EXISTS      known id, another body
 ├── NotFoundError       NOT_FOUND
+├── PermissionDeniedError  PERMISSION_DENIED  another person must do it, or one of more authority
+├── PreconditionError   FAILED_PRECONDITION  not in this state
 ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
 ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
 └── UnavailableError    UNAVAILABLE         send the same request again; never decided twice
@@ -38,6 +40,18 @@ class NotFoundError(ServiceError):
     """Nothing of that id."""
 
     code = grpc.StatusCode.NOT_FOUND
+
+
+class PermissionDeniedError(ServiceError):
+    """Another person must do it, or one of more authority."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class PreconditionError(ServiceError):
+    """Not in the state that it is in now; sending it again changes nothing."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class OverloadedError(ServiceError):

@@ -14,9 +14,10 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from features.application import InvalidFieldError, check_text, subject_token
+from features.list_entries import ListEntries, listable
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import wire
+from server import lists, wire
 from server.batcher import Batcher, Reply
 from server.engine import Engine
 from server.errors import status_of
@@ -37,15 +38,20 @@ class Tenant:
     engine: Engine
     batcher: Batcher
     tokenizer: Tokenizer
+    entries: ListEntries
 
 
 class Service:
     """Handlers of DecisionService over the tenants and products of this process."""
 
-    def __init__(self, tenants: Mapping[str, Tenant], products: Mapping[str, Product], replaying: bool) -> None:
+    def __init__(
+        self, tenants: Mapping[str, Tenant], products: Mapping[str, Product], replaying: bool,
+        consortium: Tokenizer | None = None,
+    ) -> None:  # fmt: skip
         self._tenants = tenants
         self._products = products
         self._replaying = replaying
+        self._consortium = consortium
         self.stopping = asyncio.Event()  # set: streams take no more
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -53,6 +59,8 @@ class Service:
         unary = {
             "Decide": self._decide, "BatchDecide": self._batch_decide, "GetDecision": self._get_decision,
             "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
+            "ProposeListEntry": self._propose_list_entry, "ApproveListEntry": self._approve_list_entry,
+            "ListEntries": self._list_entries,
         }  # fmt: skip
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
@@ -122,7 +130,7 @@ class Service:
     async def _reply(self, request: pb.DecideRequest, left: float | None) -> Reply:
         tenant = self._tenant(request.tenant)
         product = self._product(request.product)
-        application = wire.application(request, product.schema, tenant.tokenizer, self._replaying)
+        application = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
         return await tenant.batcher.submit(application, left)
 
     async def _get_decision(self, body: bytes, context: Context) -> bytes:
@@ -147,6 +155,19 @@ class Service:
         profile = wire.profile(request, schema, self._replaying)
         stored = await tenant.engine.put_profile(subject, schema, profile)
         return pb.PutProfileResponse(stored=stored).SerializeToString()
+
+    async def _propose_list_entry(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ProposeListEntryRequest, body)
+        types = listable(product.schema for product in self._products.values())
+        return await lists.propose(self._tenant(request.tenant).entries, types, request)
+
+    async def _approve_list_entry(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ApproveListEntryRequest, body)
+        return await lists.approve(self._tenant(request.tenant).entries, request, self._replaying)
+
+    async def _list_entries(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ListEntriesRequest, body)
+        return await lists.page(self._tenant(request.tenant).entries, request)
 
     def _tenant(self, name: str) -> Tenant:
         if name not in self._tenants:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.list_entries import CONSORTIUM
 from features.tokens import SECRET_MIN_BYTES
 
 
@@ -17,6 +18,7 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH; beyond loopback only with TLS")
     redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
     token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
+    consortium_secret: str = Field("", description="token secret of the lenders that share lists, at least 16 bytes")
     schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
     bundles: Path = Field(Path("models/demo"), description="the registry of bundles")
     policies: Path = Field(Path("policy/products"), description="folder of <product>/policy.json")
@@ -52,4 +54,8 @@ class Settings(BaseSettings):
         for tenant, secret in self.token_secrets.items():
             if len(secret.encode()) < SECRET_MIN_BYTES:
                 raise ValueError(f"MIAOPI_TOKEN_SECRETS: {tenant}: at least {SECRET_MIN_BYTES} bytes")
+        if CONSORTIUM in self.token_secrets:
+            raise ValueError(f"MIAOPI_TOKEN_SECRETS: {CONSORTIUM} is no lender: shared lists are kept under that name")
+        if self.consortium_secret and len(self.consortium_secret.encode()) < SECRET_MIN_BYTES:
+            raise ValueError(f"MIAOPI_CONSORTIUM_SECRET: at least {SECRET_MIN_BYTES} bytes")
         return self

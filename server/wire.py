@@ -10,6 +10,7 @@ import numpy as np
 
 from features.application import (
     ENTITIES_MAX,
+    NO_TOKENS,
     REPAYMENT_METHODS,
     Application,
     InvalidFieldError,
@@ -39,8 +40,17 @@ MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
 _VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
-def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer, replaying: bool) -> Application:
-    """The checked Application of a request for a product of `schema`. Raises InvalidFieldError."""
+def application(
+    request: pb.DecideRequest,
+    schema: Schema,
+    tokenizer: Tokenizer,
+    replaying: bool,
+    consortium: Tokenizer | None = None,
+) -> Application:
+    """The checked Application of a request for a product of `schema`. Raises InvalidFieldError.
+
+    consortium: makes the tokens that shared lists hold.
+    """
     check_text("application_id", request.application_id, ID_MAX)
     if request.currency != schema.currency:
         raise InvalidFieldError("currency", f"must be {schema.currency}")
@@ -62,6 +72,7 @@ def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer,
     entities = [(e.type, e.id) for e in request.entities]
     if request.HasField("vehicle") and "vehicle" in schema.entities:
         entities.append(("vehicle", request.vehicle.vin))
+    given = (request.applicant_id, entities, {c.purpose for c in request.consents})
     return Application(
         application_id=request.application_id,
         tenant=request.tenant,
@@ -69,7 +80,7 @@ def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer,
         product=request.product,
         amount_minor=request.amount_minor,
         term_months=request.term_months,
-        tokens=entity_tokens(schema, tokenizer, request.applicant_id, entities, {c.purpose for c in request.consents}),
+        tokens=entity_tokens(schema, tokenizer, *given),
         numbers=numbers,
         repayment=repayment,
         upfront_fee_minor=request.upfront_fee_minor,
@@ -77,6 +88,7 @@ def application(request: pb.DecideRequest, schema: Schema, tokenizer: Tokenizer,
         human_review_requested=request.human_review_requested,
         event_time_ms=_event_time(request.event_time_ms, replaying),
         body_hash=tokenizer.body_hash(request.SerializeToString(deterministic=True)),
+        shared_tokens=NO_TOKENS if consortium is None else entity_tokens(schema, consortium, *given),
     )
 
 

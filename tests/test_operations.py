@@ -166,6 +166,8 @@ def test_logs_are_json_and_name_nobody(redis_url: str, tmp_path: Path) -> None:
         ({"MIAOPI_TLS_CERT": "cert.pem"}, "go together"),
         ({"MIAOPI_TLS_CLIENT_CA": "ca.pem"}, "needs MIAOPI_TLS_CERT"),
         ({"REDIS_URL": "redis://127.0.0.1"}, "MIAOPI_TOKEN_SECRETS"),
+        ({"MIAOPI_TOKEN_SECRETS": '{"consortium": "0123456789abcdef"}'}, "consortium is no lender"),
+        ({"MIAOPI_CONSORTIUM_SECRET": "too short"}, "at least 16 bytes"),
         ({"MIAOPI_BATCH_MIX": "3"}, "unknown setting MIAOPI_BATCH_MIX"),
         ({"MIAOPI_BATCH_MAX": "0"}, "greater than or equal to 1"),
     ],
