@@ -189,7 +189,8 @@ def _requests(
     count = len(people)
     consents, refuses = rng.random(count) < 0.97, rng.random(len(drawn)) < 0.004
     income = np.round(people.income * people.inflation, -2)
-    channel = np.where(drawn.dealer >= 0, "dealer", part(seed, "channel").choice(CHANNELS, len(drawn), p=CHANNEL_SHARES))
+    elsewhere = part(seed, "channel").choice(CHANNELS, len(drawn), p=CHANNEL_SHARES)
+    channel = np.where(drawn.dealer >= 0, "dealer", elsewhere)
     for row in range(len(drawn)):
         person = int(drawn.person[row])
         auto = bool(drawn.auto[row])
