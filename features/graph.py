@@ -415,8 +415,9 @@ def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
     With rate p of all results, Σ n (b/n - p)² expects p (1 - p) (K - 1 + rho (N - Σ n² / N - K + 1)), where K entities
     have N results and rho = 1 / (1 + weight) is the correlation of two results of one entity.
     """
-    totals = s.totals[slot, which].copy()
+    totals = s.totals[slot, which]
     if masked >= 0 and s.label[masked, which] >= 0:
+        totals = totals.copy()
         for e in range(SLOTS_MAX):
             n = s.node[masked, e]
             if n >= 0 and s.slot[n] == slot:
