@@ -26,6 +26,7 @@ START_MS = 1_735_660_800_000  # 2025-01-01 00:00 in Shanghai
 SALES_DAYS = 3 * 365  # before it, over which `sales` were made
 EDUCATION = ("primary", "secondary", "college", "bachelor", "master")
 HOUSING = ("rent", "family", "mortgage", "owned")
+CHANNELS, CHANNEL_SHARES = ("app", "branch", "partner"), [0.72, 0.1, 0.18]  # of those who come through no dealer
 
 Event = pb.DecideRequest | pb.ReportOutcomeRequest
 
@@ -188,6 +189,8 @@ def _requests(
     count = len(people)
     consents, refuses = rng.random(count) < 0.97, rng.random(len(drawn)) < 0.004
     income = np.round(people.income * people.inflation, -2)
+    elsewhere = part(seed, "channel").choice(CHANNELS, len(drawn), p=CHANNEL_SHARES)
+    channel = np.where(drawn.dealer >= 0, "dealer", elsewhere)
     for row in range(len(drawn)):
         person = int(drawn.person[row])
         auto = bool(drawn.auto[row])
@@ -210,6 +213,7 @@ def _requests(
         features["dependents"].number = int(people.dependents[person])
         features["education"].text = EDUCATION[people.education[person]]
         features["housing"].text = HOUSING[people.housing[person]]
+        features["channel"].text = str(channel[row])
         yield request
 
 

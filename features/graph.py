@@ -4,6 +4,8 @@
 (TGN's `find_before`, Rossi et al. 2020: no look-ahead by construction). The K most recent applications of an entity
 are its neighbours: no sampling, so a decision can be recomputed. Windows are counted in six fixed buckets each: a count
 covers the present bucket and the five before, that is 5/6 to 1 of the window. Distinct counts look at the last 16.
+A score is an empirical-Bayes rate: beta-binomial, its prior by the method of moments (Kleinman 1973) over all entities
+first seen in the same slot, kept as running totals.
 """
 
 from typing import NamedTuple
@@ -23,6 +25,8 @@ HOUR_MS = 3_600_000.0
 WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
 SPREAD_MIN = 1e-6  # variance of amounts over their squared mean
 RATE_PRIOR, RATE_WEIGHT = 0.5, 10.0  # smoothed rate = (bad + 0.5) / (labelled + 10)
+KNOWN_MIN, BAD_MIN = 20, 5  # entities with results, second results, bad ones: with less, the prior is the rate's
+WEIGHT_RANGE = (2.0, 1000.0)  # results that an estimated prior may count for
 
 
 class _State(NamedTuple):
@@ -39,6 +43,8 @@ class _State(NamedTuple):
     bucket_epoch: NDArray[np.int32]  # [N, 4] number of the newest bucket
     label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
     ring: NDArray[np.int32]  # [N, KEPT] applications
+    slot: NDArray[np.int8]  # [N] in which the entity was first seen
+    totals: NDArray[np.float64]  # [SLOTS_MAX, 2, 5] over a slot's entities with n results, b bad: Σ 1, n, b, n², b²/n
     time_ms: NDArray[np.int64]  # [A]
     amount: NDArray[np.float64]  # [A]
     node: NDArray[np.int32]  # [A, SLOTS_MAX], -1 absent
@@ -148,6 +154,7 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
         np.zeros((nodes, 2), dtype=np.float64), np.zeros((nodes, 2), dtype=np.float64),
         np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
         np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
+        np.zeros(nodes, dtype=np.int8), np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64),
         np.zeros(applications, dtype=np.int64), np.zeros(applications, dtype=np.float64),
         np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, RECORD_MAX), dtype=np.float32),
         np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
@@ -188,6 +195,7 @@ def _walk(  # type: ignore[no-untyped-def]
                     if s.key[at] == 0:
                         s.key[at] = tokens[i, e]
                         s.place[at] = s.sizes[0]
+                        s.slot[s.sizes[0]] = e
                         s.sizes[0] += 1
                     nodes[e] = s.place[at]
             if row_of[i] >= 0:
@@ -241,11 +249,30 @@ def _relabel(s, a, which, reported):  # type: ignore[no-untyped-def]
     for e in range(SLOTS_MAX):
         n = s.node[a, e]
         if n >= 0:
-            if s.label[a, which] >= 0:
-                s.label_count[n, which, s.label[a, which]] -= 1
-            if value >= 0:
-                s.label_count[n, which, value] += 1
+            _count_label(s, n, which, s.label[a, which], -1)
+            _count_label(s, n, which, value, 1)
     s.label[a, which] = value
+
+
+@njit(cache=True, nogil=True)
+def _count_label(s, n, which, value, by):  # type: ignore[no-untyped-def]
+    """Count `by` (1 or -1) results `value` of node `n`, in its own counts and in its slot's totals; none if unknown."""
+    if value >= 0:
+        counts, totals = s.label_count[n, which], s.totals[s.slot[n], which]
+        _total(totals, counts[1], counts[0] + counts[1], -1.0)
+        counts[value] += by
+        _total(totals, counts[1], counts[0] + counts[1], 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _total(totals, bad, results, by):  # type: ignore[no-untyped-def]
+    """Put an entity into the totals of its slot (`by` 1) or take it out (-1)."""
+    if results > 0:
+        totals[0] += by
+        totals[1] += by * results
+        totals[2] += by * bad
+        totals[3] += by * results * results
+        totals[4] += by * bad * bad / results
 
 
 @njit(cache=True, nogil=True)
@@ -375,6 +402,39 @@ def _outcomes(s, n, masked, out):  # type: ignore[no-untyped-def]
     out[15] = default_bad
     out[16] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
     out[17] = fraud_bad + fraud_good
+    mean, weight = _prior(s, s.slot[n], 0, masked)
+    out[20] = (fraud_bad + mean * weight) / (fraud_bad + fraud_good + weight)
+    mean, weight = _prior(s, s.slot[n], 1, masked)
+    out[21] = (default_bad + mean * weight) / (default_bad + default_good + weight)
+
+
+@njit(cache=True, nogil=True)
+def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
+    """(mean, weight) of the beta prior of a slot's rate; the result of application `masked` is left out.
+
+    With rate p of all results, Σ n (b/n - p)² expects p (1 - p) (K - 1 + rho (N - Σ n² / N - K + 1)), where K entities
+    have N results and rho = 1 / (1 + weight) is the correlation of two results of one entity.
+    """
+    totals = s.totals[slot, which]
+    if masked >= 0 and s.label[masked, which] >= 0:
+        totals = totals.copy()
+        for e in range(SLOTS_MAX):
+            n = s.node[masked, e]
+            if n >= 0 and s.slot[n] == slot:
+                counts = s.label_count[n, which]
+                _total(totals, counts[1], counts[0] + counts[1], -1.0)
+                bad = counts[1] - (s.label[masked, which] == 1)
+                _total(totals, bad, counts[0] + counts[1] - 1, 1.0)
+    known, results, bad, squares, spread = totals[0], totals[1], totals[2], totals[3], totals[4]
+    if known < KNOWN_MIN or results - known < KNOWN_MIN or bad < BAD_MIN:
+        return RATE_PRIOR / RATE_WEIGHT, RATE_WEIGHT
+    mean = bad / results
+    repeated = results - squares / results - known + 1.0
+    excess = (spread - mean * bad) - mean * (1.0 - mean) * (known - 1.0)
+    if excess <= 0.0:  # no more unlike than chance makes them
+        return mean, WEIGHT_RANGE[1]
+    weight = mean * (1.0 - mean) * repeated / excess - 1.0
+    return mean, min(max(weight, WEIGHT_RANGE[0]), WEIGHT_RANGE[1])
 
 
 @njit(cache=True, nogil=True)

@@ -29,6 +29,8 @@ ENTITY_STATS: dict[str, tuple[str, str, str]] = {
     "labelled_count": ("applications", "已有结果数", "applications with a known result"),
     "distinct_applicants": ("applicants", "近16笔中不同申请人数", "different applicants among the last 16"),
     "other_applicants": ("applicants", "近16笔中他人人数", "other applicants among the last 16"),
+    "fraud_score": ("rate", "欺诈率(经验贝叶斯)", "fraud rate by empirical Bayes"),
+    "default_score": ("rate", "违约率(经验贝叶斯)", "default rate by empirical Bayes"),
 }
 
 # Over all linked entities of an application.

@@ -18,6 +18,7 @@ from policy.tables import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
+AUTHORITY = "authority"  # who decides a review, a name of the lender's; an input of the table of this name alone
 
 _VOTES = Column("string", ("approve", "review", "decline"))
 _TEXT = Column("string")
@@ -49,7 +50,7 @@ SPECS = {
         "funder": Output(_TEXT), "mode": Output(Column("string", MODES)), "share_max": _RATE, "cap_minor": _MONEY,
         "funder_rate": _RATE,
     }),
-    "authority": Spec("collect", {"amount_max_minor": _MONEY}),
+    AUTHORITY: Spec("collect", {"amount_max_minor": _MONEY}),
 }  # fmt: skip
 
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
@@ -100,6 +101,7 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
     if schema.residual_value is not None:
         columns["residual_low"] = Column("number", range=(0.0, 1e9))
+    columns[AUTHORITY] = Column("string")
     return columns
 
 
@@ -112,6 +114,9 @@ def check_tables(
         for name in NEEDED[label]:
             if name not in tables:
                 raise PolicyError(path, f"the table is missing, and schema {schema.name} has a {label} model", name)
+    for name, table in tables.items():
+        if name != AUTHORITY and AUTHORITY in table.inputs:
+            raise PolicyError(path, f"only the table {AUTHORITY} may ask who decides", name, column=AUTHORITY)
     for name, label in MODEL_OF.items():
         if name in tables and f"{label}_probability" not in tables[name].inputs:
             raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")

@@ -155,6 +155,7 @@ class Oracle:
             "default_rate": self.rate(default), "labelled_count": len(fraud),
             "distinct_applicants": len({f["applicant"] for f in facts[:RING]}),
             "other_applicants": len({f["applicant"] for f in facts[:RING]} - {applicant}),
+            "fraud_score": self.rate(fraud), "default_score": self.rate(default),  # of so few entities
         }  # fmt: skip
         if past:
             mean = sum(f["amount"] for f in facts) / len(past)

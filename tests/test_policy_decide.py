@@ -31,10 +31,10 @@ CAP_RATE = 0.24
 WELL: dict[str, Value | None] = {
     "age_years": 30.0, "employment_months": 36.0, "social_months": 30.0, "verified_income": 10_000.0,
     "declared_income": 11_000.0, "tax_income": 10_000.0, "social_base": 10_000.0, "fund_base": 10_000.0,
-    "income_to_tax": 1.1, "debt_to_income": 0.3, "repayment": "equal_instalment", "term_months": 12,
+    "income_to_verified": 1.1, "debt_to_income": 0.3, "repayment": "equal_instalment", "term_months": 12,
     "fraud_probability": 0.01, "default_probability": 0.015, "vehicle_kind": "new", "down_payment_rate": 0.4,
     "price_to_valuation": 1.0, "valuation_low": 100_000.0, "battery_health": 0.95, "vehicle_price": 110_000.0,
-    "valuation": 110_000.0, "loan_to_price": 0.45,
+    "valuation": 110_000.0, "loan_to_price": 0.45, "residual_low": 100_000.0,
 }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def test_who_asks_for_a_person_is_neither_approved_nor_declined(changes: dict[st
         ({"employment_months": 2.0, "social_months": 2.0}, Outcome.DECLINE, "NO_STABLE_INCOME"),
         ({"employment_months": 2.0, "social_months": None}, Outcome.REVIEW, "INPUT_MISSING"),
         ({"verified_income": None, "debt_to_income": 9e4}, Outcome.REVIEW, "INCOME_UNVERIFIED"),
-        ({"declared_income": None, "income_to_tax": None}, Outcome.REVIEW, "INCOME_UNDECLARED"),
+        ({"declared_income": None, "income_to_verified": None}, Outcome.REVIEW, "INCOME_UNDECLARED"),
         ({"tax_income": None, "social_base": None}, Outcome.REVIEW, "INCOME_THINLY_VERIFIED"),
         ({"tax_income": None, "fund_base": None}, Outcome.REVIEW, "INCOME_THINLY_VERIFIED"),
         ({"social_base": None, "fund_base": None}, Outcome.REVIEW, "INCOME_THINLY_VERIFIED"),
@@ -180,7 +180,7 @@ def test_knockouts(changes: dict[str, Value | None], outcome: Outcome, code: str
 def test_evidence_of_a_personal_input_is_its_name(tmp_path: Path) -> None:
     """R21: the value stays out of reasons, also of an output computed from it."""
     assert decide(age_years=17.0).reasons[0].evidence == "age_years (knockouts.under-age)"
-    decision = decide(verified_income=1234.5, declared_income=None, income_to_tax=None, debt_to_income=0.95)
+    decision = decide(verified_income=1234.5, declared_income=None, income_to_verified=None, debt_to_income=0.95)
     assert "1234" not in str(decision.reasons) and "debt_to_income=0.95" in str(decision.reasons)
     document = product_document("consumer")
     for row in table_of(document, "limit")["rules"]:

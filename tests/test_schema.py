@@ -139,7 +139,7 @@ def test_what_is_only_audited_is_read_and_reaches_no_model_and_no_policy(consume
     codes = {"name": "disability", "missing": [-1], "audit": True}
     document = consumer.document | {"features": [*consumer.document["features"], sex, codes]}
     schema = Schema(document | {"fairness": {"sex": [], "age_years": [40]}}, "w.yaml")
-    hidden = {"sex", "disability", "disability_missing_code"}
+    hidden = {"channel", "sex", "disability", "disability_missing_code"}
     assert {f.name for f in schema.features if f.audit} == hidden and schema.fairness == {"sex": (), "age_years": (40,)}
     for label in schema.labels:
         read = {schema.feature_names[i] for i in schema.columns(label)}
