@@ -54,6 +54,11 @@ class Application:
     event_time_ms: int = 0
     body_hash: bytes = b""
 
+    @property
+    def borrower(self) -> int:
+        """The applicant's token: the first entity of a schema is the applicant."""
+        return int(self.tokens[0])
+
 
 @dataclass(frozen=True)
 class Profile:
