@@ -1,4 +1,4 @@
-"""Reservations on a real Valkey: taken with the decision or not at all, given back by outcomes, never twice (R2, R4)."""
+"""Reservations on a real Valkey: taken with the decision or not at all, given back by outcomes, never twice."""
 
 import asyncio
 import json
