@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from features.durability import Durability
 from features.embedded import embedded_store
 from features.schema import SchemaError
 from features.store import Store
@@ -42,7 +43,8 @@ def _tenant(
 ) -> Tenant:
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
-    engine = Engine(name, Store(redis, name, tokenizer, schemas), loaded, challengers)
+    durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
+    engine = Engine(name, Store(redis, name, tokenizer, schemas, durability), loaded, challengers)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
     return Tenant(engine, batcher, tokenizer)
 

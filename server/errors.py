@@ -5,9 +5,12 @@ ServiceError
 ├── NotFoundError       NOT_FOUND
 ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
 ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
+├── AuthorityError      PERMISSION_DENIED   the policy gives no such authority
+├── PreconditionError   FAILED_PRECONDITION as things stand; says how
 └── UnavailableError    UNAVAILABLE         send the same request again; never decided twice
 InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
 StoreError              UNAVAILABLE
+└── NotDurableError     UNAVAILABLE         recorded, and too few confirm it
 """
 
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from features.application import InvalidFieldError
-from features.store import StoreError
+from features.durability import NotDurableError, StoreError
 
 RETRY_DELAY_MS = 50
 
@@ -50,6 +53,18 @@ class DeadlineError(ServiceError):
     """Too little time was left to start."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class AuthorityError(ServiceError):
+    """Nobody gave whoever asks the authority for it."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class PreconditionError(ServiceError):
+    """It cannot be done as things stand."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class UnavailableError(ServiceError):
@@ -94,6 +109,11 @@ def status_of(error: Exception) -> Status:
             return Status(grpc.StatusCode.INVALID_ARGUMENT, str(error), error.field)
         case ServiceError():
             return Status(error.code, str(error))
+        case NotDurableError():
+            return Status(
+                grpc.StatusCode.UNAVAILABLE,
+                "it is recorded, but too few copies are confirmed; send the same request again",
+            )
         case StoreError():
             return Status(grpc.StatusCode.UNAVAILABLE, "the store cannot be reached; send the same request again")
         case _:
