@@ -26,6 +26,7 @@ from policy.jdm import PolicyError
 from policy.rates import all_in_rate
 from policy.reasons import REASONS_PATH, reason_texts
 from policy.specs import (
+    AUTHORITY,
     CAP,
     CODES,
     EXPOSURE,
@@ -160,7 +161,8 @@ class Policy:
         self._sources = tuple((name, f"{name}_state") for name in schema.sources)
         self._minor_per_major = schema.minor_per_major
         self._capacities = capacities(tables)
-        names = {name for table in tables.values() for name in table.inputs if "." not in name}
+        deciding = [table for name, table in tables.items() if name != AUTHORITY]
+        names = {name for table in deciding for name in table.inputs if "." not in name}
         names.update(state for _, state in self._sources)
         names.update(name for capacity in self._capacities for name in capacity.inputs)
         if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:
@@ -207,6 +209,11 @@ class Policy:
                 lent[share.offer.funder] = lent.get(share.offer.funder, 0) + share.amount_minor
             every.append(decision)
         return Decisions(every)
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """Its tables by name, in their order."""
+        return self._tables
 
     def contended(self, decision: Decision, evidence: str) -> Decision:
         """REVIEW in place of an approval whose room others took at the same time; `evidence`: what they have now."""

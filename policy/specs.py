@@ -17,6 +17,7 @@ from policy.tables import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
 LISTS = ("black", "grey", "white")
+AUTHORITY = "authority"  # the table, and what it alone tests: with what authority a person decides
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
 
 _VOTES = Column("string", ("approve", "review", "decline"))
@@ -49,7 +50,7 @@ SPECS = {
         "funder": Output(_TEXT), "mode": Output(Column("string", MODES)), "share_max": _RATE, "cap_minor": _MONEY,
         "funder_rate": _RATE,
     }),
-    "authority": Spec("collect", {"amount_max_minor": _MONEY}),
+    AUTHORITY: Spec("collect", {"amount_max_minor": _MONEY}),
 }  # fmt: skip
 
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
@@ -96,6 +97,7 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"{label}_probability": Column("number", range=(0.0, 1.0)) for label in schema.labels})
     columns["repayment"] = Column("string", REPAYMENT_METHODS)
     columns["human_review_requested"] = Column("boolean")
+    columns[AUTHORITY] = Column("string")
     columns["exposure_minor"] = Column("number", range=(0.0, 1e12))
     columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
     if schema.residual_value is not None:
@@ -123,6 +125,9 @@ def check_tables(
                 raise PolicyError(
                     path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output
                 )
+    for table in tables.values():
+        if AUTHORITY in table.inputs and table.name != AUTHORITY:
+            raise PolicyError(path, "only the table authority knows who asks", table.name, column=AUTHORITY)
     _check_words(path, tables, texts)
 
 

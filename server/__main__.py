@@ -16,6 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from features.durability import Durability
 from features.embedded import embedded_store
+from features.reviews import ReviewQueue
 from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
@@ -26,6 +27,7 @@ from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
 from server.products import Product
+from server.reviews import Reviews
 from server.service import SERVICE, Service, Tenant
 from server.settings import Settings
 
@@ -44,9 +46,10 @@ def _tenant(
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
     durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
-    engine = Engine(name, Store(redis, name, tokenizer, schemas, durability), loaded, challengers)
+    store = Store(redis, name, tokenizer, schemas, durability)
+    engine = Engine(name, store, loaded, challengers)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    return Tenant(engine, batcher, tokenizer)
+    return Tenant(engine, batcher, tokenizer, Reviews(ReviewQueue(redis, name, store), tokenizer, loaded))
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> None:
