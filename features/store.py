@@ -79,8 +79,7 @@ class Store:
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
         durability: Durability = AT_ONCE,
     ) -> None:  # fmt: skip
-        self._redis = redis
-        self._durability = durability
+        self._redis, self._durability = redis, durability
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
@@ -241,7 +240,7 @@ class Store:
     async def call(
         self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
     ) -> Any:
-        """The reply of a verb; one that is `durable` came back once as many as asked for have confirmed it."""
+        """The reply of a verb; a `durable` one when as many as asked for have confirmed it. Raises StoreError."""
         with redis_errors():
             try:
                 return await self._fcall(name, keys, arguments, durable)

@@ -8,6 +8,7 @@ with its own marks masked out of the graph.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import structlog
@@ -217,9 +218,9 @@ class Engine:
             positions.append(
                 pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
             )
-            facts.append(Facts(
-                product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
-                int(view.time_ms[rows[i]]), {name: p.fetched_at_ms for name, p in profiles[row].items()},
+            facts.append(partial(
+                Facts, product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence,
+                as_of, int(view.time_ms[rows[i]]), {name: p.fetched_at_ms for name, p in profiles[row].items()},
                 fraud_probability=evidence.known(scores.fraud_probability[row]),
                 default_probability=evidence.known(scores.default_probability[row]), asked=asked.facts(row),
                 residual_low=evidence.known(known.residual_low[row]), listed=known.listed[row].tolist(),

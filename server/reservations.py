@@ -6,8 +6,8 @@ the policy alone decides again. After REFUSALS_MAX refusals a person must look: 
 for ever. Within a batch an earlier application counts for a later one.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ _EXPOSURE = "exposure_minor"
 class Scored:
     """B applications of one product, at `indices` of their batch, ready for its policy.
 
-    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. facts: what is known before.
+    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. facts: Facts of each but for
+    what is decided and the totals that it used.
     """
 
     product: Product
@@ -43,7 +44,7 @@ class Scored:
     scores: Scores
     asked: Asked
     values: NDArray[np.float64]
-    facts: Sequence[Facts]
+    facts: Sequence[Callable[..., Facts]]
     positions: Sequence[pb.LogPosition]
 
 
@@ -63,13 +64,16 @@ class Totals:
 
 @dataclass(frozen=True)
 class _Proposed:
-    """A decision on row `row` of `scored`, with the features that moved the models, and as it is to be stored."""
+    """A decision on row `row` of `scored`, the features that moved the models, the totals that it used, and as it is
+    to be stored.
+    """
 
     scored: Scored
     row: int
     decision: Decision
     model_reasons: list[Reason]
-    facts: Facts
+    exposure_minor: int
+    lent: Mapping[str, int]
     proposal: Proposal
 
 
@@ -127,8 +131,7 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
         clock.mark("policy")
         for i, (row, borrower) in enumerate(zip(turn.tolist(), borrowers, strict=True)):
             lent = {funder: totals.lent.get(funder, 0) for funder in policy.funders}
-            facts = replace(scored.facts[row], exposure_minor=totals.exposure_minor[borrower], lent=lent)
-            out.append(_encoded(scored, row, decisions[i], reasons[i], facts))
+            out.append(_encoded(scored, row, decisions[i], reasons[i], totals.exposure_minor[borrower], lent))
             totals.add(borrower, decisions[i])
         clock.mark("encode")
     return out
@@ -147,11 +150,13 @@ def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
     return [np.array(turn, dtype=np.int64) for turn in turns]
 
 
-def _encoded(scored: Scored, row: int, decision: Decision, reasons: list[Reason], facts: Facts) -> _Proposed:
+def _encoded(
+    scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
+) -> _Proposed:
     product, application = scored.product, scored.applications[row]
-    facts = replace(
-        facts, outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
-        annual_rate=decision.annual_rate, grade=decision.grade,
+    facts = scored.facts[row](
+        outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
+        annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
     )  # fmt: skip
     body = wire.decision_reply(product, decision, reasons, scored.scores, row, scored.positions[row])
     reservation = None
@@ -164,7 +169,7 @@ def _encoded(scored: Scored, row: int, decision: Decision, reasons: list[Reason]
         application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
         decision.outcome is Outcome.REVIEW,
     )  # fmt: skip
-    return _Proposed(scored, row, decision, reasons, facts, proposal)
+    return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
 
 
 def _contended(refused: _Proposed, now: Totals) -> _Proposed:
@@ -175,4 +180,4 @@ def _contended(refused: _Proposed, now: Totals) -> _Proposed:
         found |= {_EXPOSURE: now.exposure_minor[borrower], "exposure_max_minor": decision.exposure_max_minor}
     told = ", ".join(f"{name}={minor}" for name, minor in found.items())
     decision = refused.scored.product.policy.contended(decision, told)
-    return _encoded(refused.scored, refused.row, decision, refused.model_reasons, refused.facts)
+    return _encoded(refused.scored, refused.row, decision, refused.model_reasons, refused.exposure_minor, refused.lent)
