@@ -95,21 +95,19 @@ class Engine:
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
-        first_of: dict[int, int] = {}
-        for i, reply in enumerate(replies):
-            if reply is None:  # one that stands in the batch twice is decided, and takes its room, once
-                first_of.setdefault(started.begun[i].sequence, i)
+        waits = [i for i, reply in enumerate(replies) if reply is None]
+        # one that stands in the batch twice is decided, and takes its room, once
+        first_of = {started.begun[i].sequence: i for i in reversed(waits)}
         scored = []
-        for name in dict.fromkeys(batch[i].product for i in first_of.values()):
-            mine, product = [i for i in first_of.values() if batch[i].product == name], self._products[name]
+        for name in dict.fromkeys(batch[i].product for i in waits):
+            mine, product = sorted(i for i in first_of.values() if batch[i].product == name), self._products[name]
             scored.append(self._score(product, batch, started, mine, rows, view, epoch, clock))
         if scored:
             exposure = {a.borrower: minor for a, minor in zip(batch, started.exposure_minor, strict=True)}
             stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
-            for i, reply in enumerate(replies):
-                if reply is None:
-                    body = stored[first_of[started.begun[i].sequence]]
-                    replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
+            for i in waits:
+                body = stored[first_of[started.begun[i].sequence]]
+                replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
             for some in scored if own else ():  # else another replica decided, on other rows
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
