@@ -58,6 +58,11 @@ class Application:
     body_hash: bytes = b""
     shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
 
+    @property
+    def borrower(self) -> int:
+        """The applicant's token: the first entity of a schema is the applicant."""
+        return int(self.tokens[0])
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -20,8 +20,9 @@ from redis.exceptions import RedisError
 
 from features import evidence
 from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
+from features.challenged import challengers_said
 from features.events import EventFormatError, unpack
-from features.store import PAGE, StoreError, challengers_said, position, prefix
+from features.store import PAGE, StoreError, position, prefix
 
 ROWS_ASKED = 256  # applications asked for in one round trip: a live server waits for no more
 

@@ -2,7 +2,11 @@
 -- The store's verbs, one call per batch each. VERSION is replaced by a hash of this text, so that a new server never
 -- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
 -- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
--- c:<version> what a challenger says: fraud and default probability, float64 each.
+-- c:<version> what a challenger says: fraud and default probability, float64 each,
+-- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's,
+-- v what a person decided after d, vh hash of what was asked then, vt when, ms.
+-- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
+-- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
 
 local function pack_number(n) return struct.pack('<i8', n) end
 
@@ -61,23 +65,116 @@ local function begin(keys, args)
   return replies
 end
 
--- KEYS decision stream, application keys; ARGV for each: decision, evidence. The first decision stored stays.
--- Returns for each the decision that is stored.
+local function counted(key) return tonumber(redis.call('GET', key) or 0) end
+
+-- What each of a JSON list of funders has lent.
+local function lent(prefix, funders)
+  local all = {}
+  for n, funder in ipairs(cjson.decode(funders)) do all[n] = counted(prefix .. 'f:' .. funder) end
+  return all
+end
+
+-- Count a reservation where the borrower and every funder have room for it, else nothing. Returns whether they had.
+local function reserve(prefix, application, packed)
+  local borrower, amount, most, shares = unpack(cjson.decode(packed))
+  if most ~= cjson.null and counted(prefix .. 'x:' .. borrower) + amount > most then return false end
+  for _, share in ipairs(shares) do
+    if counted(prefix .. 'f:' .. share[1]) + share[2] > share[3] then return false end
+  end
+  redis.call('INCRBY', prefix .. 'x:' .. borrower, amount)
+  for _, share in ipairs(shares) do redis.call('INCRBY', prefix .. 'f:' .. share[1], share[2]) end
+  redis.call('HSET', application, 'r', packed)
+  return true
+end
+
+-- How much of `freed` each share's funder gets back: in proportion to what is left of it, in whole minor units that sum
+-- to it. `left` is the sum of what is left.
+local function spread(shares, back, freed, left)
+  local parts, rest = {}, freed
+  for n, share in ipairs(shares) do
+    local open = share[2] - back[n]
+    parts[n] = math.min(open, rest, math.floor(open * freed / left))
+    rest = rest - parts[n]
+  end
+  for n, share in ipairs(shares) do
+    local more = math.min(rest, share[2] - back[n] - parts[n])
+    parts[n], rest = parts[n] + more, rest - more
+  end
+  return parts
+end
+
+-- Give back of what an application reserved: 'all' that is left, an amount of it, or 'none', which takes all back again.
+local function release(prefix, application, what)
+  local packed = what ~= '' and redis.call('HGET', application, 'r')
+  if not packed then return end
+  local borrower, amount, _, shares = unpack(cjson.decode(packed))
+  local released, back = tonumber(redis.call('HGET', application, 'x') or 0), {}
+  for n, share in ipairs(shares) do back[n] = tonumber(redis.call('HGET', application, 'x:' .. share[1]) or 0) end
+  local left, freed, parts = amount - released, -released, {}
+  if what ~= 'none' then freed = what == 'all' and left or math.min(left, tonumber(what)) end
+  if freed == 0 then return end
+  if what ~= 'none' then
+    parts = spread(shares, back, freed, left)
+  else
+    for n in ipairs(shares) do parts[n] = -back[n] end
+  end
+  redis.call('HINCRBY', application, 'x', freed)
+  redis.call('DECRBY', prefix .. 'x:' .. borrower, freed)
+  for n, share in ipairs(shares) do
+    redis.call('HINCRBY', application, 'x:' .. share[1], parts[n])
+    redis.call('DECRBY', prefix .. 'f:' .. share[1], parts[n])
+  end
+end
+
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- KEYS decision stream, reviews, application keys; ARGV funders as JSON, then for each: decision, evidence, reservation
+-- or '', '1' where it waits for a person. The first decision stored stays; what finds no room is not stored.
+-- Returns {for each the decision that is stored, or what the borrower has now where it found no room; where any did
+-- not, what each of the funders has lent now}.
 local function commit(keys, args)
-  local replies = {}
-  for n = 2, #keys do
-    local decision = args[2 * n - 3]
-    if redis.call('HEXISTS', keys[n], 's') == 0 then
-      replies[n - 1] = false
-    elseif redis.call('HSETNX', keys[n], 'd', decision) == 1 then
-      redis.call('HSET', keys[n], 'e', args[2 * n - 2])
-      redis.call('XADD', keys[1], '*', 'k', keys[n])
-      replies[n - 1] = decision
+  local prefix = string.sub(keys[2], 1, -8)
+  local replies, refused = {}, {}
+  for n = 3, #keys do
+    local at = 4 * n - 10
+    local known = redis.call('HMGET', keys[n], 's', 'd')
+    if not known[1] then
+      replies[n - 2] = false
+    elseif known[2] then
+      replies[n - 2] = known[2]
+    elseif args[at + 2] ~= '' and not reserve(prefix, keys[n], args[at + 2]) then
+      replies[n - 2] = 0
+      refused[n - 2] = cjson.decode(args[at + 2])[1]
     else
-      replies[n - 1] = redis.call('HGET', keys[n], 'd')
+      redis.call('HSET', keys[n], 'd', args[at], 'e', args[at + 1])
+      redis.call('XADD', keys[1], '*', 'k', keys[n])
+      if args[at + 3] == '1' then redis.call('ZADD', keys[2], now_ms(), string.sub(keys[n], #prefix + 3)) end
+      replies[n - 2] = args[at]
     end
   end
-  return replies
+  for n, borrower in pairs(refused) do replies[n] = counted(prefix .. 'x:' .. borrower) end
+  return {replies, next(refused) and lent(prefix, args[1]) or {}}
+end
+
+-- KEYS reviews, application key; ARGV hash of what is asked, resolution, reservation or '', funders as JSON. What a
+-- person decided first stays. Returns {status, resolution, time_ms}, or {REFUSED, '', 0, what the borrower has now, what
+-- each of the funders has lent now}.
+local function resolve(keys, args)
+  local prefix = string.sub(keys[1], 1, -8)
+  local known = redis.call('HMGET', keys[2], 'd', 'v', 'vh', 'vt')
+  if not known[1] then return {'UNDECIDED', '', 0} end
+  if known[2] then return {known[3] == args[1] and 'KNOWN' or 'CONFLICT', known[2], tonumber(known[4])} end
+  if args[3] ~= '' and not reserve(prefix, keys[2], args[3]) then
+    local borrower = cjson.decode(args[3])[1]
+    return {'REFUSED', '', 0, counted(prefix .. 'x:' .. borrower), lent(prefix, args[4])}
+  end
+  local now = now_ms()
+  redis.call('HSET', keys[2], 'v', args[2], 'vh', args[1], 'vt', now)
+  redis.call('ZREM', keys[1], string.sub(keys[2], #prefix + 3))
+  return {'NEW', args[2], now}
 end
 
 -- KEYS application keys; ARGV field, then for each: packed probabilities. Only beside a decision; the first stay.
@@ -92,15 +189,15 @@ local function put_challenger(keys, args)
   return stored
 end
 
--- KEYS log, meta, then for each: application key, outcome key; ARGV epoch, then for each: body hash, event, time_ms.
--- Returns for each {status, sequence}.
+-- KEYS log, meta, then for each: application key, outcome key; ARGV epoch, then for each: body hash, event, time_ms,
+-- what it gives back ('', 'all', 'none' or an amount). Returns for each {status, sequence}.
 local function report(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
   local replies = {}
   for n = 1, (#keys - 2) / 2 do
     local application, outcome = keys[1 + 2 * n], keys[2 + 2 * n]
-    local at = 3 * n - 1
+    local at = 4 * n - 2
     local known = redis.call('HMGET', outcome, 'h', 's')
     local subject = redis.call('HGET', application, 's')
     if known[1] then
@@ -110,6 +207,7 @@ local function report(keys, args)
     elseif append(keys[1], keys[2], args[at + 1], tonumber(subject), sequence + 1, args[at + 2]) then
       sequence = sequence + 1
       redis.call('HSET', outcome, 'h', args[at], 's', sequence)
+      release(string.sub(keys[2], 1, -5), application, args[at + 3])
       replies[n] = {'NEW', sequence}
     else
       replies[n] = {'PAST', 0}
@@ -218,6 +316,7 @@ end
 redis.register_function('open_VERSION', open)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
+redis.register_function('resolve_VERSION', resolve)
 redis.register_function('put_challenger_VERSION', put_challenger)
 redis.register_function('report_VERSION', report)
 redis.register_function('put_profiles_VERSION', put_profiles)

@@ -93,7 +93,7 @@ class Consortium:
         """Read its log from the beginning. Raises ConsortiumError, StoreError."""
         await self.store.open()
         name = self.tokenizer.key(CONSORTIUM)
-        if (await self.store.call("join", ["meta"], [name])).decode() != name:
+        if (await self.store.call("join", self.store.keys("meta"), [name])).decode() != name:
             raise ConsortiumError("MIAOPI_CONSORTIUM_SECRET: the consortium's entries are under another secret")
 
 
@@ -150,8 +150,9 @@ class ListEntries:
         """Store a proposal that waits for another person; its id. Raises InvalidFieldError where it has expired."""
         entry_id = secrets.token_hex(16)
         kind = proposal.kind
-        said = await self._of(proposal.shared).call(
-            "propose_entry", [f"list:{entry_id}", f"lists:{kind}", f"lists:waiting:{kind}"],
+        store = self._of(proposal.shared)
+        said = await store.call(
+            "propose_entry", store.keys(f"list:{entry_id}", f"lists:{kind}", f"lists:waiting:{kind}"),
             [entry_id, json.dumps(asdict(proposal)), _folded(proposal.proposed_by), str(proposal.expires_at_ms)],
         )  # fmt: skip
         if said is None:
@@ -186,7 +187,8 @@ class ListEntries:
         keys = [f"lists:{'waiting:' if waiting else ''}{kind}" for kind in kinds]
         members: list[tuple[str, bool]] = []
         for shared in (False, True) if self._consortium else (False,):
-            found = await self._of(shared).call("list_members", keys, [after, str(size + 1)])
+            store = self._of(shared)
+            found = await store.call("list_members", store.keys(*keys), [after, str(size + 1)])
             members += [(member.decode(), shared) for member in found]
         members.sort(reverse=True)
         entries: dict[str, Entry | None] = {}
@@ -218,7 +220,10 @@ class ListEntries:
         arguments: list[bytes | str] = [self._store.epoch]
         for pair in zip(ids, packed(events), strict=True):
             arguments += pair
-        return [int(n) for n in await self._store.call("share_entries", ["log", "meta", "shared"], arguments)]
+        return [
+            int(n)
+            for n in await self._store.call("share_entries", self._store.keys("log", "meta", "shared"), arguments)
+        ]
 
     async def _approve_shared(self, entry: Entry, approved_by: str) -> int:
         """Approve for the consortium and take all up to it; its number in the tenant's log."""
@@ -230,13 +235,13 @@ class ListEntries:
             bytes.fromhex(entry.entry_id),
             entry.proposal.event(entry.entry_id),
         ]
-        return int((await self._store.call("share_entries", ["log", "meta", "shared"], arguments))[0])
+        return int((await self._store.call("share_entries", self._store.keys("log", "meta", "shared"), arguments))[0])
 
     async def _approve(self, entry: Entry, approved_by: str) -> int:
         proposal = entry.proposal
         store, by = self._of(proposal.shared), self._signed(approved_by, proposal.shared)
         status, sequence = await store.call(
-            "approve_entry", ["log", "meta", f"list:{entry.entry_id}", f"lists:waiting:{proposal.kind}"],
+            "approve_entry", store.keys("log", "meta", f"list:{entry.entry_id}", f"lists:waiting:{proposal.kind}"),
             [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by)],
         )  # fmt: skip
         if (name := status.decode()) in REFUSALS:
@@ -244,7 +249,8 @@ class ListEntries:
         return int(sequence)
 
     async def _read(self, shared: bool, entry_ids: Sequence[str]) -> list[Entry | None]:
-        found = await self._of(shared).call("list_entries", [f"list:{entry_id}" for entry_id in entry_ids], [])
+        store = self._of(shared)
+        found = await store.call("list_entries", store.keys(*(f"list:{entry_id}" for entry_id in entry_ids)), [])
         return [
             None if said is None else Entry(
                 entry_id, Proposal(**json.loads(said[0])), int(said[1]), said[2].decode(), int(said[3] or 0)

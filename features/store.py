@@ -8,38 +8,31 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 import hashlib
 import json
 import secrets
-import struct
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from features.application import Application, Profile, Report
-from features.events import EventFormatError, Events, pack_application, pack_report, unpack
+from features.challenged import FIELD, PROBABILITIES, challengers_said
+from features.durability import AT_ONCE, Durability, redis_errors
+from features.durability import EpochError as EpochError
+from features.durability import StoreError as StoreError
+from features.events import Events, pack_application, pack_report, unpack
 from features.profiles import Layouts, UnknownLayoutError
+from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
 
-_CHALLENGER = "c:"
-_PROBABILITIES = struct.Struct("<dd")
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
-
-
-class StoreError(RuntimeError):
-    """Redis cannot be reached or cannot do what was asked; nothing is known to be recorded."""
-
-
-class EpochError(StoreError):
-    """The log is another one than this process has read: its graph must be rebuilt."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +49,16 @@ class Begun:
 class Started:
     """A begun batch: one Begun and the profiles by source for each application, and the events not read before.
 
-    unreadable: what is wrong with profiles that could not be read; they are missing from `profiles`.
+    unreadable: what is wrong with profiles that could not be read; they are missing from `profiles`. exposure_minor:
+    for each what its borrower has been approved for and not repaid; lent: by funder. Both minor units.
     """
 
     begun: list[Begun]
     profiles: list[dict[str, Profile]]
     events: Events
     unreadable: list[str]
-
-
-@contextmanager
-def _redis_errors() -> Iterator[None]:
-    """Errors of Redis and of its events' format as StoreError."""
-    try:
-        yield
-    except (RedisError, EventFormatError) as error:
-        raise (EpochError if "EPOCH the log" in str(error) else StoreError)(str(error)) from error
-
-
-def challengers_said(fields: Mapping[bytes, bytes]) -> dict[str, tuple[float, float]]:
-    """By version of each challenger in an application's hash, its fraud and default probability. Raises StoreError."""
-    said = {}
-    for field, packed in fields.items():
-        name = field.decode()
-        if name.startswith(_CHALLENGER):
-            if len(packed) != _PROBABILITIES.size:
-                raise StoreError(f"{name}: {len(packed)} bytes are no two probabilities")
-            said[name.removeprefix(_CHALLENGER)] = _PROBABILITIES.unpack(packed)
-    return said
+    exposure_minor: list[int]
+    lent: dict[str, int]
 
 
 async def position(redis: Redis, meta: str) -> tuple[str, int]:
@@ -100,8 +75,11 @@ def prefix(tenant: str) -> str:
 class Store:
     """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
 
-    def __init__(self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema]) -> None:
-        self._redis = redis
+    def __init__(
+        self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
+        durability: Durability = AT_ONCE,
+    ) -> None:  # fmt: skip
+        self._redis, self._durability = redis, durability
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
@@ -115,7 +93,7 @@ class Store:
 
     async def prepare(self) -> None:
         """Load the functions where the store lacks them, register schemas, and exchange profile layouts."""
-        with _redis_errors():
+        with redis_errors():
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load_functions()
             if self._schemas:
@@ -128,12 +106,12 @@ class Store:
     async def open(self) -> int:
         """Name the log if it is new and start reading from its beginning; the number of its last event."""
         await self.prepare()
-        epoch, sequence = await self._call("open", [self._meta], [secrets.token_hex(8)])
+        epoch, sequence = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
 
-    async def begin(self, applications: Sequence[Application]) -> Started:
-        """Append what is new of a batch; return it with profiles and all events up to the batch's last.
+    async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
+        """Append what is new of a batch; return it with profiles, totals and all events up to the batch's last.
 
         Raises StoreError (nothing known to be recorded), EpochError (rebuild).
         """
@@ -142,47 +120,54 @@ class Store:
         for a in applications:
             arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
         wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
-        profile_keys = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
-        with _redis_errors():
+        read = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
+        read += [f"{self._prefix}x:{a.borrower:016x}" for a in applications]
+        read += [f"{self._prefix}f:{funder}" for funder in funders]
+        with redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
-            if profile_keys:
-                pipeline.mget(profile_keys)
+            pipeline.mget(read)
             pipeline.xrange(self._log, self.cursor, "+", PAGE)
             replies = await pipeline.execute()
         begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
         profiles: list[dict[str, Profile]] = [{} for _ in applications]
         unreadable = []
-        for (i, source), blob in zip(wanted, replies[1] if profile_keys else (), strict=True):
+        for (i, source), blob in zip(wanted, replies[1][: len(wanted)], strict=True):
             if blob is not None:
                 try:
                     profiles[i][source.name] = await self._profile(applications[i].schema, source.name, blob)
                 except UnknownLayoutError as error:
                     unreadable.append(str(error))
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
-        return Started(begun, profiles, await self._events(replies[-1], last), unreadable)
+        totals = [int(total or 0) for total in replies[1][len(wanted) :]]
+        exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
+        return Started(begun, profiles, await self._events(replies[-1], last), unreadable, exposure, lent)
 
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
-        with _redis_errors():
+        with redis_errors():
             entries = await self._redis.xrange(self._log, self.cursor, "+", PAGE)
             return self._advance(cast("list[_Entry]", entries))
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
-        with _redis_errors():
+        with redis_errors():
             epoch, sequence = await position(self._redis, self._meta)
         if not epoch or epoch != self.epoch:
             raise EpochError("the log has another epoch")
         return sequence
 
-    async def commit(self, decisions: Sequence[tuple[str, bytes, bytes]]) -> list[bytes]:
-        """Store (application_id, decision, evidence) where none is stored; return the decisions that are stored."""
-        keys = [f"{self._prefix}decisions", *(self._application_key(d[0]) for d in decisions)]
-        stored = await self._call("commit", keys, [part for d in decisions for part in d[1:]])
-        if any(decision is None for decision in stored):
+    async def commit(self, proposals: Sequence[Proposal], funders: Sequence[str] = ()) -> Committed:
+        """Store decisions where none is stored, each with its reservation or not at all; what is stored then.
+
+        Raises NotDurableError where they are stored and too few have confirmed it.
+        """
+        keys = self.keys("decisions", "reviews")
+        keys += [self._application_key(p.application_id) for p in proposals]
+        stored, lent = await self.call("commit", keys, commit_arguments(proposals, funders), durable=True)
+        if None in stored:
             raise EpochError("an application that was begun is gone")
-        return list(stored)
+        return committed(stored, lent, funders)
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
@@ -192,12 +177,12 @@ class Store:
     async def put_challenger(self, version: str, scored: Sequence[tuple[str, float, float]]) -> int:
         """Record once, beside decisions, (application_id, fraud, default probability); how many are new."""
         keys = [self._application_key(application_id) for application_id, _, _ in scored]
-        packed = [_PROBABILITIES.pack(fraud, default) for _, fraud, default in scored]
-        return int(await self._call("put_challenger", keys, [f"{_CHALLENGER}{version}", *packed]))
+        packed = [PROBABILITIES.pack(fraud, default) for _, fraud, default in scored]
+        return int(await self.call("put_challenger", keys, [f"{FIELD}{version}", *packed]))
 
     async def challengers(self, application_id: str) -> dict[str, tuple[float, float]]:
         """By version of each challenger recorded for an application, its fraud and default probability."""
-        with _redis_errors():
+        with redis_errors():
             fields: Any = await self._redis.hgetall(self._application_key(application_id))
         return challengers_said(fields)
 
@@ -207,7 +192,7 @@ class Store:
         return None if product is None else product.decode()
 
     async def _application(self, application_id: str, *fields: str) -> list[bytes | None]:
-        with _redis_errors():
+        with redis_errors():
             known = self._redis.hmget(self._application_key(application_id), list(fields))
             return await cast(Awaitable[list[bytes | None]], known)
 
@@ -217,23 +202,24 @@ class Store:
         for item, schema in reports:
             outcome = f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}"
             keys += [self._application_key(item.application_id), outcome]
-            body = self._tokenizer.body_hash(f"{item.application_id}\0{item.kind}".encode())
-            arguments += [body, pack_report(item, schema), str(item.event_time_ms or "")]
-        replies = await self._call("report", keys, arguments)
+            told = f"{item.application_id}\0{item.kind}" + (f"\0{item.amount_minor}" if item.amount_minor else "")
+            arguments += [self._tokenizer.body_hash(told.encode()), pack_report(item, schema)]
+            arguments += [str(item.event_time_ms or ""), given_back(item)]
+        replies = await self.call("report", keys, arguments)
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
         """Store (token of whom it knows, schema, profile); False where a newer one was there."""
         keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
-        return [reply == 1 for reply in await self._call("put_profiles", keys, blobs)]
+        return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
 
     async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
         """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""
         try:
             return self._layouts.unpack(schema, source, blob)
         except UnknownLayoutError:
-            with _redis_errors():
+            with redis_errors():
                 await self._learn_layouts()
             return self._layouts.unpack(schema, source, blob)
 
@@ -248,23 +234,38 @@ class Store:
             if "already exists" not in str(error):  # another server was first
                 raise
 
-    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
-        with _redis_errors():
+    async def call(
+        self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
+    ) -> Any:
+        """The reply of a verb; a `durable` one when as many as asked for have confirmed it. Raises StoreError."""
+        with redis_errors():
             try:
-                return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
+                return await self._fcall(name, keys, arguments, durable)
             except ResponseError as error:
                 if "unction not found" not in str(error):
                     raise
                 await self._load_functions()  # a store that lost its functions ran nothing of the call
-                return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
+                return await self._fcall(name, keys, arguments, durable)
 
-    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
-        """The reply of a function of functions.lua on keys of the tenant, named without its prefix."""
-        return await self._call(name, [self._prefix + key for key in keys], arguments)
+    async def _fcall(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool) -> Any:
+        function, waits = f"{name}_{_VERSION}", self._durability.waits if durable else ()
+        if not waits:
+            return await self._redis.fcall(function, len(keys), *keys, *arguments)
+        pipeline = self._redis.pipeline(transaction=False)  # on one connection: WAIT is for what its own wrote
+        pipeline.execute_command("FCALL", function, len(keys), *keys, *arguments)
+        for command in waits:
+            pipeline.execute_command(*command)
+        reply, *confirmed = await pipeline.execute()
+        self._durability.check(confirmed)
+        return reply
+
+    def keys(self, *names: str) -> list[str]:
+        """Keys of the tenant, named without its prefix."""
+        return [self._prefix + name for name in names]
 
     async def _events(self, entries: list["_Entry"], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
-        with _redis_errors():
+        with redis_errors():
             pages = [self._advance(entries)]
         while len(pages[-1]) and self._cursor_sequence < last:
             pages.append(await self.tail())

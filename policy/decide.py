@@ -9,7 +9,7 @@ Pure and deterministic: the same application, values and policy file give the sa
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +43,7 @@ from policy.tables import Hit, Table, Values, load_tables
 POLICY = "policy.json"
 HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
+CONTENDED = "CONTENDED"
 
 
 class Outcome(IntEnum):
@@ -160,7 +161,8 @@ class Policy:
         self._sources = tuple((name, f"{name}_state") for name in schema.sources)
         self._minor_per_major = schema.minor_per_major
         self._capacities = capacities(tables)
-        names = {name for table in tables.values() for name in table.inputs if "." not in name}
+        deciding = [table for name, table in tables.items() if name != AUTHORITY]
+        names = {name for table in deciding for name in table.inputs if "." not in name}
         names.update(state for _, state in self._sources)
         names.update(name for capacity in self._capacities for name in capacity.inputs)
         if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:
@@ -207,6 +209,20 @@ class Policy:
                 lent[share.offer.funder] = lent.get(share.offer.funder, 0) + share.amount_minor
             every.append(decision)
         return Decisions(every)
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """Its tables by name, in their order."""
+        return self._tables
+
+    def contended(self, decision: Decision, evidence: str) -> Decision:
+        """REVIEW in place of an approval whose room others took at the same time; `evidence`: what they have now."""
+        zh, en = self._texts[CONTENDED]
+        limits = decision.reasons if decision.outcome is Outcome.LIMIT else ()  # an approval's are not a review's
+        return replace(
+            decision, outcome=Outcome.REVIEW, approved_amount_minor=0, annual_rate=0.0, all_in_rate=0.0,
+            reasons=(Reason(CONTENDED, zh, en, 0.0, evidence), *limits), shares=(), exposure_max_minor=None,
+        )  # fmt: skip
 
     def _named(self, row: NDArray[np.float64]) -> dict[str, Value | None]:
         named: dict[str, Value | None] = {}

@@ -97,6 +97,7 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"{label}_probability": Column("number", range=(0.0, 1.0)) for label in schema.labels})
     columns["repayment"] = Column("string", REPAYMENT_METHODS)
     columns["human_review_requested"] = Column("boolean")
+    columns[AUTHORITY] = Column("string")
     columns["exposure_minor"] = Column("number", range=(0.0, 1e12))
     columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
     if schema.residual_value is not None:
@@ -128,6 +129,9 @@ def check_tables(
                 raise PolicyError(
                     path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output
                 )
+    for table in tables.values():
+        if AUTHORITY in table.inputs and table.name != AUTHORITY:
+            raise PolicyError(path, "only the table authority knows who asks", table.name, column=AUTHORITY)
     _check_words(path, tables, texts)
 
 

@@ -14,8 +14,10 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from features.durability import Durability
 from features.embedded import embedded_store
 from features.list_entries import CONSORTIUM, Consortium, ListEntries
+from features.reviews import ReviewQueue
 from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
@@ -26,6 +28,7 @@ from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
 from server.products import Product
+from server.reviews import Reviews
 from server.service import SERVICE, Service, Tenant
 from server.settings import Settings
 
@@ -44,12 +47,14 @@ def _tenant(
 ) -> Tenant:  # fmt: skip
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
-    store = Store(redis, name, tokenizer, schemas)
-    consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, []), shared)
+    durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
+    store = Store(redis, name, tokenizer, schemas, durability)
+    consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, [], durability), shared)
     entries = ListEntries(name, store, tokenizer, consortium)
     engine = Engine(name, store, loaded, challengers, entries)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    return Tenant(engine, batcher, tokenizer, entries)
+    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded)
+    return Tenant(engine, batcher, tokenizer, entries, reviews)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> None:

@@ -7,16 +7,16 @@ with its own marks masked out of the graph.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from features import evidence
-from features.application import Application, Profile, Reason, Report, Snapshot
+from features.application import Application, Profile, Report
 from features.assemble import assemble
 from features.evidence import Facts
 from features.graph import EntityGraph, SequenceGapError
@@ -25,14 +25,15 @@ from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
-from policy.decide import Decisions
 from policy.inputs import Asked, input_values
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from server.batcher import Reply
 from server.challengers import Challengers
+from server.clock import Clock
 from server.errors import ConflictError, NotFoundError, UnavailableError
 from server.products import Product
+from server.reservations import Scored, Totals, settle
 
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
 
@@ -87,11 +88,12 @@ class Engine:
         self._check_ready()
         async with self._sequencer:
             self._check_ready()
-            batch, clock = take(), _Clock()
+            batch, clock = take(), Clock()
             if not batch:
                 return []
+            funders = dict.fromkeys(f for product in self._products.values() for f in product.policy.funders)
             try:
-                started = await self._store.begin(batch)
+                started = await self._store.begin(batch, list(funders))
                 clock.mark("begin")
                 rows, view, listed = self._observe(batch, started)
             except (StoreError, SequenceGapError) as error:
@@ -102,22 +104,23 @@ class Engine:
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
-        open_rows = [i for i, reply in enumerate(replies) if reply is None]
-        evaluated, challenged = [], []
-        for name in dict.fromkeys(batch[i].product for i in open_rows):
-            mine, product = [i for i in open_rows if batch[i].product == name], self._products[name]
-            decided, snapshot = self._evaluate(product, batch, started, mine, rows, view, listed, epoch, clock)
-            evaluated += decided
-            if product.challengers:
-                challenged.append((product.challengers, [batch[i].application_id for i in mine], snapshot))
-        if evaluated:
-            stored = await self._store.commit([(batch[i].application_id, body, facts) for i, body, facts in evaluated])
-            clock.mark("commit")
-            for (i, _, _), body in zip(evaluated, stored, strict=True):
+        waits = [i for i, reply in enumerate(replies) if reply is None]
+        # one that stands in the batch twice is decided, and takes its room, once
+        first_of = {started.begun[i].sequence: i for i in reversed(waits)}
+        scored = []
+        for name in dict.fromkeys(batch[i].product for i in waits):
+            mine, product = sorted(i for i in first_of.values() if batch[i].product == name), self._products[name]
+            scored.append(self._score(product, batch, started, mine, rows, view, listed, epoch, clock))
+        if scored:
+            exposure = {a.borrower: minor for a, minor in zip(batch, started.exposure_minor, strict=True)}
+            stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
+            for i in waits:
+                body = stored[first_of[started.begun[i].sequence]]
                 replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
-            if stored == [body for _, body, _ in evaluated]:  # else another replica decided, on other rows
-                for offered in challenged:
-                    self._challengers.offer(self._store, *offered)
+            for some in scored if own else ():  # else another replica decided, on other rows
+                if challengers := some.product.challengers:
+                    ids = [application.application_id for application in some.applications]
+                    self._challengers.offer(self._store, challengers, ids, some.snapshot)
         return [reply for reply in replies if reply is not None]
 
     async def decision(self, application_id: str) -> bytes:
@@ -206,7 +209,7 @@ class Engine:
             view = join(view, seen)
         return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view, listed
 
-    def _evaluate(
+    def _score(
         self,
         product: Product,
         batch: Sequence[Application],
@@ -216,9 +219,9 @@ class Engine:
         view: Neighborhood,
         listed: NDArray[np.int64],
         epoch: str,
-        clock: "_Clock",
-    ) -> tuple[list[tuple[int, bytes, bytes]], Snapshot]:
-        """(index in the batch, decision, evidence) of the applications of one product, and what was scored."""
+        clock: Clock,
+    ) -> Scored:
+        """Step 3 for the applications of one product, at `mine` of the batch."""
         applications = [batch[i] for i in mine]
         profiles = [started.profiles[i] for i in mine]
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
@@ -227,36 +230,20 @@ class Engine:
         asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        decisions = product.policy.decide(asked, values)
-        reasons = model_reasons(product, snapshot, decisions)
-        clock.mark("policy")
-        out = []
+        facts, positions = [], []
         for row, i in enumerate(mine):
-            begun, as_of, time_ms = started.begun[i], int(view.as_of[rows[i]]), int(view.time_ms[rows[i]])
-            position = pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
-            reply = wire.decision_reply(product, decisions[row], reasons[row], scores, row, position)
-            facts = Facts(
-                product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence, as_of,
-                time_ms, {name: p.fetched_at_ms for name, p in profiles[row].items()}, decisions[row].outcome.name,
-                evidence.known(scores.fraud_probability[row]), evidence.known(scores.default_probability[row]),
-                decisions[row].approved_amount_minor, decisions[row].annual_rate, decisions[row].grade,
-                asked.facts(row), int(known.exposure_minor[row]), {},
-                evidence.known(known.residual_low[row]), known.listed[row].tolist(),
-            )  # fmt: skip
-            out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
-        clock.mark("encode")
-        return out, snapshot
-
-
-def model_reasons(product: Product, snapshot: Snapshot, decisions: Decisions) -> list[list[Reason]]:
-    """For each decision the features that moved the models whose policy rows fired, most important first."""
-    reasons: list[list[Reason]] = [[] for _ in range(len(decisions))]
-    for label in product.schema.labels:
-        rows = np.array([i for i in range(len(decisions)) if label in decisions[i].explain], dtype=np.int64)
-        if len(rows):
-            for row, some in zip(rows, product.scorer.reasons(label, snapshot.take(rows)), strict=True):
-                reasons[row] += some
-    return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
+            begun, as_of = started.begun[i], int(view.as_of[rows[i]])
+            positions.append(
+                pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
+            )
+            facts.append(partial(
+                Facts, product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence,
+                as_of, int(view.time_ms[rows[i]]), {name: p.fetched_at_ms for name, p in profiles[row].items()},
+                fraud_probability=evidence.known(scores.fraud_probability[row]),
+                default_probability=evidence.known(scores.default_probability[row]), asked=asked.facts(row),
+                residual_low=evidence.known(known.residual_low[row]), listed=known.listed[row].tolist(),
+            ))  # fmt: skip
+        return Scored(product, mine, applications, snapshot, scores, asked, values, facts, positions)
 
 
 def _settled(application: Application, begun: Begun) -> Reply | Exception | None:
@@ -269,19 +256,6 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
         case "PAST":
             return wire.past_event()
     return None
-
-
-class _Clock:
-    """Time spent in each stage of a batch, µs."""
-
-    def __init__(self) -> None:
-        self.stage_us: dict[str, int] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.stage_us[stage] = self.stage_us.get(stage, 0) + round((now - self._last) * 1e6)
-        self._last = now
 
 
 _NONE = np.empty(0, dtype=np.int64)

@@ -7,9 +7,12 @@ ServiceError
 ├── PreconditionError   FAILED_PRECONDITION  not in this state
 ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
 ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
+├── PermissionDeniedError      PERMISSION_DENIED   the policy gives no such authority
+├── PreconditionError   FAILED_PRECONDITION as things stand; says how
 └── UnavailableError    UNAVAILABLE         send the same request again; never decided twice
 InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
 StoreError              UNAVAILABLE
+└── NotDurableError     UNAVAILABLE         recorded, and too few confirm it
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from features.application import InvalidFieldError
-from features.store import StoreError
+from features.durability import NotDurableError, StoreError
 
 RETRY_DELAY_MS = 50
 
@@ -108,6 +111,11 @@ def status_of(error: Exception) -> Status:
             return Status(grpc.StatusCode.INVALID_ARGUMENT, str(error), error.field)
         case ServiceError():
             return Status(error.code, str(error))
+        case NotDurableError():
+            return Status(
+                grpc.StatusCode.UNAVAILABLE,
+                "it is recorded, but too few copies are confirmed; send the same request again",
+            )
         case StoreError():
             return Status(grpc.StatusCode.UNAVAILABLE, "the store cannot be reached; send the same request again")
         case _:

@@ -22,6 +22,7 @@ from server.batcher import Batcher, Reply
 from server.engine import Engine
 from server.errors import status_of
 from server.products import Product
+from server.reviews import Reviews
 
 SERVICE = "miaopi.v1.DecisionService"
 BATCH_RPC_MAX = 256  # applications of one BatchDecide, and of one stream under way
@@ -33,12 +34,13 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 @dataclass(frozen=True)
 class Tenant:
-    """One lender: its engine, its queue and the tokenizer under its secret."""
+    """One lender: its engine, its queue, the tokenizer under its secret and what waits for a person."""
 
     engine: Engine
     batcher: Batcher
     tokenizer: Tokenizer
     entries: ListEntries
+    reviews: Reviews
 
 
 class Service:
@@ -61,6 +63,7 @@ class Service:
             "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
             "ProposeListEntry": self._propose_list_entry, "ApproveListEntry": self._approve_list_entry,
             "ListEntries": self._list_entries,
+            "ListReviews": self._list_reviews, "ResolveReview": self._resolve_review,
         }  # fmt: skip
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
@@ -138,7 +141,19 @@ class Service:
         tenant = self._tenant(request.tenant)
         check_text("application_id", request.application_id, wire.ID_MAX)
         stored = await tenant.engine.decision(request.application_id)
-        return pb.GetDecisionResponse(decision=pb.DecideResponse.FromString(stored)).SerializeToString()
+        return pb.GetDecisionResponse(
+            decision=pb.DecideResponse.FromString(stored),
+            resolution=await tenant.reviews.resolution(request.application_id),
+        ).SerializeToString()
+
+    async def _list_reviews(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ListReviewsRequest, body)
+        return (await self._tenant(request.tenant).reviews.page(request)).SerializeToString()
+
+    async def _resolve_review(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.ResolveReviewRequest, body)
+        resolution = await self._tenant(request.tenant).reviews.resolve(request)
+        return pb.ResolveReviewResponse(resolution=resolution).SerializeToString()
 
     async def _report_outcome(self, body: bytes, context: Context) -> bytes:
         request = _parse(pb.ReportOutcomeRequest, body)

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     queue_max: int = Field(1024, ge=1, description="applications waiting per tenant; more get RESOURCE_EXHAUSTED")
     deadline_min_ms: float = Field(2.0, ge=0, description="less time left than this: not begun")
     drain_seconds: float = Field(10.0, ge=0)
+    wait_replicas: int = Field(0, ge=0, description="replicas of the store that must have a decision before its reply")
+    wait_aof: bool = Field(False, description="whether it must be in the store's append-only file on disk")
+    wait_ms: int = Field(100, ge=1, le=1000, description="for how long at most; then UNAVAILABLE")
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":

@@ -28,6 +28,7 @@ from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
 from models.scorer import Scores
 from policy.decide import Decision
+from policy.funding import Share
 from proto.miaopi.v1 import decision_pb2 as pb
 from server.products import Product
 
@@ -163,17 +164,23 @@ def decision_reply(
     )
     if not np.isnan(scores.default_probability[row]):
         reply.default_probability = float(scores.default_probability[row])
-    for share in decision.shares:
-        reply.funding.add(
-            funder=share.offer.funder, amount_minor=share.amount_minor, funder_rate=share.offer.funder_rate,
-            mode=share.offer.mode,
-        )  # fmt: skip
+    reply.funding.extend(funding(decision.shares))
     for reason in (*decision.reasons, *reasons):
         reply.reasons.add(
             code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,
             evidence=reason.evidence, legal_source=reason.legal_source,
         )  # fmt: skip
     return reply.SerializeToString(deterministic=True)
+
+
+def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:
+    """Who lends how much, as replies say it."""
+    return [
+        pb.FundingShare(
+            funder=s.offer.funder, amount_minor=s.amount_minor, funder_rate=s.offer.funder_rate, mode=s.offer.mode
+        )
+        for s in shares
+    ]
 
 
 def addressed(application_id: str, stored: bytes) -> bytes:

@@ -21,7 +21,7 @@ CONSUMER = schemas.load(ROOT / "features/schemas/consumer.yaml")
 STOPS_BEFORE_COMMIT = """
 import asyncio, sys
 from features.store import Store
-async def never(self, decisions):
+async def never(self, *proposed):
     await asyncio.Event().wait()
 Store.commit = never
 from server.__main__ import main

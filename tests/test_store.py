@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from features.application import Profile, Report
 from features.events import APPLICATION, REPORT
+from features.reservations import Proposal
 from features.schema import Schema
 from features.store import EpochError, Store, StoreError
 from tests.conftest import TOKENIZER, application
@@ -45,8 +46,8 @@ async def test_another_body_is_a_conflict(store: Store, consumer: Schema) -> Non
 async def test_first_commit_stays(store: Store, consumer: Schema) -> None:
     await store.begin([application(consumer, "a")])
     assert await store.decision("a") is None
-    assert await store.commit([("a", b"first", b"why")]) == [b"first"]
-    assert await store.commit([("a", b"second", b"other")]) == [b"first"]
+    assert (await store.commit([Proposal("a", b"first", b"why")])).decisions == [b"first"]
+    assert (await store.commit([Proposal("a", b"second", b"other")])).decisions == [b"first"]
     assert await store.decision("a") == (b"first", b"why")
     begun = (await store.begin([application(consumer, "a")])).begun[0]
     assert (begun.status, begun.decision) == ("DECIDED", b"first")
@@ -54,13 +55,13 @@ async def test_first_commit_stays(store: Store, consumer: Schema) -> None:
 
 async def test_commit_of_an_unknown_application_is_refused(store: Store) -> None:
     with pytest.raises(EpochError):
-        await store.commit([("never begun", b"decision", b"")])
+        await store.commit([Proposal("never begun", b"decision", b"")])
 
 
 async def test_challengers_stand_beside_a_decision(store: Store, consumer: Schema) -> None:
     """To the bit; what was recorded first stays, and nothing is recorded where no decision is."""
     await store.begin([application(consumer, "a"), application(consumer, "b")])
-    await store.commit([("a", b"decision", b"evidence")])
+    await store.commit([Proposal("a", b"decision", b"evidence")])
     scored = [("a", 0.1 + 0.2, 5e-324), ("b", 0.5, 0.5), ("nobody", 0.5, 0.5)]
     assert await store.put_challenger("one", scored) == 1
     assert await store.put_challenger("one", [("a", 0.9, 0.9)]) == 0
@@ -168,7 +169,8 @@ async def test_another_epoch_is_refused(store: Store, redis: Redis, tenant: str,
 async def test_keys_and_values_hold_no_identifier(store: Store, redis: Redis, tenant: str, consumer: Schema) -> None:
     asked = application(consumer, "110101199003071234", device="my-device-id", body_hash=b"hash")
     await store.begin([asked])
-    assert await store.commit([("110101199003071234", b"decision", b"evidence")]) == [b"decision"]
+    decided = Proposal("110101199003071234", b"decision", b"evidence", waits=True)
+    assert (await store.commit([decided])).decisions == [b"decision"]
     await store.report([(Report("110101199003071234-o", "110101199003071234", "repaid"), consumer)])
     held = b""
     async for key in redis.scan_iter(f"{{{tenant}}}*"):

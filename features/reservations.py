@@ -1,0 +1,80 @@
+"""What an approval takes of a borrower's exposure and of funders' caps, and what an outcome gives back (R2, R4).
+
+The store counts it together with the decision, or stores neither (functions.lua): a borrower's applications at two
+replicas in one instant share one limit. Amounts are integers of minor units.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from features.application import Report
+
+# Outcomes after which the loan takes no room; of principal repaid it is the amount, and a retraction takes all back.
+_ENDED = ("not_taken_up", "expired", "repaid")
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """borrower: token. exposure_max_minor: what the borrower may have in all, None where it is only counted.
+    shares: (funder, minor units of this loan, what the funder may have lent in all).
+    """
+
+    borrower: int
+    amount_minor: int
+    exposure_max_minor: int | None
+    shares: tuple[tuple[str, int, int], ...] = ()
+
+    def packed(self) -> str:
+        """As functions.lua reads it, and as it stands in the application's hash."""
+        parts = [f"{self.borrower:016x}", self.amount_minor, self.exposure_max_minor, self.shares]
+        return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any."""
+
+    application_id: str
+    decision: bytes
+    evidence: bytes
+    reservation: Reservation | None = None
+    waits: bool = False
+
+
+@dataclass(frozen=True)
+class Committed:
+    """For each proposal the decision that is stored, None where its reservation found no room.
+
+    exposure_minor: for each of these what its borrower has now, 0 for the others. lent: by funder, where any was
+    refused.
+    """
+
+    decisions: list[bytes | None]
+    exposure_minor: list[int]
+    lent: Mapping[str, int]
+
+
+def commit_arguments(proposals: Sequence[Proposal], funders: Sequence[str]) -> list[bytes | str]:
+    """The arguments of `commit`."""
+    arguments: list[bytes | str] = [json.dumps(funders, ensure_ascii=False)]
+    for p in proposals:
+        reserved = "" if p.reservation is None else p.reservation.packed()
+        arguments += [p.decision, p.evidence, reserved, "1" if p.waits else ""]
+    return arguments
+
+
+def committed(decisions: Sequence[bytes | int], lent: Sequence[int], funders: Sequence[str]) -> Committed:
+    """The replies of `commit`."""
+    return Committed(
+        [d if isinstance(d, bytes) else None for d in decisions],
+        [d if isinstance(d, int) else 0 for d in decisions],
+        dict(zip(funders, lent, strict=False)),
+    )
+
+
+def given_back(report: Report) -> str:
+    """What a reported outcome gives back of a reservation, as functions.lua reads it."""
+    if report.kind == "principal_repaid":
+        return str(report.amount_minor)
+    return "all" if report.kind in _ENDED else "none" if report.kind == "retracted" else ""

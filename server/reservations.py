@@ -1,0 +1,183 @@
+"""Steps 4 and 5 of a decision: what the policy says under the borrower's exposure and the funders' totals, stored
+together with what it takes of them.
+
+The totals were read when the batch began; whoever took room since makes the store refuse, with the totals of now. Then
+the policy alone decides again. After REFUSALS_MAX refusals a person must look: others are quicker, and no caller waits
+for ever. Within a batch an earlier application counts for a later one.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import evidence
+from features.application import Application, Reason, Snapshot
+from features.evidence import Facts
+from features.reservations import Proposal, Reservation
+from features.store import Store
+from models.scorer import Scores
+from policy.decide import Decision, Decisions, Outcome
+from policy.inputs import Asked
+from proto.miaopi.v1 import decision_pb2 as pb
+from server import wire
+from server.clock import Clock
+from server.products import Product
+
+REFUSALS_MAX = 2
+_EXPOSURE = "exposure_minor"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """B applications of one product, at `indices` of their batch, ready for its policy.
+
+    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. facts: Facts of each but for
+    what is decided and the totals that it used.
+    """
+
+    product: Product
+    indices: Sequence[int]
+    applications: Sequence[Application]
+    snapshot: Snapshot
+    scores: Scores
+    asked: Asked
+    values: NDArray[np.float64]
+    facts: Sequence[Callable[..., Facts]]
+    positions: Sequence[pb.LogPosition]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Minor units that borrowers, by token, have and funders have lent; grow with what is proposed."""
+
+    exposure_minor: dict[int, int]
+    lent: dict[str, int]
+
+    def add(self, borrower: int, decision: Decision) -> None:
+        """Count an approval."""
+        self.exposure_minor[borrower] += decision.approved_amount_minor
+        for share in decision.shares:
+            self.lent[share.offer.funder] = self.lent.get(share.offer.funder, 0) + share.amount_minor
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """A decision on row `row` of `scored`, the features that moved the models, the totals that it used, and as it is
+    to be stored.
+    """
+
+    scored: Scored
+    row: int
+    decision: Decision
+    model_reasons: list[Reason]
+    exposure_minor: int
+    lent: Mapping[str, int]
+    proposal: Proposal
+
+
+async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: Clock) -> tuple[dict[int, bytes], bool]:
+    """By index in the batch the decision that is stored, and whether all are of this batch.
+
+    Raises StoreError.
+    """
+    funders = list(dict.fromkeys(funder for scored in batch for funder in scored.product.policy.funders))
+    proposed = [p for scored in batch for p in _propose(scored, range(len(scored.indices)), totals, clock)]
+    stored: dict[int, bytes] = {}
+    own = True
+    for refusals in range(1, REFUSALS_MAX + 2):
+        committed = await store.commit([p.proposal for p in proposed], funders)
+        clock.mark("commit")
+        refused, fresh = [], Totals({}, dict(committed.lent))
+        for p, body, exposure in zip(proposed, committed.decisions, committed.exposure_minor, strict=True):
+            if body is None:
+                refused.append(p)
+                fresh.exposure_minor[p.scored.applications[p.row].borrower] = exposure
+            else:
+                stored[p.scored.indices[p.row]] = body
+                own = own and body == p.proposal.decision
+        if not refused:
+            break
+        proposed = [] if refusals < REFUSALS_MAX else [_contended(p, fresh) for p in refused]
+        for scored in batch if refusals < REFUSALS_MAX else ():
+            proposed += _propose(scored, [p.row for p in refused if p.scored is scored], fresh, clock)
+    return stored, own
+
+
+def model_reasons(scored: Scored, rows: NDArray[np.int64], decisions: Decisions) -> list[list[Reason]]:
+    """For each decision, on `rows`, the features behind the models whose policy rows fired, most important first."""
+    reasons: list[list[Reason]] = [[] for _ in range(len(decisions))]
+    for label in scored.product.schema.labels:
+        told = [i for i in range(len(decisions)) if label in decisions[i].explain]
+        if told:
+            for i, some in zip(
+                told, scored.product.scorer.reasons(label, scored.snapshot.take(rows[told])), strict=True
+            ):
+                reasons[i] += some
+    return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
+
+
+def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) -> list[_Proposed]:
+    """What the policy decides on some rows; approvals are added to `totals`."""
+    policy, out = scored.product.policy, []
+    for turn in _turns(scored, rows):
+        borrowers = [scored.applications[row].borrower for row in turn]
+        values = scored.values[turn]
+        if _EXPOSURE in policy.columns:
+            values[:, list(policy.columns).index(_EXPOSURE)] = [totals.exposure_minor[b] for b in borrowers]
+        decisions = policy.decide(scored.asked.take(turn), values, totals.lent)
+        reasons = model_reasons(scored, turn, decisions)
+        clock.mark("policy")
+        for i, (row, borrower) in enumerate(zip(turn.tolist(), borrowers, strict=True)):
+            lent = {funder: totals.lent.get(funder, 0) for funder in policy.funders}
+            out.append(_encoded(scored, row, decisions[i], reasons[i], totals.exposure_minor[borrower], lent))
+            totals.add(borrower, decisions[i])
+        clock.mark("encode")
+    return out
+
+
+def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
+    """The rows, a borrower in each turn once at most where the policy asks for the exposure."""
+    turns: list[list[int]] = []
+    taken: dict[int, int] = {}
+    for row in rows:
+        borrower = scored.applications[row].borrower if _EXPOSURE in scored.product.policy.columns else -1
+        turn = taken[borrower] = taken.get(borrower, -1) + 1 if borrower >= 0 else 0
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(row)
+    return [np.array(turn, dtype=np.int64) for turn in turns]
+
+
+def _encoded(
+    scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
+) -> _Proposed:
+    product, application = scored.product, scored.applications[row]
+    facts = scored.facts[row](
+        outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
+        annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
+    )  # fmt: skip
+    body = wire.decision_reply(product, decision, reasons, scored.scores, row, scored.positions[row])
+    reservation = None
+    if decision.outcome <= Outcome.LIMIT:
+        shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)
+        reservation = Reservation(
+            application.borrower, decision.approved_amount_minor, decision.exposure_max_minor, shares
+        )
+    proposal = Proposal(
+        application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
+        decision.outcome is Outcome.REVIEW,
+    )  # fmt: skip
+    return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
+
+
+def _contended(refused: _Proposed, now: Totals) -> _Proposed:
+    """REVIEW in place of an approval for which others left no room."""
+    decision, borrower = refused.decision, refused.scored.applications[refused.row].borrower
+    found = {f"lent.{s.offer.funder}": now.lent[s.offer.funder] for s in decision.shares}
+    if decision.exposure_max_minor is not None:
+        found |= {_EXPOSURE: now.exposure_minor[borrower], "exposure_max_minor": decision.exposure_max_minor}
+    told = ", ".join(f"{name}={minor}" for name, minor in found.items())
+    decision = refused.scored.product.policy.contended(decision, told)
+    return _encoded(refused.scored, refused.row, decision, refused.model_reasons, refused.exposure_minor, refused.lent)
