@@ -26,6 +26,7 @@ from policy.jdm import PolicyError
 from policy.rates import all_in_rate
 from policy.reasons import REASONS_PATH, reason_texts
 from policy.specs import (
+    AUTHORITY,
     CAP,
     CODES,
     EXPOSURE,
@@ -164,7 +165,7 @@ class Policy:
         names.update(name for capacity in self._capacities for name in capacity.inputs)
         if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:
             names.update(EXPOSURE.inputs)
-        self.inputs = tuple(sorted(names))
+        self.inputs = tuple(sorted(names - {AUTHORITY}))
         self.columns = {name: columns[name] for name in self.inputs}
         rows = tables["funders"].rows if "funders" in tables else ()
         self.funders = tuple(dict.fromkeys(str(row.literals["funder"]) for row in rows))

@@ -18,6 +18,7 @@ from policy.tables import Output, Spec, Table
 MODES = ("own", "assisted", "referral", "joint")  # R4
 LISTS = ("black", "grey", "white")
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
+AUTHORITY = "authority"  # who decides a review, a name of the lender's; an input of the table of this name alone
 
 _VOTES = Column("string", ("approve", "review", "decline"))
 _TEXT = Column("string")
@@ -37,11 +38,12 @@ SPECS = {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
         "exposure_max_minor": Output(_MONEY.column, needed=False),
         "income_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
+        "revenue_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
         "valuation_max": Output(_SHARE, needed=False, blank=True),
         "ltv_max": Output(_SHARE, needed=False, blank=True),
         "price_max": Output(_SHARE, needed=False, blank=True),
         **{legal: _WORDS["legal"] for legal in (
-            "cap_legal", "exposure_legal", "income_legal", "valuation_legal", "ltv_legal", "price_legal"
+            "cap_legal", "exposure_legal", "income_legal", "revenue_legal", "valuation_legal", "ltv_legal", "price_legal"
         )},
     }),
     "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
@@ -49,7 +51,7 @@ SPECS = {
         "funder": Output(_TEXT), "mode": Output(Column("string", MODES)), "share_max": _RATE, "cap_minor": _MONEY,
         "funder_rate": _RATE,
     }),
-    "authority": Spec("collect", {"amount_max_minor": _MONEY}),
+    AUTHORITY: Spec("collect", {"amount_max_minor": _MONEY}),
 }  # fmt: skip
 
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
@@ -69,6 +71,7 @@ class Capacity:
 
 CAPACITIES = (
     Capacity("income_multiple", ("verified_income",), "LIMIT_BY_INCOME", "income_legal"),
+    Capacity("revenue_multiple", ("invoiced_monthly_revenue",), "LIMIT_BY_REVENUE", "revenue_legal"),
     Capacity("valuation_max", ("valuation_low",), "LIMIT_BY_VALUATION", "valuation_legal"),
     Capacity("ltv_max", ("residual_low",), "LIMIT_BY_RESIDUAL_VALUE", "ltv_legal"),
     Capacity("price_max", ("vehicle_price", "valuation"), "LIMIT_BY_PRICE", "price_legal"),
@@ -100,6 +103,7 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
     if schema.residual_value is not None:
         columns["residual_low"] = Column("number", range=(0.0, 1e9))
+    columns[AUTHORITY] = Column("string")
     return columns
 
 
@@ -112,6 +116,9 @@ def check_tables(
         for name in NEEDED[label]:
             if name not in tables:
                 raise PolicyError(path, f"the table is missing, and schema {schema.name} has a {label} model", name)
+    for name, table in tables.items():
+        if name != AUTHORITY and AUTHORITY in table.inputs:
+            raise PolicyError(path, f"only the table {AUTHORITY} may ask who decides", name, column=AUTHORITY)
     for name, label in MODEL_OF.items():
         if name in tables and f"{label}_probability" not in tables[name].inputs:
             raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")

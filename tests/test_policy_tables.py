@@ -18,7 +18,7 @@ from policy.specs import SPECS, policy_columns
 from policy.tables import NOTHING, Output, PolicyError, Result, Spec, Table, Values, load_tables
 
 ROOT = Path(__file__).parent.parent
-PRODUCTS = {"consumer": "consumer", "auto": "auto", "card_transaction": "sffsd"}
+PRODUCTS = {"consumer": "consumer", "auto": "auto", "small_business": "small_business", "card_transaction": "sffsd"}
 NUMBER = Column("number")
 INPUTS = {"x": NUMBER, "y": NUMBER, "kind": Column("string", ("new", "used")), "flag": Column("boolean")}
 COLLECT = {"t": Spec("collect", {"out": Output(NUMBER)})}
@@ -79,7 +79,7 @@ def complete_values(
         if column.kind == "boolean":
             values[name] = rng.random() < 0.5
         elif column.kind == "string":
-            values[name] = rng.choice(column.values)
+            values[name] = rng.choice(column.values or ("officer", "manager", "committee"))
         else:
             near = rng.choice(cuts.get(name) or [0.0]) + rng.choice([0, 0, 1, -1, 1e-6, -1e-6])
             low, high = max(column.range[0], -1e6), min(column.range[1], 1e6)
