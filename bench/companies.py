@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 INDUSTRIES = ("retail", "wholesale", "catering", "manufacturing", "construction", "logistics", "services", "farming")
 TAX_GRADES = ("A", "B", "M", "C", "D")  # 纳税信用级别, best first; M: too young to be graded
-_GRADE_CUTS = np.array([-1.15, 0.6, 2.2])  # of a score with a standard deviation of 1.28
+_GRADE_CUTS = np.array([-1.3, 0.7, 2.5])  # of a score with a standard deviation of 1.41
 TERMS, TERM_SHARES = np.array([3, 6, 12, 24, 36]), [0.08, 0.2, 0.44, 0.18, 0.1]
 
 
@@ -50,15 +50,15 @@ def draw(rng: np.random.Generator, income: Floats, adult_months: Floats) -> Comp
     parks = count + rng.integers(0, max(3, count // 150), count)
     return Companies(
         age_months=np.clip(rng.gamma(2.2, 30, count), 3, np.maximum(adult_months - 12, 6)),
-        capital=np.round(np.clip(revenue * rng.lognormal(1.2, 0.9, count), 10_000, 50_000_000), -4),
+        capital=1e4 * np.round(np.clip(revenue * rng.lognormal(1.2, 0.9, count), 10_000, 50_000_000) / 1e4),
         industry=rng.choice(len(INDUSTRIES), count, p=[0.25, 0.15, 0.15, 0.12, 0.08, 0.08, 0.13, 0.04]),
         employees=np.clip(revenue / 25_000 * rng.lognormal(0, 0.7, count), 1, 300).astype(np.int64),
         revenue=revenue,
         strain=strain,
         invoiced=np.where(cash, rng.uniform(0.35, 0.8, count), np.clip(rng.normal(0.93, 0.07, count), 0.6, 1.1)),
         inflation=np.where(exaggerates, rng.uniform(1.1, 1.9, count), rng.normal(1.02, 0.06, count)),
-        trend=0.03 - 0.13 * strain + rng.normal(0, 0.2, count),
-        zero_rate=1 / (1 + np.exp(3.4 - 0.8 * strain - rng.normal(0, 0.7, count))),
+        trend=0.03 - 0.15 * strain + rng.normal(0, 0.17, count),
+        zero_rate=1 / (1 + np.exp(3.5 - 1.0 * strain - rng.normal(0, 0.7, count))),
         change_rate=np.where(restless, 0.9, 0.1),
         premises=np.where(in_park, parks, np.arange(count)),
     )
@@ -72,7 +72,7 @@ def asked(rng: np.random.Generator, companies: Companies, company: Ints, months:
 
 def tax_grade(rng: np.random.Generator, companies: Companies) -> Floats:
     """Index of TAX_GRADES as the tax office would grade them: the young mostly M, the others by how they file."""
-    score = 0.8 * companies.strain + rng.normal(0, 1, len(companies.strain))
+    score = companies.strain + rng.normal(0, 1, len(companies.strain))
     graded = np.array([0, 1, 3, 4])[np.searchsorted(_GRADE_CUTS, score)]
     ungraded = rng.random(len(score)) < np.where(companies.age_months < 24, 0.6, 0.02)
     return np.where(ungraded, 2, graded).astype(np.float64)

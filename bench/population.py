@@ -67,12 +67,12 @@ class Applications:
     @property
     def auto(self) -> Bools:
         """Which are for a car."""
-        return self.product == AUTO
+        return np.equal(self.product, AUTO)
 
     @property
     def business(self) -> Bools:
         """Which are for a business."""
-        return self.product == BUSINESS
+        return np.equal(self.product, BUSINESS)
 
 
 def times_ms(rng: np.random.Generator, count: int) -> Ints:

@@ -189,7 +189,7 @@ def _company_tax(rng: np.random.Generator, people: People, drawn: Applications) 
 
 
 def _company_courts(rng: np.random.Generator, people: People, drawn: Applications) -> Columns:
-    cases = _count(rng, -2.4 + 0.7 * drawn.companies.strain[_company(people, drawn)])
+    cases = _count(rng, -2.5 + 0.9 * drawn.companies.strain[_company(people, drawn)])
     enforced = rng.binomial(cases.astype(np.int64), 0.3)
     return {
         "company_cases": cases, "company_enforced": enforced.astype(np.float64),

@@ -140,7 +140,7 @@ def _defaults(rng: np.random.Generator, people: People, drawn: Applications) -> 
         burden[some] = (burden[some] - burden[some].mean()) / burden[some].std()
     used = drawn.auto & (drawn.kind == USED)
     log_odds: Floats = 1.9 * people.strain[drawn.person] + 0.5 * burden + 0.9 * used
-    of_company = 1.0 + 1.3 * held.strain - 1.5 * held.trend - 0.5 * np.minimum(held.age_months / 36, 2)
+    of_company = 0.8 + 1.6 * held.strain - 1.5 * held.trend - 0.5 * np.minimum(held.age_months / 36, 2)
     log_odds += np.where(drawn.business, of_company[company] - 0.8 * people.strain[drawn.person], 0)
     low, high = -20.0, 20.0
     for _ in range(40):  # the intercept that gives DEFAULT_RATE

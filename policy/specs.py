@@ -43,7 +43,8 @@ SPECS = {
         "ltv_max": Output(_SHARE, needed=False, blank=True),
         "price_max": Output(_SHARE, needed=False, blank=True),
         **{legal: _WORDS["legal"] for legal in (
-            "cap_legal", "exposure_legal", "income_legal", "revenue_legal", "valuation_legal", "ltv_legal", "price_legal"
+            "cap_legal", "exposure_legal", "income_legal", "revenue_legal", "valuation_legal", "ltv_legal",
+            "price_legal",
         )},
     }),
     "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
