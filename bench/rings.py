@@ -169,12 +169,12 @@ def _shell_companies(rng: np.random.Generator, people: People, drawn: Applicatio
     brought = _some(rng, rows, 0.6)
     drawn.dealer[brought], drawn.officer[brought] = drawn.dealer[host], drawn.officer[host]
     drawn.ip[_some(rng, rows, 0.3)] = drawn.ip[host]
-    named = _some(rng, rows, 0.2)
+    named = _some(rng, rows, 0.4)
     drawn.contacts[named, 1] = fresh + rng.integers(0, 2, len(named))
     owners = rows[drawn.business[rows]]
     drawn.company[owners[1::4]] = drawn.company[owners[: len(owners) - 1 : 4]]
     held, shells = drawn.companies, np.unique(_some(rng, drawn.company[owners], 0.85))
-    held.premises[_some(rng, shells, 0.45)] = fresh
+    held.premises[_some(rng, shells, 0.6)] = fresh
     held.change_rate[_some(rng, shells, 0.5)] = 1.3
     idle = _some(rng, shells, 0.6)
     held.employees[idle] = np.minimum(held.employees[idle], rng.integers(1, 9, len(idle)))
@@ -212,5 +212,5 @@ _KINDS = {
     SHARED_CONTACTS: _Kind(_shared_contacts, (0.7, 0.25, 0.05), (0.5, 9)),
     COLLUSION: _Kind(_collusion, (0.3, 0.7, 0.0), (0.7, 9)),
     IDENTITY_MIXING: _Kind(_identity_mixing, (0.7, 0.25, 0.05), (0.3, 7)),
-    SHELL_COMPANIES: _Kind(_shell_companies, (0.12, 0.0, 0.88), (1.5, 14)),
+    SHELL_COMPANIES: _Kind(_shell_companies, (0.12, 0.0, 0.88), (3, 24)),
 }
