@@ -58,7 +58,7 @@ def draw(rng: np.random.Generator, income: Floats, adult_months: Floats) -> Comp
         invoiced=np.where(cash, rng.uniform(0.35, 0.8, count), np.clip(rng.normal(0.93, 0.07, count), 0.6, 1.1)),
         inflation=np.where(exaggerates, rng.uniform(1.1, 1.9, count), rng.normal(1.02, 0.06, count)),
         trend=0.03 - 0.15 * strain + rng.normal(0, 0.17, count),
-        zero_rate=1 / (1 + np.exp(3.5 - 1.0 * strain - rng.normal(0, 0.7, count))),
+        zero_rate=1 / (1 + np.exp(3.8 - strain - rng.normal(0, 0.7, count))),
         change_rate=np.where(restless, 0.9, 0.1),
         premises=np.where(in_park, parks, np.arange(count)),
     )

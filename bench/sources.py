@@ -16,7 +16,7 @@ WRONG_RATE = 0.22
 GAPS = {
     "bureau": 0.01, "tax": 0.05, "registry": 0.04, "courts": 0.01, "telecom": 0.04, "social_security": 0.06,
     "housing_fund": 0.06, "multi_loan": 0.01, "blacklist": 0.01, "device_risk": 0.01, "consumption": 0.05,
-    "vehicle_valuation": 0.01, "company_registry": 0.01, "company_tax": 0.03, "company_courts": 0.01,
+    "vehicle_valuation": 0.01, "company_registry": 0.01, "company_tax": 0.01, "company_courts": 0.01,
 }  # fmt: skip
 ABOUT = {  # who is no applicant
     "vehicle_valuation": "vehicle",
