@@ -1,4 +1,4 @@
-"""How well the four kinds of fraud of the world are found, by what the models may look at, and how soon.
+"""How well the five kinds of fraud of the world are found, by what the models may look at, and how soon.
 
 The recipe of training is carried out on the earlier part of a world and scores the later part, all applications of
 which are judged by what they really are. A ring counts where all its members apply in the later part; its delay is how
@@ -25,7 +25,7 @@ from models.train import held_out
 
 CONFIG = TrainConfig(test_share=0.25, search_seconds=0)
 FALSE_ALARMS = 0.01  # share of honest validation rows that the cut-off stops
-KINDS = (rings.DEVICE_FARM, rings.SHARED_CONTACTS, rings.COLLUSION, rings.IDENTITY_MIXING)
+KINDS = (rings.DEVICE_FARM, rings.SHARED_CONTACTS, rings.COLLUSION, rings.IDENTITY_MIXING, rings.SHELL_COMPANIES)
 
 Doubles = NDArray[np.float64]
 Say = Callable[[str], None]

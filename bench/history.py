@@ -16,7 +16,7 @@ from proto.miaopi.v1.decision_pb2 import DecideRequest, PutProfileRequest, Repor
 from server import wire
 from server.settings import Settings
 
-SCHEMAS = ("consumer", "auto")
+SCHEMAS = ("consumer", "auto", "small_business")
 Event = DecideRequest | ReportOutcomeRequest
 
 

@@ -4,6 +4,8 @@ A scrap value stays. The rest of the list price is lost with age, with kilometre
 with a new-energy car's battery, and differs from car to car, the more the older they are. Prices drift over the years.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,43 @@ MONTH_LOSS = np.array([0, 0.014, 0.014, 0.016, 0.014])
 KM_LOSS = np.array([0, 0.012, 0.012, 0.010, 0.035])
 YEAR_DRIFT = np.array([0, -0.01, -0.02, -0.08, -0.02])
 SPREAD = np.array([0, 1.0, 1.0, 1.3, 1.1])
+
+
+@dataclass(frozen=True)
+class Cars:
+    """Columns of P cars that are bought, [P] each; prices in CNY. `condition` is a standard score among cars alike."""
+
+    kind: Ints
+    list_price: Floats
+    value: Floats
+    price: Floats
+    down: Floats
+    age_months: Ints
+    mileage_km: Ints
+    battery: Floats
+    condition: Floats
+    term_max: Ints  # months, as dealers who know the law offer it
+
+
+def cars(rng: np.random.Generator, wear: np.random.Generator, income: Floats) -> Cars:
+    """The car of each buyer; `income` [P] is CNY a month, `wear` draws batteries and conditions."""
+    owners = len(income)
+    kind = rng.choice(KINDS, owners, p=[0.38, 0.32, 0.22, 0.08])
+    pre_owned = (kind == USED) | ((kind != NEW) & (rng.random(owners) < 0.25))
+    age = np.where(pre_owned, rng.integers(10, 121, owners), 0)
+    listed = list_price(income * rng.lognormal(2.75, 0.4, owners))
+    markup = rng.normal(1.03, 0.05, owners) + np.where(pre_owned, np.maximum(rng.normal(0.04, 0.13, owners), -0.1), 0)
+    mileage = mileage_km(rng, age)
+    battery, condition = battery_health(wear, age), wear.normal(0, 1, owners)
+    worth = value(kind, listed, age, mileage, battery, condition)
+    price = np.round(worth * markup, -2)
+    strict = pre_owned | (kind == COMMERCIAL)
+    least = np.where(strict, 0.3, 0.2)  # 汽车贷款管理办法; dealers know it, most of them
+    down_rate = np.clip(rng.choice([0.2, 0.3, 0.3, 0.4, 0.5], owners) + rng.normal(0, 0.02, owners), 0.15, 0.7)
+    careless = rng.random(owners) < 0.04
+    down = np.ceil(price * np.where(careless, down_rate, np.maximum(down_rate, least)) / 100) * 100
+    term_max = np.where(strict & ~careless, 36, 60)
+    return Cars(kind, listed, worth, price, down, age, mileage, battery, condition, term_max)
 
 
 def list_price(price: Floats) -> Floats:

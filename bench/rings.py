@@ -1,9 +1,9 @@
-"""Four kinds of fraud, planted among honest applications (R9): a ring takes rows over, in a burst of hours to days.
+"""Five kinds of fraud, planted among honest applications (R9): a ring takes rows over, in a burst of hours to days.
 
 A ring changes what its members share (devices, contacts, an officer with a dealer, pieces of stolen identities) and
-what is true of them (new numbers, risky devices, forged income, overvalued cars); the external sources see only the
-latter. Members are drawn from the population, so what a ring does not touch looks honest, and its first members share
-nothing with anyone yet.
+what is true of them (new numbers, risky devices, forged income, overvalued cars, invoices bought); the external
+sources see only the latter. Members are drawn from the population, so what a ring does not touch looks honest, and its
+first members share nothing with anyone yet.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bench import market
-from bench.population import CONTACTS, DAY_MS, HOUR_MS, WINDOW_DAYS, Applications, Ints, People
+from bench import companies, market
+from bench.people import Ints, People
+from bench.population import AUTO, BUSINESS, CONSUMER, CONTACTS, DAY_MS, HOUR_MS, WINDOW_DAYS, Applications
 
 DEVICE_FARM, SHARED_CONTACTS = "device_farm", "shared_contacts"
 COLLUSION, IDENTITY_MIXING = "collusion", "identity_mixing"
-FRAUD_RATE = 0.042
+SHELL_COMPANIES = "shell_companies"
+FRAUD_RATE = 0.044
 RING_SIZES = (4, 25)
 GOLDEN_RATIO = 0.6180339887
 
@@ -32,7 +34,7 @@ class Ring:
 def plant(rng: np.random.Generator, people: People, drawn: Applications) -> list[Ring]:
     """Turns FRAUD_RATE of the applications into rings; writes into `people` and `drawn`."""
     once = np.flatnonzero(np.bincount(drawn.person) == 1)
-    free = [list(rng.permutation(once[drawn.auto[once] == auto])) for auto in (False, True)]
+    free = [list(rng.permutation(once[drawn.product[once] == product])) for product in (CONSUMER, AUTO, BUSINESS)]
     shared = (drawn.device, drawn.phone, drawn.contacts, drawn.card, drawn.ip, drawn.address)
     fresh = 1 + max(int(column.max()) for column in shared)  # from here on integers name nothing yet
     rings: list[Ring] = []
@@ -42,8 +44,7 @@ def plant(rng: np.random.Generator, people: People, drawn: Applications) -> list
         low, high = RING_SIZES
         size = int(np.clip(rng.gamma(2.2, 5), low, min(high, max(left, low))))
         kind = list(_KINDS)[len(rings) % len(_KINDS)]
-        auto_share = _KINDS[kind].auto_share
-        rows = np.array([free[int(rng.random() < auto_share)].pop() for _ in range(size)])
+        rows = np.array([free[product].pop() for product in rng.choice(len(free), size, p=_KINDS[kind].products)])
         offset = (offset + GOLDEN_RATIO) % 1  # rings are spread evenly
         _burst(rng, drawn, rows, offset, _KINDS[kind].days)
         ordinary = _some(rng, drawn.person[rows], 0.1)  # real people with true papers, recruited
@@ -74,7 +75,7 @@ def _template(rng: np.random.Generator, people: People, drawn: Applications, row
     told = np.round(income * rng.normal(1, 0.04, len(rows)), -2)
     people.inflation[members[same]] = np.clip(told / people.income[members], 0.9, 1.6)[same]
     people.employment_months[members[same]] = rng.integers(8, 60) + rng.integers(0, 4, int(same.sum()))
-    consumer = rows[same & ~drawn.auto[rows]]
+    consumer = rows[same & (drawn.product[rows] == CONSUMER)]
     asked = income * rng.uniform(0.9, 3) * rng.normal(1, 0.05, len(consumer))
     drawn.amount[consumer] = np.clip(np.round(asked, -2), 2_000, 200_000)
     drawn.term[rows[same]] = np.where(drawn.auto[rows[same]], 36, rng.choice([6, 12, 24]))
@@ -161,6 +162,33 @@ def _identity_mixing(rng: np.random.Generator, people: People, drawn: Applicatio
     return fresh + pool
 
 
+def _shell_companies(rng: np.random.Generator, people: People, drawn: Applications, rows: Ints, fresh: int) -> int:
+    """An agent brings in companies that were dormant, or hardly trade: registered at one address, handed to new
+    representatives, some to several in turn, with months of bought invoices to borrow on."""
+    host = rng.choice(np.flatnonzero((drawn.dealer >= 0) & drawn.business))
+    brought = _some(rng, rows, 0.6)
+    drawn.dealer[brought], drawn.officer[brought] = drawn.dealer[host], drawn.officer[host]
+    drawn.ip[_some(rng, rows, 0.3)] = drawn.ip[host]
+    named = _some(rng, rows, 0.4)
+    drawn.contacts[named, 1] = fresh + rng.integers(0, 2, len(named))
+    owners = rows[drawn.business[rows]]
+    drawn.company[owners[1::4]] = drawn.company[owners[: len(owners) - 1 : 4]]
+    held, shells = drawn.companies, np.unique(_some(rng, drawn.company[owners], 0.85))
+    held.premises[_some(rng, shells, 0.6)] = fresh
+    held.change_rate[_some(rng, shells, 0.5)] = 1.3
+    idle = _some(rng, shells, 0.6)
+    held.employees[idle] = np.minimum(held.employees[idle], rng.integers(1, 9, len(idle)))
+    bought = _some(rng, shells, 0.8)
+    held.revenue[bought] *= 0.5
+    held.invoiced[bought] = rng.uniform(1.8, 4.2, len(bought))
+    held.inflation[bought] = held.invoiced[bought] * rng.uniform(0.95, 1.25, len(bought))
+    held.trend[bought] = rng.normal(0.25, 0.25, len(bought))
+    held.zero_rate[_some(rng, bought, 0.5)] = rng.uniform(0.1, 0.3)
+    drawn.amount[owners] = companies.asked(rng, held, drawn.company[owners], months=1.7)
+    people.appetite[drawn.person[rows]] += 0.5
+    return fresh + 2
+
+
 def _new_numbers(rng: np.random.Generator, people: People, members: Ints, share: float) -> None:
     new = _some(rng, members, share)
     people.phone_months[new] = rng.gamma(1.2, 2, len(new))
@@ -175,13 +203,14 @@ def _forge(rng: np.random.Generator, people: People, members: Ints, share: float
 @dataclass(frozen=True)
 class _Kind:
     take_over: Callable[[np.random.Generator, People, Applications, Ints, int], int]
-    auto_share: float
+    products: tuple[float, float, float]  # chances of each, in their order
     days: tuple[float, float]  # shortest and longest burst
 
 
 _KINDS = {
-    DEVICE_FARM: _Kind(_device_farm, 0.25, (0.3, 7)),
-    SHARED_CONTACTS: _Kind(_shared_contacts, 0.25, (0.5, 9)),
-    COLLUSION: _Kind(_collusion, 0.7, (0.7, 9)),
-    IDENTITY_MIXING: _Kind(_identity_mixing, 0.25, (0.3, 7)),
+    DEVICE_FARM: _Kind(_device_farm, (0.7, 0.25, 0.05), (0.3, 7)),
+    SHARED_CONTACTS: _Kind(_shared_contacts, (0.7, 0.25, 0.05), (0.5, 9)),
+    COLLUSION: _Kind(_collusion, (0.3, 0.7, 0.0), (0.7, 9)),
+    IDENTITY_MIXING: _Kind(_identity_mixing, (0.7, 0.25, 0.05), (0.3, 7)),
+    SHELL_COMPANIES: _Kind(_shell_companies, (0.12, 0.0, 0.88), (3, 24)),
 }

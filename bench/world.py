@@ -1,4 +1,4 @@
-"""A synthetic lending world from a seed: profiles, applications and outcomes of two products over 150 days, with rings.
+"""A synthetic lending world from a seed: profiles, applications, outcomes of three products over 150 days, with rings.
 
 For load, quality and demonstration where no lender's history can be published; how hard it is, `best_single_feature`
 tells. Every application is followed to its outcome as if it had been paid out, and loans are shortened: a good one is
@@ -13,10 +13,11 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from bench import market, population, rings, sources
+from bench import companies, market, population, rings, sources
 from bench.identifiers import Identifiers
 from bench.market import NEW, NEW_ENERGY, USED
-from bench.population import DAY_MS, HOUR_MS, Applications, Floats, People, part
+from bench.people import Bools, Floats, Ints, People, applicants, part
+from bench.population import AUTO, BUSINESS, CONSUMER, DAY_MS, HOUR_MS, PRODUCTS, Applications
 from features.replay import Rows
 from models.evaluate import auc
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -61,7 +62,7 @@ def build(seed: int, applications: int, tenant: str = "demo", start_ms: int = ST
     """
     if applications < 1000:
         raise ValueError(f"applications: at least 1000, is {applications}")
-    people = population.people(seed, round(applications * (1 - population.REPEAT_SHARE)))
+    people = applicants(seed, round(applications * (1 - population.REPEAT_SHARE)))
     drawn = population.applications(seed, people, applications)
     planted = rings.plant(part(seed, "rings"), people, drawn)
     ring = np.full(applications, -1)
@@ -118,7 +119,7 @@ def best_single_feature(rows: Rows) -> tuple[str, float]:
     return rows.schema.feature_names[best], aucs[best]
 
 
-def single_auc(values: np.typing.NDArray[np.float32], bad: population.Bools) -> float:
+def single_auc(values: np.typing.NDArray[np.float32], bad: Bools) -> float:
     """AUC of float32 [N] values, at least 0.5; NaN counts as the median, least or greatest, whichever is best."""
     present = values[~np.isnan(values)]
     if not len(present):
@@ -130,11 +131,18 @@ def single_auc(values: np.typing.NDArray[np.float32], bad: population.Bools) -> 
     return best
 
 
-def _defaults(rng: np.random.Generator, people: People, drawn: Applications) -> population.Bools:
-    """Who will not pay: strain, a loan large for the true income, a used car (2.9 times the bad rate of new, R8)."""
-    burden = np.log(drawn.amount / drawn.term / people.income[drawn.person])
+def _defaults(rng: np.random.Generator, people: People, drawn: Applications) -> Bools:
+    """Who will not pay: strain, a loan large for the true income, a used car (2.9 times the bad rate of new, R8); of a
+    business the company's strain, youth and falling sales as well, and a loan large for what it truly sells."""
+    held, company = drawn.companies, drawn.company
+    earned = np.where(drawn.business, held.revenue[company], people.income[drawn.person])
+    burden = np.log(drawn.amount / drawn.term / earned)
+    for some in (drawn.business, ~drawn.business):
+        burden[some] = (burden[some] - burden[some].mean()) / burden[some].std()
     used = drawn.auto & (drawn.kind == USED)
-    log_odds: Floats = 1.9 * people.strain[drawn.person] + 0.5 * (burden - burden.mean()) / burden.std() + 0.9 * used
+    log_odds: Floats = 1.9 * people.strain[drawn.person] + 0.5 * burden + 0.9 * used
+    of_company = 0.8 + 1.6 * held.strain - 1.5 * held.trend - 0.5 * np.minimum(held.age_months / 36, 2)
+    log_odds += np.where(drawn.business, of_company[company] - 0.8 * people.strain[drawn.person], 0)
     low, high = -20.0, 20.0
     for _ in range(40):  # the intercept that gives DEFAULT_RATE
         middle = (low + high) / 2
@@ -191,18 +199,19 @@ def _requests(
     income = np.round(people.income * people.inflation, -2)
     elsewhere = part(seed, "channel").choice(CHANNELS, len(drawn), p=CHANNEL_SHARES)
     channel = np.where(drawn.dealer >= 0, "dealer", elsewhere)
+    revenue = np.round(12 * drawn.companies.revenue * drawn.companies.inflation, -3)
     for row in range(len(drawn)):
         person = int(drawn.person[row])
-        auto = bool(drawn.auto[row])
+        product = int(drawn.product[row])
         time_ms = start_ms + int(drawn.time_ms[row])
         request = pb.DecideRequest(
-            application_id=ids.applications[row], tenant=tenant, product="auto" if auto else "consumer", currency="CNY",
+            application_id=ids.applications[row], tenant=tenant, product=PRODUCTS[product], currency="CNY",
             amount_minor=int(drawn.amount[row]) * 100, term_months=int(drawn.term[row]),
             repayment_method=pb.REPAYMENT_METHOD_EQUAL_INSTALMENT,
-            upfront_fee_minor=0 if auto else int(drawn.amount[row]) * 3 // 10,  # 0.3 %
+            upfront_fee_minor=int(drawn.amount[row]) * 3 // 10 if product == CONSUMER else 0,  # 0.3 %
             applicant_id=ids.applicants[person], human_review_requested=bool(refuses[row]),
             entities=[pb.Entity(type=kind, id=text) for kind, text in ids.entities(row)],
-            vehicle=_vehicle(drawn, row, ids) if auto else None,
+            vehicle=_vehicle(drawn, row, ids) if product == AUTO else None,
         )  # fmt: skip
         if consents[person]:
             request.consents.add(purpose="contacts", given_at_ms=time_ms - HOUR_MS)
@@ -214,6 +223,11 @@ def _requests(
         features["education"].text = EDUCATION[people.education[person]]
         features["housing"].text = HOUSING[people.housing[person]]
         features["channel"].text = str(channel[row])
+        if product == BUSINESS:
+            company = int(drawn.company[row])
+            features["declared_revenue"].number = revenue[company]
+            features["employees"].number = int(drawn.companies.employees[company])
+            features["industry"].text = companies.INDUSTRIES[drawn.companies.industry[company]]
         yield request
 
 
@@ -230,34 +244,47 @@ def _vehicle(drawn: Applications, row: int, ids: Identifiers) -> pb.Vehicle:
 def _profiles(
     seed: int, people: People, drawn: Applications, ids: Identifiers, tenant: str, start_ms: int
 ) -> Iterator[pb.PutProfileRequest]:
-    """One record of each source for each person, or car, fetched before the first application."""
+    """One record of each source for each person, car or company, fetched before the first application."""
     first = np.full(len(people), np.iinfo(np.int64).max)
     np.minimum.at(first, drawn.person, drawn.time_ms)
-    buys = np.zeros(len(people), dtype=np.bool_)
-    buys[drawn.person[drawn.auto]] = True
-    product = np.where(buys, "auto", "consumer").tolist()
-    car = np.full(len(people), -1)
-    car[drawn.person[drawn.auto]] = drawn.vin[drawn.auto]
-    first_with = np.zeros(len(people), dtype=np.bool_)  # the first person with their car: one may be pledged again
-    by_time = np.argsort(first)
-    first_with[by_time[np.unique(car[by_time], return_index=True)[1]]] = True
+    product = np.zeros(len(people), dtype=np.int64)
+    np.maximum.at(product, drawn.person, drawn.product)
+    subjects = {
+        "applicant": (np.arange(len(people)), ids.applicants, product),
+        "vehicle": (_brought(drawn, AUTO, drawn.vin, first), ids.vehicles, np.full(len(people), AUTO)),
+        "company": (_brought(drawn, BUSINESS, drawn.company, first), ids.companies, np.full(len(people), BUSINESS)),
+    }
     for source in sources.GAPS:
         rng = part(seed, f"source {source}")
         records = sources.records(rng, source, people, drawn)
-        of_car = source == "vehicle_valuation"
-        held = records.held & buys & first_with if of_car else records.held
+        known, names, products = subjects[sources.ABOUT.get(source, "applicant")]
         fetched = (start_ms + first - records.lag_ms).tolist()
         patchy = sources.FIELD_GAP[source in sources.OFTEN_OLD]
         columns = [
             (name, values.tolist(), rng.random(len(people)) >= patchy) for name, values in records.columns.items()
         ]
-        for person in np.flatnonzero(held).tolist():
+        for person in np.flatnonzero(records.held & (known >= 0)).tolist():
             profile = pb.PutProfileRequest(
-                tenant=tenant, product=product[person], source=source, fetched_at_ms=fetched[person],
-                subject_id=ids.vehicles[car[person]] if of_car else ids.applicants[person],
+                tenant=tenant, product=PRODUCTS[products[person]], source=source, fetched_at_ms=fetched[person],
+                subject_id=names[known[person]],
             )  # fmt: skip
             for name, values, present in columns:
-                if present[person]:
+                if present[person] and name == "company_tax_grade":
+                    profile.features[name].text = companies.TAX_GRADES[int(values[person])]
+                elif present[person]:
                     profile.features[name].number = values[person]
             if profile.features:
                 yield profile
+
+
+def _brought(drawn: Applications, product: int, things: Ints, first: Ints) -> Ints:
+    """int64 [P]: the car or company of whoever was the first to apply with it, -1 of the others: one may be pledged
+    or passed on."""
+    held = np.full(len(first), -1)
+    rows = drawn.product == product
+    held[drawn.person[rows]] = things[rows]
+    by_time = np.argsort(first)
+    owners = by_time[np.unique(held[by_time], return_index=True)[1]]
+    brought = np.full(len(first), -1)
+    brought[owners] = held[owners]
+    return brought

@@ -23,10 +23,10 @@ def _compact(text: str) -> str:
     return "".join(text.split()).upper()
 
 
-# How an identifier of a type is written in one way: 身份证 x/X, phone +86, spaces in card numbers.
+# How an identifier of a type is written in one way: 身份证 x/X, 统一社会信用代码, phone +86, spaces in card numbers.
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "applicant": _compact, "phone": _phone, "contact": _phone, "card": lambda t: _compact(t).replace("-", ""),
-    "vehicle": _compact, "ip": lambda t: t.strip().lower(),
+    "vehicle": _compact, "company": _compact, "ip": lambda t: t.strip().lower(),
 }  # fmt: skip
 
 

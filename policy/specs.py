@@ -38,11 +38,13 @@ SPECS = {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
         "exposure_max_minor": Output(_MONEY.column, needed=False),
         "income_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
+        "revenue_multiple": Output(Column("number", range=(0.0, 1000.0)), needed=False),
         "valuation_max": Output(_SHARE, needed=False, blank=True),
         "ltv_max": Output(_SHARE, needed=False, blank=True),
         "price_max": Output(_SHARE, needed=False, blank=True),
         **{legal: _WORDS["legal"] for legal in (
-            "cap_legal", "exposure_legal", "income_legal", "valuation_legal", "ltv_legal", "price_legal"
+            "cap_legal", "exposure_legal", "income_legal", "revenue_legal", "valuation_legal", "ltv_legal",
+            "price_legal",
         )},
     }),
     "price": Spec("first", {"annual_rate": _RATE, "cap_rate": _RATE, "legal": _WORDS["legal"]}),
@@ -70,6 +72,7 @@ class Capacity:
 
 CAPACITIES = (
     Capacity("income_multiple", ("verified_income",), "LIMIT_BY_INCOME", "income_legal"),
+    Capacity("revenue_multiple", ("invoiced_monthly_revenue",), "LIMIT_BY_REVENUE", "revenue_legal"),
     Capacity("valuation_max", ("valuation_low",), "LIMIT_BY_VALUATION", "valuation_legal"),
     Capacity("ltv_max", ("residual_low",), "LIMIT_BY_RESIDUAL_VALUE", "ltv_legal"),
     Capacity("price_max", ("vehicle_price", "valuation"), "LIMIT_BY_PRICE", "price_legal"),

@@ -49,6 +49,19 @@ def car_request(application_id: str, *, tenant: str = "demo") -> pb.DecideReques
     return request
 
 
+def business_request(application_id: str, *, tenant: str = "demo") -> pb.DecideRequest:
+    """A valid application of a company's owner for the company."""
+    request = loan_request(application_id, tenant=tenant)
+    request.product = "small_business"
+    request.amount_minor = 30_000_000
+    request.entities.add(type="company", id="9144030071526726XG")
+    request.entities.add(type="company_address", id="南山区人民路1号")
+    request.features["declared_revenue"].number = 2_000_000
+    request.features["employees"].number = 8
+    request.features["industry"].text = "retail"
+    return request
+
+
 # What the sources know of a borrower whom a lender wants, by source and feature.
 GOOD_BORROWER: dict[str, dict[str, float]] = {
     "bureau": {

@@ -20,6 +20,7 @@ from tests.conftest import ROOT, TOKENIZER
         ("applicant", "11010119900307123x", "11010119900307123X"),
         ("card", "6222 0212-3456 7890", "6222021234567890"),
         ("vehicle", "lsv aa49 j1320 47882", "LSVAA49J132047882"),
+        ("company", "91440300 71526726xg", "9144030071526726XG"),
     ],
 )
 def test_one_identifier_one_token(kind: str, one: str, other: str) -> None:

@@ -53,8 +53,8 @@ async def engine_on(
     schemas = {p.schema.name: p.schema for p in served.values()}
     store = Store(redis, tenant, TOKENIZER, list(schemas.values()))
     await store.prepare()
-    every_source = schemas["auto"]
-    await load_profiles(store, [(t, every_source, p) for t, some in past.profiles.items() for p in some.values()])
+    knows = {source: schema for schema in schemas.values() for source in schema.sources}
+    await load_profiles(store, [(t, knows[p.source], p) for t, some in past.profiles.items() for p in some.values()])
     engine = Engine(tenant, store, served, Challengers())
     follower = asyncio.create_task(engine.follow())
     await until_ready(engine)

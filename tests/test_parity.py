@@ -1,6 +1,6 @@
 """Serving sees what training saw: a table's rows as requests on the wire, through a real store and the graph in
 batches, give the snapshot of the offline replay bit for bit, on every shipped schema. What scores both is one function
-(test_scorer: bit for bit in any batch). The world's two schemas go through the whole engine in test_engine.
+(test_scorer: bit for bit in any batch). The world's schemas go through the whole engine in test_engine.
 """
 
 import random
@@ -30,7 +30,7 @@ from tests.test_table import written as card_table
 from tests.test_tables import DOCUMENT, frame
 
 SCHEMAS = ROOT / "features/schemas"
-WORLDS = {"consumer", "auto"}  # see test_engine
+WORLDS = {"consumer", "auto", "small_business"}  # see test_engine
 ROWS, DELAY = 300, 40
 
 

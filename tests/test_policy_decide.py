@@ -27,6 +27,7 @@ from tests.test_policy_tables import PRODUCTS, ROOT, complete_values, product_do
 
 ESSENTIAL = ("bureau", "courts", "multi_loan", "blacklist", "device_risk")
 NON_ESSENTIAL = ("tax", "registry", "telecom", "social_security", "housing_fund", "consumption")
+OF_PRODUCT = {"auto": ["vehicle_valuation"], "small_business": ["company_registry", "company_tax", "company_courts"]}
 CAP_RATE = 0.24
 WELL: dict[str, Value | None] = {
     "age_years": 30.0, "employment_months": 36.0, "social_months": 30.0, "verified_income": 10_000.0,
@@ -35,6 +36,8 @@ WELL: dict[str, Value | None] = {
     "fraud_probability": 0.01, "default_probability": 0.015, "vehicle_kind": "new", "down_payment_rate": 0.4,
     "price_to_valuation": 1.0, "valuation_low": 100_000.0, "battery_health": 0.95, "vehicle_price": 110_000.0,
     "valuation": 110_000.0, "loan_to_price": 0.45, "residual_low": 100_000.0,
+    "company_age_months": 60.0, "company_tax_grade": "A", "company_revenue_trend": 1.0,
+    "invoiced_monthly_revenue": 100_000.0, "revenue_to_invoiced": 1.1, "amount_to_revenue": 0.5,
 }  # fmt: skip
 
 
@@ -101,9 +104,9 @@ def test_a_source_accepted_by_name_is_degraded_and_approved(source: str, state: 
     assert decision.degraded == (f"source:{source}:{state}",)
 
 
-@pytest.mark.parametrize("product", ["consumer", "auto"])
+@pytest.mark.parametrize("product", ["consumer", "auto", "small_business"])
 def test_an_essential_source_that_is_missing_is_reviewed(product: str) -> None:
-    for source in (*ESSENTIAL, *(["vehicle_valuation"] if product == "auto" else [])):
+    for source in (*ESSENTIAL, *OF_PRODUCT.get(product, ())):
         for missing in ("missing", None):
             decision = decide(product, **{f"{source}_state": missing})
             assert decision.outcome == Outcome.REVIEW and "SOURCE_MISSING" in codes(decision)
@@ -244,7 +247,10 @@ def test_amounts_and_rates_stay_under_their_caps(case: tuple[str, Application, d
     (row,) = _limit(product).evaluate(values, {"grade": {"grade": decision.grade}}).hits
     terms = {name: float(value) for name, value in row.outputs.items() if not isinstance(value, str)}
     assert terms["minimum_minor"] <= amount <= terms["cap_minor"]
-    assert amount <= float(values["verified_income"] or 0) * terms["income_multiple"] * 100 + 0.01
+    earned, multiple = ("verified_income", "income_multiple")
+    if product == "small_business":
+        earned, multiple = ("invoiced_monthly_revenue", "revenue_multiple")
+    assert amount <= float(values[earned] or 0) * terms[multiple] * 100 + 0.01
     if decision.outcome == Outcome.LIMIT:
         assert amount % 10_000 == 0 and codes(decision)[0].startswith("LIMIT_BY_")
     if product == "auto":

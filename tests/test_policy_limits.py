@@ -38,7 +38,7 @@ def test_less_than_the_least_loan_is_declined_by_what_says_so() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    repayment=st.sampled_from(REPAYMENT_METHODS), product=st.sampled_from(["consumer", "auto"]),
+    repayment=st.sampled_from(REPAYMENT_METHODS), product=st.sampled_from(["consumer", "auto", "small_business"]),
     months=st.integers(1, 12), probability=st.floats(0, 0.17), asked=st.integers(1_200_000, 5_000_000),
     upfront=st.floats(0, 0.15), monthly=st.floats(0, 0.02) | st.just(0.0),
 )  # fmt: skip

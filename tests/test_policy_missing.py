@@ -50,7 +50,7 @@ def with_crosses(product: str, asked: Application, known: Known) -> Known:
 
 @st.composite
 def known_worlds(draw: st.DrawFn) -> tuple[str, Application, Known]:
-    """An application of `cases` whose incomes and car agree with the cross features computed from them."""
+    """An application of `cases` whose incomes, car and company agree with the cross features computed from them."""
     product, asked, known = draw(cases().filter(lambda case: case[0] != "card_transaction"))
     rng = random.Random(draw(st.integers(0, 2**32)))
     for name in INCOMES:
@@ -58,7 +58,9 @@ def known_worlds(draw: st.DrawFn) -> tuple[str, Application, Known]:
     price = round(rng.uniform(40_000, 300_000))
     car = {"vehicle_price": price, "down_payment": round(price * rng.uniform(0.1, 0.6))}
     valuation = {"valuation": price * rng.uniform(0.6, 1.2), "valuation_low": price * rng.uniform(0.5, 1.0)}
-    known |= {"bureau_monthly_payment": rng.choice([0.0, 500.0, 3_000.0]), **car, **valuation}
+    sold = round(rng.lognormvariate(13.5, 0.8))
+    company = {"company_revenue": sold, "declared_revenue": sold * rng.choice([0.9, 1.0, 1.5, 5.0]), "employees": 4}
+    known |= {"bureau_monthly_payment": rng.choice([0.0, 500.0, 3_000.0]), **car, **valuation, **company}
     return product, asked, with_crosses(product, asked, known)
 
 
@@ -108,7 +110,12 @@ def test_losing_whole_sources_helps_nobody(case: tuple[str, Application, Known],
 
 
 @settings(max_examples=500, deadline=None)
-@given(case=known_worlds(), name=st.sampled_from([*INCOMES[::2], "social_base", "age_years", "employment_months"]))
+@given(
+    case=known_worlds(),
+    name=st.sampled_from(
+        [*INCOMES[::2], "social_base", "age_years", "employment_months", "declared_revenue", "company_revenue"]
+    ),
+)
 def test_leaving_out_what_one_declares_helps_nobody(case: tuple[str, Application, Known], name: str) -> None:
     """And a number missing in a profile helps no more than the whole source."""
     product, asked, values = case
@@ -155,7 +162,7 @@ def test_one_income_alone_is_no_verification(kept: str) -> None:
     assert (decision.outcome, codes(decision)) == (Outcome.REVIEW, ["INCOME_THINLY_VERIFIED"])
 
 
-@pytest.mark.parametrize("product", ["consumer", "auto"])
+@pytest.mark.parametrize("product", ["consumer", "auto", "small_business"])
 def test_the_sources_accepted_as_missing_are_these(product: str) -> None:
     accepted = {source for source in schema_of(product).sources if accepts_missing(product, source)}
     assert accepted == set(NON_ESSENTIAL)

@@ -18,7 +18,7 @@ from policy.specs import SPECS, policy_columns
 from policy.tables import NOTHING, Output, PolicyError, Result, Spec, Table, Values, load_tables
 
 ROOT = Path(__file__).parent.parent
-PRODUCTS = {"consumer": "consumer", "auto": "auto", "card_transaction": "sffsd"}
+PRODUCTS = {"consumer": "consumer", "auto": "auto", "small_business": "small_business", "card_transaction": "sffsd"}
 NUMBER = Column("number")
 INPUTS = {"x": NUMBER, "y": NUMBER, "kind": Column("string", ("new", "used")), "flag": Column("boolean")}
 COLLECT = {"t": Spec("collect", {"out": Output(NUMBER)})}

@@ -20,7 +20,7 @@ X: dict[str, Any] = {"name": "x", "from": "request", "zh": "x", "en": "x"}
 TIMED: dict[str, Any] = {"labels": {}, "time": "t"}
 
 
-@pytest.mark.parametrize("name", ["consumer", "auto", "sffsd"])
+@pytest.mark.parametrize("name", ["consumer", "auto", "small_business", "sffsd"])
 def test_shipped_schemas_load(name: str) -> None:
     schema = schemas.load(ROOT / f"features/schemas/{name}.yaml")
     assert schema.name == name
@@ -34,6 +34,20 @@ def test_auto_extends_consumer(consumer: Schema) -> None:
     assert auto.products == ("auto",) and auto.hash != consumer.hash
     for name in consumer.entities:
         assert auto.entities[name] == consumer.entities[name]  # one graph: the same slots
+
+
+def test_small_business_extends_consumer_by_the_company(consumer: Schema) -> None:
+    business = schemas.load(ROOT / "features/schemas/small_business.yaml")
+    assert set(consumer.feature_names) < set(business.feature_names) and business.slots <= 16
+    assert [e for e in business.entities if e not in consumer.entities] == ["company", "company_address"]
+    assert all(business.entities[name] == consumer.entities[name] for name in consumer.entities)
+    of_company = {s.name for s in business.sources.values() if s.slot == business.entities["company"].first_slot}
+    assert (
+        of_company
+        == {"company_registry", "company_tax", "company_courts"}
+        == set(business.sources) - set(consumer.sources)
+    )
+    assert business.record[: len(consumer.record)] == consumer.record  # what neighbours of other products carry
 
 
 @pytest.mark.parametrize(

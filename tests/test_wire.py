@@ -12,9 +12,10 @@ from features.schema import Schema
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from tests.conftest import ROOT, TOKENIZER
-from tests.requests import car_request, loan_request
+from tests.requests import business_request, car_request, loan_request
 
 AUTO = schemas.load(ROOT / "features/schemas/auto.yaml")
+SMALL_BUSINESS = schemas.load(ROOT / "features/schemas/small_business.yaml")
 
 
 def test_application(consumer: Schema) -> None:
@@ -34,6 +35,25 @@ def test_vehicle(consumer: Schema) -> None:
     request.vehicle.list_price_minor = 15_880_000
     made = wire.application(request, AUTO, TOKENIZER, replaying=False)
     assert made.numbers["vehicle_list_price"] == 158_800.0
+
+
+def test_a_company_is_an_entity_like_any_other(consumer: Schema) -> None:
+    """A new product brings its own things by name, on the same wire; what is not its own is refused."""
+    request = business_request("b-1")
+    made = wire.application(request, SMALL_BUSINESS, TOKENIZER, replaying=False)
+    company = SMALL_BUSINESS.entities["company"].first_slot
+    assert made.numbers["declared_revenue"] == 2_000_000.0 and made.numbers["industry"] == 0.0
+    assert made.tokens[company] == subject_token(SMALL_BUSINESS, TOKENIZER, "company_tax", " 9144030071526726xg")
+    assert made.tokens[company] != made.tokens[company + 1] != 0
+    known = pb.PutProfileRequest(
+        tenant="demo", product="small_business", source="company_tax", subject_id="9144030071526726XG", fetched_at_ms=1,
+        features={"company_revenue": pb.FeatureValue(number=1.8e6), "company_tax_grade": pb.FeatureValue(text="M")},
+    )  # fmt: skip
+    numbers = wire.profile(known, SMALL_BUSINESS, replaying=True).numbers
+    assert dict(zip(SMALL_BUSINESS.sources["company_tax"].features, numbers, strict=True))["company_tax_grade"] == 2.0
+    with pytest.raises(InvalidFieldError, match=r"entities\[3\].type: is no entity type of consumer"):
+        del request.features["declared_revenue"], request.features["employees"], request.features["industry"]
+        wire.application(request, consumer, TOKENIZER, replaying=False)
 
 
 def test_body_hash_ignores_map_order_and_nothing_else(consumer: Schema) -> None:
