@@ -8,7 +8,7 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Application:
 
     tokens: uint64 [16], one per entity slot of the schema, 0 where absent. numbers: the schema's application and
     request features by name, categories as the index of their value. Amounts in minor units. `event_time_ms` is 0
-    unless the log is being replayed.
+    unless the log is being replayed. consents: by purpose, when it was last given, ms.
     """
 
     application_id: str
@@ -53,6 +53,7 @@ class Application:
     human_review_requested: bool = False
     event_time_ms: int = 0
     body_hash: bytes = b""
+    consents: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def entity_tokens(
         if len(known) > entity.slots:
             raise InvalidFieldError(f"entities[{i}]", f"at most {entity.slots} of type {kind}")
     for entity in schema.entities.values():
-        if entity.of and all(part in given for part in entity.of):
+        consented = not entity.consent or entity.consent in consents
+        if entity.of and consented and all(part in given for part in entity.of):
             given[entity.name] = [tokenizer.compound(entity.name, tuple(given[part][0] for part in entity.of))]
         for offset, token in enumerate(given.get(entity.name, ())):
             tokens[entity.first_slot + offset] = token

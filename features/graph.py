@@ -251,7 +251,7 @@ def _use(s, n, a, e):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
-    """Empty `slots` (a bit each) of the applicant's applications, of one schema or (0) of all; count anew who they named."""
+    """Empty `slots`, a bit each, of the applicant's applications of one schema or (0) of all, and count again."""
     at = _find(s.key, s.place, applicant)
     if s.key[at] == 0:
         return

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from features.application import Application, Profile, Report
+from features.consent import presented
 from features.events import EventFormatError, Events, pack_application, pack_report, unpack
 from features.profiles import Layouts, UnknownLayoutError
 from features.schema import Schema
@@ -138,9 +139,11 @@ class Store:
         Raises StoreError (nothing known to be recorded), EpochError (rebuild).
         """
         keys = [self._log, self._meta, *(self._application_key(a.application_id) for a in applications)]
+        keys.append(f"{self._prefix}withdrawn")
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
             arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
+        arguments += presented(applications, range(3, len(arguments) + 1, 4))
         wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
         profile_keys = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
         with _redis_errors():
@@ -231,6 +234,12 @@ class Store:
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
         return [reply == 1 for reply in await self._call("put_profiles", keys, blobs)]
 
+    async def schemas(self) -> dict[str, Any]:
+        """By hash the document of every schema that a server of this tenant has had."""
+        with _redis_errors():
+            known: Any = await self._redis.hgetall(f"{self._prefix}schemas")
+        return {name.decode(): json.loads(text)[0] for name, text in known.items()}
+
     async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
         """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""
         try:
@@ -260,6 +269,10 @@ class Store:
                     raise
                 await self._load_functions()  # a store that lost its functions ran nothing of the call
                 return await self._redis.fcall(f"{name}_{_VERSION}", len(keys), *keys, *arguments)
+
+    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str]) -> Any:
+        """The reply of a function of functions.lua on keys of the tenant, named without its prefix."""
+        return await self._call(name, [self._prefix + key for key in keys], arguments)
 
     async def _events(self, entries: list["_Entry"], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""

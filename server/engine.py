@@ -9,6 +9,7 @@ with its own marks masked out of the graph.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from features import evidence
 from features.application import Application, Profile, Reason, Report, Snapshot
 from features.assemble import assemble
+from features.consent import as_logged
 from features.evidence import Facts
+from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
+from features.tokens import Tokenizer
 from policy.decide import Decisions
 from policy.inputs import Asked, input_values
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -90,6 +94,8 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
+        batch, profiles = as_logged(batch, started.profiles, view, rows)
+        started = replace(started, profiles=profiles)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
@@ -135,6 +141,11 @@ class Engine:
     async def put_profile(self, subject: int, schema: Schema, profile: Profile) -> bool:
         """Store a profile of whom or what the token stands for; False where a newer one was there."""
         return (await self._store.put_profiles([(subject, schema, profile)]))[0]
+
+    async def forget(self, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
+        """Record a request to forget. Raises InvalidFieldError, UnavailableError, StoreError."""
+        self._check_ready()
+        return await forget(self._store, tokenizer, asked)
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from features.application import InvalidFieldError, check_text, subject_token
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import wire
+from server import privacy, wire
 from server.batcher import Batcher, Reply
 from server.engine import Engine
 from server.errors import status_of
@@ -53,6 +53,7 @@ class Service:
         unary = {
             "Decide": self._decide, "BatchDecide": self._batch_decide, "GetDecision": self._get_decision,
             "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
+            "WithdrawConsent": self._withdraw_consent, "DeleteApplicant": self._delete_applicant,
         }  # fmt: skip
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
@@ -147,6 +148,16 @@ class Service:
         profile = wire.profile(request, schema, self._replaying)
         stored = await tenant.engine.put_profile(subject, schema, profile)
         return pb.PutProfileResponse(stored=stored).SerializeToString()
+
+    async def _withdraw_consent(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.WithdrawConsentRequest, body)
+        tenant = self._tenant(request.tenant)
+        return await privacy.withdraw_consent(tenant.engine, tenant.tokenizer, request, self._replaying)
+
+    async def _delete_applicant(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.DeleteApplicantRequest, body)
+        tenant = self._tenant(request.tenant)
+        return await privacy.delete_applicant(tenant.engine, tenant.tokenizer, request, self._replaying)
 
     def _tenant(self, name: str) -> Tenant:
         if name not in self._tenants:

@@ -64,7 +64,7 @@ def log_of(items: list[Item | Forget]) -> Events:
 
 
 def never_named(events: Events) -> Events:
-    """The log without the tokens that its requests forget in the events before them; of the requests nothing is left."""
+    """The log without the tokens that its requests forget in the events before them, and without the requests."""
     fields = events.fields.copy()
     for i, request in enumerate(fields.view(FORGETTING)):
         if fields["kind"][i] == FORGOTTEN:
@@ -177,4 +177,4 @@ def test_a_token_in_two_slots_and_of_two_schemas() -> None:
         fields[4] = forgotten(Forget(11, slots, schema), 5)
         graph = graph_of(events)
         assert nodes_of(graph) == nodes_of(graph_of(never_named(events)))
-        assert nodes_of(graph)[50]["uses"] == uses
+        assert graph._state.uses[graph._state.place[list(graph._state.key).index(50)]] == uses
