@@ -9,6 +9,7 @@ what is on a list. Asking again is recorded again: a consent given in between en
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from features.application import InvalidFieldError
@@ -46,33 +47,35 @@ async def forget(store: Store, tokenizer: Tokenizer, asked: Forgetting) -> Forgo
     """Record a request over every schema that the tenant has had. Raises InvalidFieldError, StoreError."""
     documents = await store.schemas()
     applicants = {name: _applicant(document, tokenizer, asked) for name, document in documents.items()}
-    everyone = sorted(set(applicants.values()))
+    everyone = sorted({*applicants.values()})
     profiles: list[str] = []
     if asked.purpose is None:
         events = [pack_forgotten(applicant, _EVERY_SLOT, _EVERY_SCHEMA) for applicant in everyone]
-        profiles = sorted(
-            {f"p:{source}:{applicants[name]:016x}" for name, d in documents.items() for source in _own_sources(d)}
-        )
+        named = {f"p:{s}:{applicants[name]:016x}" for name, d in documents.items() for s in _own_sources(d)}
+        profiles = sorted(named)
     else:
-        slots = {name: consent_slots(document).get(asked.purpose, ()) for name, document in documents.items()}
-        events = [
-            pack_forgotten(
-                applicants[name], sum(1 << slot for slot in of_it), int.from_bytes(bytes.fromhex(name), "little")
-            )
-            for name, of_it in sorted(slots.items())
-            if of_it
-        ]
-        if not events:
-            known = sorted({purpose for document in documents.values() for purpose in consent_slots(document)})
-            raise InvalidFieldError("purpose", f"must be one of {', '.join(known) or 'none'}")
-    record = {
-        "applicants": [f"{applicant:016x}" for applicant in everyone],
-        "purpose": asked.purpose, "requested_by": asked.requested_by,
-    }  # fmt: skip
-    fields = [f"{applicant:016x}:{asked.purpose or ''}" for applicant in everyone]
-    arguments: list[bytes | str] = [store.epoch, json.dumps(record, ensure_ascii=False), str(len(events)), *events, *fields]
+        events = _withdrawn(documents, applicants, asked.purpose)
+    tokens = [f"{applicant:016x}" for applicant in everyone]
+    record = {"applicants": tokens, "purpose": asked.purpose, "requested_by": asked.requested_by}
+    arguments: list[bytes | str] = [store.epoch, json.dumps(record, ensure_ascii=False), str(len(events)), *events]
+    arguments += [f"{token}:{asked.purpose or ''}" for token in tokens]
     sequence, deleted = await store.call("forget", ["log", "meta", "forgotten", "withdrawn", *profiles], arguments)
     return Forgotten(int(sequence), int(deleted))
+
+
+def _withdrawn(documents: Mapping[str, Mapping[str, Any]], applicants: Mapping[str, int], purpose: str) -> list[bytes]:
+    """An event for each schema that asks for consent to the purpose. Raises InvalidFieldError where none does."""
+    slots = {name: consent_slots(document) for name, document in sorted(documents.items())}
+    known = sorted({*chain.from_iterable(slots.values())})
+    if purpose not in known:
+        raise InvalidFieldError("purpose", f"must be one of {', '.join(known) or 'none'}")
+    return [
+        pack_forgotten(
+            applicants[name], sum(1 << s for s in of[purpose]), int.from_bytes(bytes.fromhex(name), "little")
+        )
+        for name, of in slots.items()
+        if purpose in of
+    ]
 
 
 def _applicant(document: Mapping[str, Any], tokenizer: Tokenizer, asked: Forgetting) -> int:

@@ -19,6 +19,8 @@ from features.replay import History
 from features.schema import Schema
 from features.store import EpochError, Store
 from proto.miaopi.v1 import decision_pb2 as pb
+from server import privacy
+from server.errors import UnavailableError
 from server.products import Product
 from tests import test_engine
 from tests.conftest import TOKENIZER, application
@@ -193,3 +195,23 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
         await engine.report(Report("o", "gone", "fraud_confirmed"))
         await run(engine, [of("later")], None)
         assert await counted("later", "device_fraud_count") == 0 and await counted("later", "linked_applicants") == 2
+
+
+async def test_a_server_that_is_fed_history_refuses(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    """An event of now would end the past that it is being fed."""
+    person = {"tenant": tenant, "applicant_id": "a person", "requested_by": "Li"}
+    async with engine_on(redis, tenant, served, past) as (engine, store):
+        for replaying, events in ((True, 0), (False, 3)):
+            withdraw = pb.WithdrawConsentRequest(**person, purpose="contacts")
+            for call in (
+                privacy.withdraw_consent(engine, TOKENIZER, withdraw, replaying),
+                privacy.delete_applicant(engine, TOKENIZER, pb.DeleteApplicantRequest(**person), replaying),
+            ):
+                if replaying:
+                    with pytest.raises(UnavailableError):
+                        await call
+                else:
+                    await call
+            assert await store.open() == events
