@@ -39,7 +39,7 @@ class Application:
     tokens: uint64 [16], one per entity slot of the schema, 0 where absent. numbers: the schema's application and
     request features by name, categories as the index of their value. Amounts in minor units. `event_time_ms` is 0
     unless the log is being replayed. shared_tokens: uint64 [16], of the same identifiers under the consortium's secret,
-    0 where there is none.
+    0 where there is none. consents: by purpose, when it was last given, ms.
     """
 
     application_id: str
@@ -56,6 +56,7 @@ class Application:
     human_review_requested: bool = False
     event_time_ms: int = 0
     body_hash: bytes = b""
+    consents: Mapping[str, int] = field(default_factory=dict)
     shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
 
     @property
@@ -198,7 +199,8 @@ def entity_tokens(
         if len(known) > entity.slots:
             raise InvalidFieldError(f"entities[{i}]", f"at most {entity.slots} of type {kind}")
     for entity in schema.entities.values():
-        if entity.of and all(part in given for part in entity.of):
+        consented = not entity.consent or entity.consent in consents
+        if entity.of and consented and all(part in given for part in entity.of):
             given[entity.name] = [tokenizer.compound(entity.name, tuple(given[part][0] for part in entity.of))]
         for offset, token in enumerate(given.get(entity.name, ())):
             tokens[entity.first_slot + offset] = token

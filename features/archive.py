@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features.application import Snapshot
 from features.assemble import count, freshness, snapshot
 from features.events import APPLICATION, EventFormatError, Events, unpack
+from features.forgotten import Requests, to_learn_from, without_records
 from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
@@ -36,6 +37,9 @@ DECISION_COLUMNS: dict[str, Any] = {
     "outcome": pl.String, "fraud_probability": pl.Float64, "default_probability": pl.Float64,
     "challengers": pl.List(pl.Struct({"version": pl.String, "fraud": pl.Float64, "default": pl.Float64})),
 }  # fmt: skip
+
+
+_NOTHING = np.empty(0, dtype=np.int64)
 
 
 class ArchiveError(ValueError):
@@ -143,15 +147,17 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
 
     Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
     `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
-    looked at from their `as_of` with their own marks masked, as they were decided. Raises ArchiveError where none can
-    be read, and with sequence number and feature where the log does not give what the evidence kept.
+    looked at from their `as_of` with their own marks masked, as they were decided; applicants whom the log forgets are
+    left out. Raises ArchiveError where none can be read, and with sequence number and feature where the log does not
+    give what the evidence kept.
     """
     archive = Archive.open(folder)
     kept = _kept(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:, : schema.slots] = schema.link_slots
-    graph, retried = EntityGraph(), kept.as_of >= kept.sequence
+    graph, retried, requests = EntityGraph(), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
+    emptied = np.zeros(len(kept.sequence), dtype=np.uint64)
     for events in archive.log(kept.as_of[retried]):
         first, end = graph.sequence + 1, graph.sequence + len(events)
         inside = np.arange(*np.searchsorted(kept.sequence, (first, end + 1)))
@@ -159,15 +165,17 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
         if other.any():
             raise ArchiveError(f"{folder}: sequence {kept.sequence[inside][other][0]}: is no application")
         times[inside] = events.time_ms[kept.sequence[inside] - first]
+        later = requests.emptied(events)
+        emptied[inside] = later[kept.sequence[inside] - first]
         own, again = inside[~retried[inside]], np.flatnonzero(retried & (kept.as_of == end))
-        view = graph.observe(events, kept.sequence[own], links[own])
+        view = graph.observe(without_records(events, later), kept.sequence[own], links[own])
         for at, seen in ((own, view), (again, graph.review(kept.sequence[again], links[again]))):
             if len(at):
                 snapshots.append(_snapshot(folder, schema, kept, at, seen))
                 order.append(at)
     labels = graph.labels(kept.sequence)
     joined = Snapshot.join(snapshots)
-    return Rows(
+    made = Rows(
         schema,
         joined.take(np.argsort(np.concatenate(order))) if retried.any() else joined,
         [str(number) for number in kept.sequence],
@@ -175,15 +183,18 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
         {name: labels[name] for name in schema.labels},
         graph.last_ms,
     )
+    left = to_learn_from(made, emptied, warn)
+    if not left.application_ids:
+        raise ArchiveError(f"{folder}: every applicant of schema {schema.name} is forgotten")
+    return left
 
 
 def recorded(folder: Path) -> pl.DataFrame:
     """Every decision without its row; `fraud_label` and `default_label`, int8, are the labels known at the end."""
     archive, graph = Archive.open(folder), EntityGraph()
     found = archive.decisions([name for name in DECISION_COLUMNS if name != "features"])
-    nothing = np.empty(0, dtype=np.int64)
-    for events in archive.log(nothing):
-        graph.observe(events, nothing, np.empty((0, SLOTS_MAX), dtype=np.bool_))
+    for events in archive.log(_NOTHING):
+        graph.observe(events, _NOTHING, np.empty((0, SLOTS_MAX), dtype=np.bool_))
     labels = graph.labels(found["sequence"].to_numpy())
     return found.with_columns(**{f"{name}_label": pl.Series(known) for name, known in labels.items()})
 

@@ -1,7 +1,8 @@
 """The events of a tenant's log and their packed encoding: fixed size, so a page of the log decodes in one call.
 
-An event is an application (its tokens, amount and record), a report (which labels of which application it sets) or an
-approved change of a list (which token goes on or off).
+An event is an application (its tokens, amount and record), a report (which labels of which application it sets), an
+approved change of a list (which token goes on or off) or a request to forget (which slots of an applicant's
+applications are empty from here on).
 The store appends the last two fields, which only it knows. EVENT_VERSION changes with the layout: a reader refuses
 another version instead of guessing.
 """
@@ -18,8 +19,7 @@ from features.schema import RECORD_MAX, SLOTS_MAX, Schema
 from features.specs import LISTS, OUTCOME_KINDS
 
 EVENT_VERSION = 1
-APPLICATION, REPORT = 1, 2
-LISTED = 3
+APPLICATION, REPORT, LISTED, FORGOTTEN = 1, 2, 3, 4
 LABELS = ("fraud", "default")
 LABEL_UNCHANGED, LABEL_UNKNOWN, LABEL_GOOD, LABEL_BAD, LABEL_PRESUMED_GOOD = -2, -1, 0, 1, 2
 
@@ -46,6 +46,15 @@ LISTING = np.dtype(
         ("subject", "<i8"), ("sequence", "<i8"),
     ]
 )  # fmt: skip
+# What is forgotten, in the same bytes: bit i of `slots` empties slot i of the applicant's applications so far, those of
+# the schema with this fingerprint or, where it is 0, of all.
+FORGETTING = np.dtype(
+    [
+        ("head", "V4"), ("schema", "<u8"), ("amount", "<f8"), ("applicant", "<u8"), ("slots", "<u8"),
+        ("rest", f"V{EVENT.itemsize - 52}"), ("subject", "<i8"), ("sequence", "<i8"),
+    ]
+)  # fmt: skip
+TOKENS_AT = EVENT.fields["tokens"][1] if EVENT.fields else 0  # bytes before the first token
 _STORE_FIELDS = 16  # bytes of subject and sequence
 
 
@@ -107,6 +116,16 @@ def pack_listing(entry_id: str, kind: str, token: int, remove: bool, shared: boo
 def packed(events: Events) -> list[bytes]:
     """Events of a log without the fields that the store appended: to append them to another."""
     return [event.tobytes()[:-_STORE_FIELDS] for event in events.fields]
+
+
+def pack_forgotten(applicant: int, slots: int, schema: int) -> bytes:
+    """The event that empties slots of an applicant's applications, without the fields that the store appends."""
+    event = np.zeros((), dtype=EVENT)
+    event["version"], event["kind"] = EVENT_VERSION, FORGOTTEN
+    event["fraud"] = event["default"] = LABEL_UNCHANGED
+    said = event.view(FORGETTING)
+    said["schema"], said["applicant"], said["slots"] = schema, applicant, slots
+    return event.tobytes()[:-_STORE_FIELDS]
 
 
 def label_value(schema: Schema, label: str, kind: str) -> int:

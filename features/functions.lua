@@ -36,13 +36,33 @@ local function open(keys, args)
   return {known[1], tonumber(known[2])}
 end
 
--- KEYS log, meta, application keys; ARGV epoch, then for each: body hash, event, time_ms ('' for now), product.
--- Returns for each {status, stream id, sequence, decision}.
+-- Empty the slots of events that stand on a consent which the applicant has withdrawn since it was given. `withdrawn`
+-- is a hash: <applicant>:<purpose>, or <applicant>: for every purpose, and since when, ms. From `first` on there are for
+-- each event and purpose: place of the event among ARGV, applicant, purpose, given_at_ms, and where tokens stand in the
+-- event, a byte each.
+local function withhold(withdrawn, args, first)
+  if not args[first] or redis.call('EXISTS', withdrawn) == 0 then return end
+  for n = first, #args, 5 do
+    local known = redis.call('HMGET', withdrawn, args[n + 1] .. ':' .. args[n + 2], args[n + 1] .. ':')
+    local since = math.max(tonumber(known[1] or 0), tonumber(known[2] or 0))
+    if since > 0 and tonumber(args[n + 3]) <= since then
+      local place = tonumber(args[n])
+      for _, at in ipairs({string.byte(args[n + 4], 1, -1)}) do
+        local event = args[place]
+        args[place] = string.sub(event, 1, at) .. string.rep('\0', 8) .. string.sub(event, at + 9)
+      end
+    end
+  end
+end
+
+-- KEYS log, meta, application keys, withdrawn; ARGV epoch, then for each: body hash, event, time_ms ('' for now),
+-- product; then what `withhold` reads. Returns for each {status, stream id, sequence, decision}.
 local function begin(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  withhold(keys[#keys], args, 4 * #keys - 10)
   local replies = {}
-  for n = 3, #keys do
+  for n = 3, #keys - 1 do
     local at = 2 + (n - 3) * 4
     local known = redis.call('HMGET', keys[n], 'h', 'i', 's', 'd')
     if not known[1] then
@@ -313,6 +333,20 @@ local function share_entries(keys, args)
   return replies
 end
 
+-- KEYS log, meta, forgotten, withdrawn, profile keys; ARGV epoch, the request as JSON, how many events, events, fields of
+-- withdrawn. Returns {sequence of the last event, how many profiles were deleted}.
+local function forget(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  local events, id = tonumber(args[3]), nil
+  for n = 1, events do id = append(keys[1], keys[2], args[3 + n], 0, sequence + n, '') end
+  for n = 4 + events, #args do redis.call('HSET', keys[4], args[n], string.match(id, '^%d+')) end
+  local deleted = 0
+  for n = 5, #keys do deleted = deleted + redis.call('DEL', keys[n]) end
+  redis.call('XADD', keys[3], '*', 'request', args[2], 'sequence', sequence + events, 'profiles', deleted)
+  return {sequence + events, deleted}
+end
+
 redis.register_function('open_VERSION', open)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
@@ -326,3 +360,4 @@ redis.register_function('list_members_VERSION', list_members)
 redis.register_function('list_entries_VERSION', list_entries)
 redis.register_function('join_VERSION', join)
 redis.register_function('share_entries_VERSION', share_entries)
+redis.register_function('forget_VERSION', forget)

@@ -6,6 +6,7 @@ are its neighbours: no sampling, so a decision can be recomputed. Windows are co
 covers the present bucket and the five before, that is 5/6 to 1 of the window. Distinct counts look at the last 16.
 A score is an empirical-Bayes rate: beta-binomial, its prior by the method of moments (Kleinman 1973) over all entities
 first seen in the same slot, kept as running totals.
+What is forgotten (R20) leaves every entity as if the applicant's applications had never named it: it is counted again.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from features.events import APPLICATION, LABEL_UNKNOWN, LABELS, Events, settle
+from features.events import APPLICATION, FORGOTTEN, LABEL_UNKNOWN, LABELS, Events, settle
 from features.neighborhood import FANOUT, Neighborhood, empty_view
 from features.schema import RECORD_MAX, SLOTS_MAX
 
@@ -45,9 +46,12 @@ class _State(NamedTuple):
     ring: NDArray[np.int32]  # [N, KEPT] applications
     slot: NDArray[np.int8]  # [N] in which the entity was first seen
     totals: NDArray[np.float64]  # [SLOTS_MAX, 2, 5] over a slot's entities with n results, b bad: Σ 1, n, b, n², b²/n
+    newest: NDArray[np.int32]  # [N] place of the entity's last use: application * SLOTS_MAX + slot
     time_ms: NDArray[np.int64]  # [A]
     amount: NDArray[np.float64]  # [A]
+    schema: NDArray[np.uint64]  # [A] fingerprint
     node: NDArray[np.int32]  # [A, SLOTS_MAX], -1 absent
+    previous: NDArray[np.int32]  # [A, SLOTS_MAX] place of the entity's use before this one; its first has none
     record: NDArray[np.float32]  # [A, RECORD_MAX]
     label: NDArray[np.int8]  # [A, 2] fraud/default
     of_sequence: NDArray[np.int32]  # [Q] application, -1 for other events
@@ -95,9 +99,10 @@ class EntityGraph:
             _walk(
                 self._state, sequence, events.time_ms, np.ascontiguousarray(events.fields["kind"]),
                 np.ascontiguousarray(events.fields["fraud"]), np.ascontiguousarray(events.fields["default"]),
-                np.ascontiguousarray(events.fields["amount"]), np.ascontiguousarray(events.fields["tokens"]),
-                np.ascontiguousarray(events.fields["record"]), np.ascontiguousarray(events.fields["subject"]),
-                row_of, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+                np.ascontiguousarray(events.fields["schema"]), np.ascontiguousarray(events.fields["amount"]),
+                np.ascontiguousarray(events.fields["tokens"]), np.ascontiguousarray(events.fields["record"]),
+                np.ascontiguousarray(events.fields["subject"]), row_of, links,
+                view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
             self.sequence = int(sequence[-1])
             self.last_ms = int(events.time_ms[-1])
@@ -155,8 +160,10 @@ def _allocate(nodes: int, applications: int, sequences: int) -> _State:
         np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
         np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
         np.zeros(nodes, dtype=np.int8), np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64),
-        np.zeros(applications, dtype=np.int64), np.zeros(applications, dtype=np.float64),
-        np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, RECORD_MAX), dtype=np.float32),
+        np.zeros(nodes, dtype=np.int32), np.zeros(applications, dtype=np.int64),
+        np.zeros(applications, dtype=np.float64), np.zeros(applications, dtype=np.uint64),
+        np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, SLOTS_MAX), dtype=np.int32),
+        np.zeros((applications, RECORD_MAX), dtype=np.float32),
         np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
     )  # fmt: skip
 
@@ -182,7 +189,7 @@ def _rehash(old_key, old_place, new_key, new_place):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True)
 def _walk(  # type: ignore[no-untyped-def]
-    s, sequence, time_ms, kind, fraud, default, amount, tokens, record, subject,
+    s, sequence, time_ms, kind, fraud, default, schema, amount, tokens, record, subject,
     row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,
 ):  # fmt: skip
     nodes = np.empty(SLOTS_MAX, dtype=np.int32)
@@ -195,49 +202,109 @@ def _walk(  # type: ignore[no-untyped-def]
                     if s.key[at] == 0:
                         s.key[at] = tokens[i, e]
                         s.place[at] = s.sizes[0]
-                        s.slot[s.sizes[0]] = e
                         s.sizes[0] += 1
                     nodes[e] = s.place[at]
+                    if s.uses[nodes[e]] == 0:
+                        s.slot[nodes[e]] = e
             if row_of[i] >= 0:
                 _gather(s, row_of[i], nodes, time_ms[i], amount[i], -1, links,
                         entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
-            _record(s, sequence[i], nodes, time_ms[i], amount[i], record[i])
+            _record(s, sequence[i], nodes, time_ms[i], schema[i], amount[i], record[i])
+        elif kind[i] == FORGOTTEN:
+            _forget(s, tokens[i, 0], tokens[i, 1], schema[i])
         elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] >= 0:
             _relabel(s, s.of_sequence[subject[i]], 0, fraud[i])
             _relabel(s, s.of_sequence[subject[i]], 1, default[i])
 
 
 @njit(cache=True, nogil=True)
-def _record(s, sequence, nodes, time_ms, amount, record):  # type: ignore[no-untyped-def]
-    """Append an application to the arrays, and to the ring, buckets and sums of each of its entities."""
+def _record(s, sequence, nodes, time_ms, schema, amount, record):  # type: ignore[no-untyped-def]
+    """Append an application to the arrays, and count it at each of its entities."""
     a = s.sizes[1]
     s.sizes[1] += 1
     s.of_sequence[sequence] = a
     s.time_ms[a] = time_ms
     s.amount[a] = amount
+    s.schema[a] = schema
     s.node[a] = nodes
     s.record[a] = record
     s.label[a, 0] = s.label[a, 1] = LABEL_UNKNOWN
     for e in range(SLOTS_MAX):
-        n = nodes[e]
-        if n < 0:
+        if nodes[e] >= 0:
+            _use(s, nodes[e], a, e)
+
+
+@njit(cache=True, nogil=True)
+def _use(s, n, a, e):  # type: ignore[no-untyped-def]
+    """Add application `a`, which names node `n` in slot `e`, to the node's ring, sums and buckets."""
+    time_ms, amount = s.time_ms[a], s.amount[a]
+    if s.uses[n] < 2:
+        s.first_ms[n, s.uses[n]] = time_ms
+    s.previous[a, e] = s.newest[n]
+    s.newest[n] = a * SLOTS_MAX + e
+    s.ring[n, s.uses[n] % KEPT] = a
+    s.uses[n] += 1
+    s.amount_sum[n, 0] += amount
+    s.amount_sum[n, 1] += amount * amount
+    if amount > s.amount_max[n, 0]:
+        s.amount_max[n, 0], s.amount_max[n, 1] = amount, s.amount_max[n, 0]
+    elif amount > s.amount_max[n, 1]:
+        s.amount_max[n, 1] = amount
+    for w in range(4):
+        epoch = time_ms // WIDTHS_MS[w]
+        for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
+            s.bucket[n, w, skipped % BUCKETS] = 0
+        s.bucket_epoch[n, w] = epoch
+        s.bucket[n, w, epoch % BUCKETS] += 1
+
+
+@njit(cache=True, nogil=True)
+def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
+    """Empty `slots`, a bit each, of the applicant's applications of one schema or (0) of all, and count again."""
+    at = _find(s.key, s.place, applicant)
+    if s.key[at] == 0:
+        return
+    n = s.place[at]
+    named = np.empty(s.uses[n] * SLOTS_MAX, dtype=np.int32)
+    found, use = 0, s.newest[n]
+    for _ in range(s.uses[n]):
+        a, own_slot = use // SLOTS_MAX, use % SLOTS_MAX
+        use = s.previous[a, own_slot]
+        if own_slot != 0 or (schema != 0 and s.schema[a] != schema):
             continue
-        if s.uses[n] < 2:
-            s.first_ms[n, s.uses[n]] = time_ms
-        s.ring[n, s.uses[n] % KEPT] = a
-        s.uses[n] += 1
-        s.amount_sum[n, 0] += amount
-        s.amount_sum[n, 1] += amount * amount
-        if amount > s.amount_max[n, 0]:
-            s.amount_max[n, 0], s.amount_max[n, 1] = amount, s.amount_max[n, 0]
-        elif amount > s.amount_max[n, 1]:
-            s.amount_max[n, 1] = amount
-        for w in range(4):
-            epoch = time_ms // WIDTHS_MS[w]
-            for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
-                s.bucket[n, w, skipped % BUCKETS] = 0
-            s.bucket_epoch[n, w] = epoch
-            s.bucket[n, w, epoch % BUCKETS] += 1
+        for e in range(SLOTS_MAX):
+            if s.node[a, e] >= 0 and (slots >> np.uint64(e)) & np.uint64(1):
+                named[found] = s.node[a, e]
+                s.node[a, e] = -1
+                found += 1
+    for node in np.unique(named[:found]):
+        _count_again(s, node)
+
+
+@njit(cache=True, nogil=True)
+def _count_again(s, n):  # type: ignore[no-untyped-def]
+    """Make node `n` what it would be, had only the applications that still name it come."""
+    places, left, use = np.empty(s.uses[n], dtype=np.int32), 0, s.newest[n]
+    for _ in range(s.uses[n]):
+        a, e = use // SLOTS_MAX, use % SLOTS_MAX
+        if s.node[a, e] == n:
+            places[left] = use
+            left += 1
+        use = s.previous[a, e]
+    s.uses[n] = s.newest[n] = 0
+    s.first_ms[n], s.amount_sum[n], s.amount_max[n] = 0, 0.0, 0.0
+    s.bucket[n], s.bucket_epoch[n], s.ring[n] = 0, 0, 0
+    for which in range(2):
+        counts = s.label_count[n, which]
+        _total(s.totals[s.slot[n], which], counts[1], counts[0] + counts[1], -1.0)
+        counts[:] = 0
+    if left > 0:
+        s.slot[n] = places[left - 1] % SLOTS_MAX
+    for i in range(left - 1, -1, -1):
+        a = places[i] // SLOTS_MAX
+        _use(s, n, a, places[i] % SLOTS_MAX)
+        for which in range(2):
+            _count_label(s, n, which, s.label[a, which], 1)
 
 
 @njit(cache=True, nogil=True)

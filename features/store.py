@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from features.application import Application, Profile, Report
 from features.challenged import FIELD, PROBABILITIES, challengers_said
+from features.consent import presented
 from features.durability import AT_ONCE, Durability, redis_errors
 from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
@@ -116,9 +117,11 @@ class Store:
         Raises StoreError (nothing known to be recorded), EpochError (rebuild).
         """
         keys = [self._log, self._meta, *(self._application_key(a.application_id) for a in applications)]
+        keys.append(f"{self._prefix}withdrawn")
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
             arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
+        arguments += presented(applications, range(3, len(arguments) + 1, 4))
         wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
         read = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
         read += [f"{self._prefix}x:{a.borrower:016x}" for a in applications]
@@ -213,6 +216,12 @@ class Store:
         keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
         return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
+
+    async def schemas(self) -> dict[str, Any]:
+        """By hash the document of every schema that a server of this tenant has had."""
+        with redis_errors():
+            known: Any = await self._redis.hgetall(f"{self._prefix}schemas")
+        return {name.decode(): json.loads(text)[0] for name, text in known.items()}
 
     async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
         """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""

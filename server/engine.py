@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from features import evidence
 from features.application import Application, Profile, Report
 from features.assemble import assemble
+from features.consent import as_logged, logged
 from features.evidence import Facts
+from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
 from features.list_entries import ConsortiumError, ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
+from features.tokens import Tokenizer
 from policy.inputs import Asked, input_values
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
@@ -101,6 +104,8 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
+        batch, profiles = as_logged(batch, started.profiles, view, rows)
+        started = replace(started, profiles=profiles)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
@@ -147,6 +152,11 @@ class Engine:
     async def put_profile(self, subject: int, schema: Schema, profile: Profile) -> bool:
         """Store a profile of whom or what the token stands for; False where a newer one was there."""
         return (await self._store.put_profiles([(subject, schema, profile)]))[0]
+
+    async def forget(self, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
+        """Record a request to forget. Raises InvalidFieldError, UnavailableError, StoreError."""
+        self._check_ready()
+        return await forget(self._store, tokenizer, asked)
 
     def _check_ready(self) -> None:
         if not self.ready:
@@ -199,13 +209,14 @@ class Engine:
         fresh = sequences > before
         order = np.flatnonzero(fresh)[np.argsort(sequences[fresh])]
         view = self._graph.observe(started.events, sequences[order], links[order])
-        listed = self._lists.observe(started.events, sequences[order], tokens[1, order])
+        listed = self._lists.observe(started.events, sequences[order], tokens[1, order] * logged(view))
         place = {int(s): i for i, s in enumerate(sequences[order])}
         if not fresh.all():  # begun before and never decided: look from here, with its own marks masked
             again = np.flatnonzero(~fresh)
             place.update({int(s): len(place) + i for i, s in enumerate(sequences[again])})
             seen = self._graph.review(sequences[again], links[again])
-            listed = np.concatenate([listed, self._lists.count(tokens[0, again], tokens[1, again], seen.time_ms)])
+            both = tokens[:, again] * logged(seen)
+            listed = np.concatenate([listed, self._lists.count(both[0], both[1], seen.time_ms)])
             view = join(view, seen)
         return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view, listed
 

@@ -17,7 +17,7 @@ from features.application import InvalidFieldError, check_text, subject_token
 from features.list_entries import ListEntries, listable
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import lists, wire
+from server import lists, privacy, wire
 from server.batcher import Batcher, Reply
 from server.engine import Engine
 from server.errors import status_of
@@ -64,6 +64,7 @@ class Service:
             "ProposeListEntry": self._propose_list_entry, "ApproveListEntry": self._approve_list_entry,
             "ListEntries": self._list_entries,
             "ListReviews": self._list_reviews, "ResolveReview": self._resolve_review,
+            "WithdrawConsent": self._withdraw_consent, "DeleteApplicant": self._delete_applicant,
         }  # fmt: skip
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
@@ -183,6 +184,16 @@ class Service:
     async def _list_entries(self, body: bytes, context: Context) -> bytes:
         request = _parse(pb.ListEntriesRequest, body)
         return await lists.page(self._tenant(request.tenant).entries, request)
+
+    async def _withdraw_consent(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.WithdrawConsentRequest, body)
+        tenant = self._tenant(request.tenant)
+        return await privacy.withdraw_consent(tenant.engine, tenant.tokenizer, request, self._replaying)
+
+    async def _delete_applicant(self, body: bytes, context: Context) -> bytes:
+        request = _parse(pb.DeleteApplicantRequest, body)
+        tenant = self._tenant(request.tenant)
+        return await privacy.delete_applicant(tenant.engine, tenant.tokenizer, request, self._replaying)
 
     def _tenant(self, name: str) -> Tenant:
         if name not in self._tenants:

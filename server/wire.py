@@ -23,6 +23,7 @@ from features.application import (
     feature_number,
     make_profile,
 )
+from features.assemble import SKEW_MS
 from features.schema import Schema
 from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
@@ -33,6 +34,7 @@ from proto.miaopi.v1 import decision_pb2 as pb
 from server.products import Product
 
 ID_MAX = 128
+ENTITY_ID_MAX = 256
 FEATURES_MAX = 1024
 CONSENTS_MAX = 64
 FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
@@ -62,18 +64,13 @@ def application(
     repayment = _enum("repayment_method", request.repayment_method, REPAYMENT_METHODS)
     if len(request.entities) > ENTITIES_MAX:
         raise InvalidFieldError("entities", f"at most {ENTITIES_MAX}, are {len(request.entities)}")
-    if len(request.consents) > CONSENTS_MAX:
-        raise InvalidFieldError("consents", f"at most {CONSENTS_MAX}, are {len(request.consents)}")
-    for i, consent in enumerate(request.consents):
-        check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
-        if consent.given_at_ms <= 0:
-            raise InvalidFieldError(f"consents[{i}].given_at_ms", "must be when it was given")
+    consents = _consents(request, replaying)
     numbers = feature_numbers(schema, request.features, "request", "")
     numbers.update(_application_numbers(request, schema))
     entities = [(e.type, e.id) for e in request.entities]
     if request.HasField("vehicle") and "vehicle" in schema.entities:
         entities.append(("vehicle", request.vehicle.vin))
-    given = (request.applicant_id, entities, {c.purpose for c in request.consents})
+    given = (request.applicant_id, entities, consents)
     return Application(
         application_id=request.application_id,
         tenant=request.tenant,
@@ -90,7 +87,22 @@ def application(
         event_time_ms=_event_time(request.event_time_ms, replaying),
         body_hash=tokenizer.body_hash(request.SerializeToString(deterministic=True)),
         shared_tokens=NO_TOKENS if consortium is None else entity_tokens(schema, consortium, *given),
+        consents=consents,
     )
+
+
+def _consents(request: pb.DecideRequest, replaying: bool) -> dict[str, int]:
+    """By purpose, when consent was last given. One from the future would outlast a withdrawal."""
+    if len(request.consents) > CONSENTS_MAX:
+        raise InvalidFieldError("consents", f"at most {CONSENTS_MAX}, are {len(request.consents)}")
+    latest = EVENT_TIME_MAX if replaying else round(time.time() * 1000) + SKEW_MS
+    given: dict[str, int] = {}
+    for i, consent in enumerate(request.consents):
+        check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
+        if not 0 < consent.given_at_ms <= latest:
+            raise InvalidFieldError(f"consents[{i}].given_at_ms", "must be when it was given, in milliseconds")
+        given[consent.purpose] = max(consent.given_at_ms, given.get(consent.purpose, 0))
+    return given
 
 
 def feature_numbers(

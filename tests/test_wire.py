@@ -86,6 +86,7 @@ BAD: list[tuple[str, Change]] = [
     ("consents[0].purpose", lambda r: r.consents[0].ClearField("purpose")),
     ("consents", lambda r: r.consents.extend([r.consents[0]] * 64)),
     ("consents[0].given_at_ms", lambda r: r.consents[0].ClearField("given_at_ms")),
+    ("consents[0].given_at_ms", lambda r: setattr(r.consents[0], "given_at_ms", 1000 * int(time.time() + 400))),
     ("features[horoscope]", lambda r: setattr(r.features["horoscope"], "number", 1)),
     ("features[tax_income]", lambda r: setattr(r.features["tax_income"], "number", 1)),
     ("features[verified_income]", lambda r: setattr(r.features["verified_income"], "number", 1)),

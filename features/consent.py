@@ -1,0 +1,93 @@
+"""Which identifiers of an application stand on a consent (R20), and what is left of one whose consent was withdrawn.
+
+A consent counts if it was given after the applicant last withdrew it: one that is presented again does not. Only the
+store knows the newest withdrawal when an application enters the log, so `begin` empties the slots there
+(functions.lua), and everything downstream takes an application as the log has it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import Application, Profile
+from features.events import TOKENS_AT
+from features.neighborhood import Neighborhood
+from features.schema import Schema
+from features.statistics import ENTITY_STATS
+
+_COUNT_ALL = list(ENTITY_STATS).index("count_all")  # a number for every slot that is taken
+
+
+def consent_slots(document: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """By purpose, the slots that stand on it, after a schema's document: any version's, also one not known here.
+
+    What is made of identifiers that stand on a consent stands on it too.
+    """
+    purposes_of: dict[str, set[str]] = {}
+    slots: dict[str, tuple[int, ...]] = {}
+    first = 0
+    for name, entity in (document.get("entities") or {}).items():
+        own = {entity["consent"]} if entity.get("consent") else set()
+        purposes_of[name] = own.union(*(purposes_of[part] for part in entity.get("of", ())))
+        end = first + entity.get("slots", 1)
+        for purpose in purposes_of[name]:
+            slots[purpose] = slots.get(purpose, ()) + tuple(range(first, end))
+        first = end
+    return slots
+
+
+@cache
+def _packed_slots(schema: Schema) -> list[tuple[str, list[int], bytes]]:
+    """Purpose, slots, and where each slot's token stands in a packed event, a byte each."""
+    return [
+        (purpose, list(slots), bytes(TOKENS_AT + 8 * slot for slot in slots))
+        for purpose, slots in consent_slots(schema.document).items()
+    ]
+
+
+def presented(applications: Sequence[Application], places: Sequence[int]) -> list[bytes | str]:
+    """The last arguments of `begin`: five for each purpose that an application names somebody for.
+
+    places: of the applications' events among the arguments, counted from 1.
+    """
+    arguments: list[bytes | str] = []
+    for application, place in zip(applications, places, strict=True):
+        for purpose, slots, offsets in _packed_slots(application.schema):
+            if application.tokens[slots].any():
+                given_at_ms = application.consents.get(purpose, 0)
+                applicant = f"{int(application.tokens[0]):016x}"
+                arguments += [str(place), applicant, purpose, str(given_at_ms), offsets]
+    return arguments
+
+
+def logged(view: Neighborhood) -> NDArray[np.bool_]:
+    """bool [rows, 16]: the slots that the log has an identifier in."""
+    return ~np.isnan(view.entity_state[:, :, _COUNT_ALL])
+
+
+def as_logged(
+    applications: Sequence[Application],
+    profiles: list[dict[str, Profile]],
+    view: Neighborhood,
+    rows: NDArray[np.int64],
+) -> tuple[Sequence[Application], list[dict[str, Profile]]]:
+    """Applications and their profiles without the identifiers that the log does not have, or no longer.
+
+    rows: int64 [B], the application's in `view`, -1 where it has none and is left as it is.
+    """
+    if not len(view.time_ms):
+        return applications, profiles
+    tokens = np.array([application.tokens for application in applications])
+    empty = ~logged(view)[rows] & (tokens != 0) & (rows >= 0)[:, None]
+    if not empty.any():
+        return applications, profiles
+    left = [replace(a, tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
+    known = [
+        {name: profile for name, profile in found.items() if not e[a.schema.sources[name].slot]}
+        for a, found, e in zip(applications, profiles, empty, strict=True)
+    ]
+    return left, known
