@@ -222,6 +222,7 @@ class Engine:
                 decisions[row].approved_amount_minor, decisions[row].annual_rate, decisions[row].grade,
                 asked.facts(row), int(known.exposure_minor[row]), {},
                 evidence.known(known.residual_low[row]), known.listed[row].tolist(),
+                [reason.code for reason in decisions[row].reasons],
             )  # fmt: skip
             out.append((i, reply, evidence.pack(facts, snapshot.features[row])))
         clock.mark("encode")
