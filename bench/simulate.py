@@ -1,8 +1,8 @@
 """A policy simulated over what another one decided, against really deciding by it (R17): every decision must be equal.
 
-A world is decided twice through the engine, each time on a store of its own, under a policy and under a stricter and
-dearer one. The second is then simulated over the archive of the first. Lenders report outcomes by night, and so does
-this world.
+A world is decided twice through the engine, each time on a store of its own, under a policy and under one that is
+stricter on default, milder on fraud and dearer. The second is then simulated over the archive of the first. Lenders
+report outcomes by night, and so does this world.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ from server.settings import Settings
 SEED = 31
 TENANT = "demo"
 NIGHT_MS = 86_400_000
-CUT_OFFS, PRICE = 0.7, 0.01  # what the other policy makes of grades' cut-offs, and adds to the annual rate
+FIRST = {"default": 1.0, "fraud": 1.0, "price": 0.0}
+OTHER = {"default": 0.7, "fraud": 1.5, "price": 0.01}  # of the cut-offs by label, and added to the annual rate
 
 
 def run(applications: int, exposure_max_minor: int) -> dict[str, Any]:
@@ -54,8 +55,8 @@ def run(applications: int, exposure_max_minor: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="miaopi-") as name:
         folder = Path(name)
         policies = Settings().policies
-        first = variant(policies, folder / "first", 1.0, 0.0, exposure_max_minor)
-        other = variant(policies, folder / "other", CUT_OFFS, PRICE, exposure_max_minor)
+        first = variant(policies, folder / "first", FIRST, exposure_max_minor)
+        other = variant(policies, folder / "other", OTHER, exposure_max_minor)
         past = nightly(SEED, applications)
         for which, of in (("decided", first), ("actual", other)):
             with embedded_store() as url:
@@ -76,27 +77,28 @@ def run(applications: int, exposure_max_minor: int) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def variant(policies: Path, out: Path, cut_offs: float, price: float, exposure_max_minor: int) -> Path:
-    """The shipped policies, written to `out`: cut-offs of grades times a factor, so much added to the annual rate."""
+def variant(policies: Path, out: Path, change: Mapping[str, float], exposure_max_minor: int) -> Path:
+    """The shipped policies, written to `out`: cut-offs of both models times a factor, so much added to the rate."""
     shutil.copytree(policies, out)
     for file in out.glob("*/policy.json"):
         document = json.loads(file.read_text(encoding="utf-8"))
         for node in document["nodes"]:
-            if node["name"] == "grade":
-                _scale(node["content"], cut_offs)
-            elif node["name"] == "price":
+            for table, label in (("fraud", "fraud"), ("grade", "default")):
+                if node["name"] == table:
+                    _scale(node["content"], f"{label}_probability", change[label])
+            if node["name"] == "price":
                 key = _key(node["content"]["outputs"], "annual_rate")
                 for row in node["content"]["rules"]:
-                    row[key] = f"{float(row[key]) + price:.6g}"
-            elif node["name"] == "limit" and exposure_max_minor:
+                    row[key] = f"{float(row[key]) + change['price']:.6g}"
+            if node["name"] == "limit" and exposure_max_minor:
                 _cap(node["content"], exposure_max_minor)
         file.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
     return out
 
 
-def _scale(grade: dict[str, Any], factor: float) -> None:
-    key = _key(grade["inputs"], "default_probability")
-    for row in grade["rules"]:
+def _scale(table: dict[str, Any], field: str, factor: float) -> None:
+    key = _key(table["inputs"], field)
+    for row in table["rules"]:
         row[key] = re.sub(r"\d+\.?\d*", lambda number: f"{float(number[0]) * factor:.6g}", row[key])
 
 

@@ -80,7 +80,8 @@ def findings(records: Records, base: Column | None, columns: Sequence[Column], t
     every = {column.name: {"total": portfolio.total(records, column, terms),
                            "by": portfolio.grouped(records, column, terms)}
              for column in ([base] if base else []) + list(columns)}  # fmt: skip
-    found: dict[str, Any] = {"decisions": len(records), "columns": every}
+    found: dict[str, Any] = {"decisions": len(records), "minor_per_major": int(records.minor_per_major.max()),
+                             "columns": every}  # fmt: skip
     if base is not None:
         found |= {
             "base": base.name, "moves": portfolio.moves(base.decided, new.decided),
