@@ -44,7 +44,6 @@ from server.engine import Engine
 from server.settings import Settings
 
 SEED = 31
-TENANT = "demo"
 NIGHT_MS = 86_400_000
 FIRST = {"default": 1.0, "fraud": 1.0, "price": 0.0}
 OTHER = {"default": 0.7, "fraud": 1.5, "price": 0.01}  # of the cut-offs by label, and added to the annual rate
@@ -125,16 +124,16 @@ def nightly(seed: int, applications: int) -> History:
     return history.history(made.events, history.profiles(made.profiles, of_product, tokenizer), of_product, tokenizer)
 
 
-async def decide(url: str, past: History, policies: Path, out: Path) -> None:
-    """Decide a history by the engine on an empty store, under some policies, and archive it to `out`."""
+async def decide(url: str, past: History, policies: Path, out: Path, tenant: str = "demo") -> None:
+    """Decide a history by the engine for a tenant without a log, under some policies, and archive it to `out`."""
     served = products.load(Settings(policies=policies))
     schemas = {p.schema.name: p.schema for p in served.values()}
     async with Redis.from_url(url) as redis:
-        store = Store(redis, TENANT, Tokenizer(SECRET.encode()), list(schemas.values()))
+        store = Store(redis, tenant, Tokenizer(SECRET.encode()), list(schemas.values()))
         await store.prepare()
         of_cars = schemas["auto"]  # which knows the sources of both
         known = [(token, of_cars, p) for token, some in past.profiles.items() for p in some.values()]
-        engine = Engine(TENANT, store, served, Challengers())
+        engine = Engine(tenant, store, served, Challengers())
         with Progress() as bars:
             task = bars.add_task("profiles", total=len(known))
             await load_profiles(store, known, lambda n: bars.advance(task, n))
@@ -148,7 +147,7 @@ async def decide(url: str, past: History, policies: Path, out: Path) -> None:
         follower.cancel()
         with suppress(asyncio.CancelledError):
             await follower
-        await export.write(redis, TENANT, out)
+        await export.write(redis, tenant, out)
 
 
 async def _step(engine: Engine, batch: Sequence[Application | Report]) -> None:

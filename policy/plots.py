@@ -12,6 +12,7 @@ from models.plots import BAD, FAINT, GOOD, LINES, MIXED, STYLE, as_percent, name
 from policy.specs import GRADES
 
 Figures = Mapping[str, Any]
+VINTAGE_SHARE = 0.005  # of the decisions that a month needs to be drawn
 BASE, NEW = MIXED, LINES[0]
 
 
@@ -41,7 +42,8 @@ def scenarios(columns: Mapping[str, Figures]) -> str:
 
 def vintages(base: Figures, new: Figures) -> str:
     """Approval rate, and bad rate among the approved, by month of the application; before and after."""
-    months = sorted({*base, *new})
+    least = sum(figures["decisions"] for figures in new.values()) * VINTAGE_SHARE
+    months = sorted(month for month, figures in new.items() if figures["decisions"] >= least)
     with matplotlib.rc_context(STYLE):
         figure, pair = panels(2, 3.0)
         titles = {"approval_rate": "Approved by vintage", "bad_rate": "Bad by vintage, known"}
@@ -105,6 +107,6 @@ def swaps(bands: Mapping[str, Sequence[float]], swap_in: Figures, swap_out: Figu
         interval.set_ylim(-0.6, len(rows) - 0.4)
         interval.set_xlim(0, None)
         interval.grid(visible=False, axis="y")
-        name_axes(interval, "Their bad rate: × known, ● expected, bar of bounds", "", "")
+        name_axes(interval, "Their bad rate, within its bounds", "× known   ● expected, to harsher", "")
         interval.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
         return svg_text(figure)
