@@ -49,7 +49,8 @@ def records() -> Records:
     hubs = {"dealer": np.array([7, 7, 9, 0, 9], np.uint64), "officer": np.zeros(n, np.uint64)}
     return Records(
         list("abcde"), np.arange(n), times, ("auto", "consumer"), np.array([1, 1, 0, 1, 1]),
-        np.arange(n, dtype=np.uint64), hubs, ["web", "shop", "web", "", "shop"], asked, known, np.array([0, 1, -1, -1, 1], np.int8), [""] * n,
+        np.arange(n, dtype=np.uint64), hubs,
+        ["web", "shop", "web", "", "shop"], asked, known, np.array([0, 1, -1, -1, 1], np.int8), [""] * n,
         np.full(n, 100), (), Reports(zeros[:0], zeros[:0], zeros[:0], zeros[:0]), None, {},
     )  # fmt: skip
 
