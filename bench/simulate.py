@@ -8,6 +8,7 @@ report outcomes by night, and so does this world.
 import asyncio
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -60,20 +61,27 @@ def run(applications: int, exposure_max_minor: int) -> dict[str, Any]:
         for which, of in (("decided", first), ("actual", other)):
             with embedded_store() as url:
                 asyncio.run(decide(url, past, of, folder / which))
-        started = time.monotonic()
+        started, cpu = time.monotonic(), _cpu_seconds()
         out = subprocess.run(
             [sys.executable, "-m", "policy", "simulate", "--archive", folder / "decided", "--policy", other,
              "--out", folder / "out"], check=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        seconds = time.monotonic() - started
+        seconds, cpu = time.monotonic() - started, _cpu_seconds() - cpu
         found = json.loads((folder / "out/simulation.json").read_text(encoding="utf-8"))
         size = (folder / "out/report.html").stat().st_size
         return {
-            "decisions": found["decisions"], "seconds": round(seconds, 1), **compare(folder, other),
+            "decisions": found["decisions"], "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
+            **compare(folder, other),
             "figures_equal": same_figures(found, folder / "actual"), "report_bytes": size,
             "swap_in": found["swap_in"]["rows"], "swap_out": found["swap_out"]["rows"],
             "approval_rate": {name: of["approval_rate"] for name, of in json.loads(out.stdout)["columns"].items()},
         }  # fmt: skip
+
+
+def _cpu_seconds() -> float:
+    """Of processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def variant(policies: Path, out: Path, change: Mapping[str, float], exposure_max_minor: int) -> Path:

@@ -262,10 +262,11 @@ def _mine(
 def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:
     state = np.full((len(decisions), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
     place = {name: i for i, name in enumerate(schema.sources)}
-    for row, (profiles, now_ms) in enumerate(decisions.select("profiles", "time_ms").iter_rows()):
-        for profile in profiles:
-            if (source := profile["source"]) in place:
-                state[row, place[source]] = freshness(schema.sources[source], profile["fetched_at_ms"], now_ms)[1]
+    known = decisions.select("time_ms", "profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
+    flat = known.select("row", "time_ms", pl.col("profiles").struct.unnest())
+    for row, now_ms, source, fetched_at_ms in zip(*(column.to_list() for column in flat), strict=True):
+        if source in place:
+            state[row, place[source]] = freshness(schema.sources[source], fetched_at_ms, now_ms)[1]
     return state
 
 
