@@ -54,7 +54,7 @@ def vintages(base: Figures, new: Figures) -> str:
                           markersize=4, label=name)  # fmt: skip
             step = -(-len(months) // 9)
             axes.set_xticks(range(0, len(months), step), months[::step], rotation=25, ha="right")
-            axes.set_ylim(0, None)
+            axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
             name_axes(axes, title, "", "")
             as_percent(axes)
             axes.legend(loc="lower left", ncols=2)
