@@ -60,9 +60,9 @@ class Application:
     shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
 
     @property
-    def borrower(self) -> int:
-        """The applicant's token: the first entity of a schema is the applicant."""
-        return int(self.tokens[0])
+    def borrower(self) -> str:
+        """Whose exposure it adds to."""
+        return borrower(self.schema, int(self.tokens[0]))
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,13 @@ class Reason:
     contribution: float = 0.0
     evidence: str = ""
     legal_source: str = ""
+
+
+def borrower(schema: Schema, applicant: int) -> str:
+    """Whose exposure counts as one: an applicant's, by token, over the products of a schema. What somebody owes on a
+    car leaves their consumer credit as it is.
+    """
+    return f"{schema.name}:{applicant:016x}"
 
 
 def check_text(name: str, text: str, longest: int) -> str:

@@ -81,8 +81,15 @@ class Archive:
             raise ArchiveError(f"{at}: is no manifest: {error!r}") from None
 
     def decisions(self, columns: Collection[str]) -> pl.DataFrame:
-        """Every decision by the number of its application: some of DECISION_COLUMNS, of which no other is read."""
-        found = pl.scan_parquet(self.folder / DECISIONS).select(columns).collect().sort("sequence")
+        """Every decision by the number of its application: some columns, of which no other is read.
+
+        Raises ArchiveError where one is not there: archives of before have none of export.POLICY_COLUMNS.
+        """
+        every = pl.scan_parquet(self.folder / DECISIONS)
+        if absent := [name for name in columns if name not in every.collect_schema().names()]:
+            place = f"{self.folder / DECISIONS}: has no column {', '.join(absent)}"
+            raise ArchiveError(f"{place}: an older version wrote it; archive the store again")
+        found = every.select(columns).collect().sort("sequence")
         sequence, as_of = found["sequence"], found["as_of"]
         wrong = ~(sequence.is_between(1, self.sequence) & as_of.is_between(sequence - 1, self.sequence))
         wrong |= sequence.is_duplicated()
@@ -152,7 +159,7 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
     give what the evidence kept.
     """
     archive = Archive.open(folder)
-    kept = _kept(archive, schema, warn)
+    kept = kept_rows(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:, : schema.slots] = schema.link_slots
     graph, retried, requests = EntityGraph(), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
@@ -200,7 +207,7 @@ def recorded(folder: Path) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """What the evidence of N decisions kept, by sequence number.
 
     sequence, as_of, time_ms: int64 [N]; features: float32 [N, F] in the columns of the schema asked for, NaN where
@@ -216,7 +223,8 @@ class _Kept:
     source_state: NDArray[np.uint8]
 
 
-def _kept(archive: Archive, schema: Schema, warn: Callable[[str], None]) -> _Kept:
+def kept_rows(archive: Archive, schema: Schema, warn: Callable[[str], None]) -> Kept:
+    """The decisions of `rows`, without what the log says of them. Raises ArchiveError."""
     every = archive.decisions(("sequence", "as_of", "time_ms", "product", "schema", "profiles", "features"))
     mine, versions = _mine(archive, schema, every, warn)
     features = np.full((len(mine), len(schema.features)), np.nan, dtype=np.float32)
@@ -236,7 +244,7 @@ def _kept(archive: Archive, schema: Schema, warn: Callable[[str], None]) -> _Kep
         features[place] = stored[:, [version.column[n] for n in shared]]
         counted[place] = [schema.features[i].origin in ("velocity", "graph") for i in columns]
     sequence, as_of, time_ms = (mine[name].to_numpy() for name in ("sequence", "as_of", "time_ms"))
-    return _Kept(sequence, as_of, time_ms, features, counted, _source_state(schema, mine))
+    return Kept(sequence, as_of, time_ms, features, counted, _source_state(schema, mine))
 
 
 def _mine(
@@ -265,14 +273,15 @@ def _mine(
 def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:
     state = np.full((len(decisions), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
     place = {name: i for i, name in enumerate(schema.sources)}
-    for row, (profiles, now_ms) in enumerate(decisions.select("profiles", "time_ms").iter_rows()):
-        for profile in profiles:
-            if (source := profile["source"]) in place:
-                state[row, place[source]] = freshness(schema.sources[source], profile["fetched_at_ms"], now_ms)[1]
+    known = decisions.select("time_ms", "profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
+    flat = known.select("row", "time_ms", pl.col("profiles").struct.unnest())
+    for row, now_ms, source, fetched_at_ms in zip(*(column.to_list() for column in flat), strict=True):
+        if source in place:
+            state[row, place[source]] = freshness(schema.sources[source], fetched_at_ms, now_ms)[1]
     return state
 
 
-def _snapshot(folder: Path, schema: Schema, kept: _Kept, at: NDArray[np.int64], view: Neighborhood) -> Snapshot:
+def _snapshot(folder: Path, schema: Schema, kept: Kept, at: NDArray[np.int64], view: Neighborhood) -> Snapshot:
     """The rows `at` of what was kept, with what the log says of them. Raises ArchiveError where the two differ."""
     every, features, stored = np.arange(len(at)), kept.features[at], kept.features[at]
     count(schema, features, view, every)

@@ -21,7 +21,8 @@ class Facts:
     What was decided stands here too, for readers that know no wire, and what the policy saw beside the feature row;
     evidence of before has neither. outcome: name of a policy.decide.Outcome. asked: amount_minor, term_months,
     repayment, upfront_fee_minor, monthly_fee_minor, human_review_requested. lent: minor units by funder before this
-    decision. residual_low: in the currency. listed: identifiers on the black, grey and white list.
+    decision. residual_low: in the currency. listed: identifiers on the black, grey and white list. reasons: codes of
+    the policy's, the worst vote's first.
     """
 
     bundle: str
@@ -43,6 +44,7 @@ class Facts:
     lent: Mapping[str, int] | None = None
     residual_low: float | None = None
     listed: Sequence[int] | None = None
+    reasons: Sequence[str] | None = None
 
 
 def known(probability: float) -> float | None:

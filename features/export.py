@@ -24,6 +24,17 @@ from features.challenged import challengers_said
 from features.events import EventFormatError, unpack
 from features.store import PAGE, StoreError, position, prefix
 
+# What the policy saw beside the row, and what it said; null where evidence of before did not say. One decision a row.
+ASKED = "asked_"
+POLICY_COLUMNS: dict[str, Any] = {
+    f"{ASKED}amount_minor": pl.Int64, f"{ASKED}term_months": pl.Int64, f"{ASKED}repayment": pl.String,
+    f"{ASKED}upfront_fee_minor": pl.Int64, f"{ASKED}monthly_fee_minor": pl.Int64,
+    f"{ASKED}human_review_requested": pl.Int64, "exposure_minor": pl.Int64,
+    "lent": pl.List(pl.Struct({"funder": pl.String, "amount_minor": pl.Int64})), "residual_low": pl.Float64,
+    "listed": pl.List(pl.Int64), "approved_amount_minor": pl.Int64, "annual_rate": pl.Float64, "grade": pl.String,
+    "reasons": pl.List(pl.String),
+}  # fmt: skip
+_COLUMNS = DECISION_COLUMNS | POLICY_COLUMNS
 ROWS_ASKED = 256  # applications asked for in one round trip: a live server waits for no more
 
 
@@ -52,7 +63,7 @@ async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
         raise ArchiveError(f"tenant {tenant} has no log")
     await _sink(folder / EVENTS, EVENT_COLUMNS, _events(redis, f"{keys}log", last))
     until = newest[0][0] if newest else b"0-0"
-    decisions = await _sink(folder / DECISIONS, DECISION_COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
+    decisions = await _sink(folder / DECISIONS, _COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
     if (await position(redis, f"{keys}meta"))[0] != epoch:
         raise ArchiveError("the log was started anew meanwhile; archive it again")
     documents: Any = await redis.hgetall(f"{keys}schemas")
@@ -110,7 +121,7 @@ async def _decisions(redis: Redis, key: str, until: bytes, epoch: str) -> AsyncI
                 pipeline.hgetall(name)
             rows += [_decision(*found, epoch) for found in zip(asked, await pipeline.execute(), strict=True)]
         cursor = f"({page[-1][0].decode()}"
-        yield pl.DataFrame(rows, schema=DECISION_COLUMNS)
+        yield pl.DataFrame(rows, schema=_COLUMNS)
 
 
 def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[str, Any]:
@@ -131,8 +142,10 @@ def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[st
         {"version": version, "fraud": evidence.known(fraud), "default": evidence.known(default)}
         for version, (fraud, default) in said.items()
     ]
-    known = asdict(facts)
-    return {column: known.get(column) for column in DECISION_COLUMNS} | {
+    known = asdict(facts) | {f"{ASKED}{name}": value for name, value in (facts.asked or {}).items()}
+    lent = facts.lent
+    return {column: known.get(column) for column in _COLUMNS} | {
+        "lent": None if lent is None else [{"funder": name, "amount_minor": minor} for name, minor in lent.items()],
         "product": fields[b"p"].decode(), "features": features, "challengers": challengers,
         "profiles": [{"source": s, "fetched_at_ms": ms} for s, ms in facts.profiles.items()],
     }  # fmt: skip

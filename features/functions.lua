@@ -252,11 +252,6 @@ end
 -- and once approved b by whom, v in a form to compare, u when, s its event's number.
 -- Indexes are sorted by member: time and entry id; the waiting one holds what is not approved.
 
-local function now_ms()
-  local clock = redis.call('TIME')
-  return tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-end
-
 -- KEYS entry, index, waiting index; ARGV entry id, e, w, x. Returns when it is proposed, ms; false where x is past.
 local function propose_entry(keys, args)
   local now = now_ms()

@@ -16,18 +16,18 @@ _ENDED = ("not_taken_up", "expired", "repaid")
 
 @dataclass(frozen=True)
 class Reservation:
-    """borrower: token. exposure_max_minor: what the borrower may have in all, None where it is only counted.
-    shares: (funder, minor units of this loan, what the funder may have lent in all).
+    """borrower: of features.application. exposure_max_minor: what the borrower may have in all, None where it is only
+    counted. shares: (funder, minor units of this loan, what the funder may have lent in all).
     """
 
-    borrower: int
+    borrower: str
     amount_minor: int
     exposure_max_minor: int | None
     shares: tuple[tuple[str, int, int], ...] = ()
 
     def packed(self) -> str:
         """As functions.lua reads it, and as it stands in the application's hash."""
-        parts = [f"{self.borrower:016x}", self.amount_minor, self.exposure_max_minor, self.shares]
+        parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
         return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -84,7 +84,7 @@ class ReviewQueue:
             int(at or 0),
         )  # fmt: skip
 
-    async def borrower(self, case: Case) -> int:
+    async def applicant(self, case: Case) -> int:
         """Token of who applied, from the application's event. Raises EpochError where the log no longer has it."""
         with redis_errors():
             found: Any = await self._redis.xrange(f"{self._prefix}log", case.stream_id, case.stream_id)

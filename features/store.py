@@ -124,7 +124,7 @@ class Store:
         arguments += presented(applications, range(3, len(arguments) + 1, 4))
         wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
         read = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
-        read += [f"{self._prefix}x:{a.borrower:016x}" for a in applications]
+        read += [f"{self._prefix}x:{a.borrower}" for a in applications]
         read += [f"{self._prefix}f:{funder}" for funder in funders]
         with redis_errors():
             pipeline = self._redis.pipeline(transaction=False)

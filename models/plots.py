@@ -38,7 +38,7 @@ Scored = tuple[Labels, Probability]
 def ranking(curves: Mapping[str, Scored]) -> str:
     """ROC and precision-recall of labels and probabilities by name."""
     with matplotlib.rc_context(STYLE):
-        figure, (roc, precision) = _panels(2)
+        figure, (roc, precision) = panels(2)
         roc.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         for (name, (labels, probability)), colour in zip(curves.items(), LINES, strict=False):
             recall, alarms = Ranking(labels, probability).caught()
@@ -47,19 +47,19 @@ def ranking(curves: Mapping[str, Scored]) -> str:
             kept = _thinned(recall + alarms)
             roc.plot([0, *alarms[kept]], [0, *recall[kept]], color=colour, label=name)
             precision.plot(recall[kept], (bad / np.maximum(bad + good, 1e-12))[kept], color=colour, label=name)
-        _name(roc, "ROC", "good rows stopped", "bad rows caught")
-        _name(precision, "Precision and recall", "bad rows caught", "bad among those stopped")
+        name_axes(roc, "ROC", "good rows stopped", "bad rows caught")
+        name_axes(precision, "Precision and recall", "bad rows caught", "bad among those stopped")
         precision.set_ylim(0, None)
         for axes in (roc, precision):
-            _percent(axes, x=True)
+            as_percent(axes, x=True)
         roc.legend(loc="lower right")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def probabilities(samples: Mapping[str, Scored], shown: Scored) -> str:
     """Reliability of each sample, and the distribution of the scores of `shown` by class."""
     with matplotlib.rc_context(STYLE):
-        figure, (reliability, distribution) = _panels(2)
+        figure, (reliability, distribution) = panels(2)
         least, most = 1.0, 0.0
         for (name, (labels, probability)), colour in zip(samples.items(), LINES, strict=False):
             order = np.argsort(probability, kind="stable")
@@ -76,11 +76,11 @@ def probabilities(samples: Mapping[str, Scored], shown: Scored) -> str:
             reliability.set(xscale="log", yscale="log", ylim=(least / 3, 2 * most))
             reliability.minorticks_off()
         reliability.plot([least, most], [least, most], color=MIXED, linewidth=1, linestyle=":", label="perfect")
-        _name(reliability, "Reliability, tenths of the rows", "predicted", "observed bad rate")
-        _percent(reliability, x=True)
+        name_axes(reliability, "Reliability, tenths of the rows", "predicted", "observed bad rate")
+        as_percent(reliability, x=True)
         reliability.legend(loc="upper left")
         _distribution(distribution, *shown)
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _distribution(axes: Axes, labels: Labels, probability: Probability) -> None:
@@ -93,38 +93,38 @@ def _distribution(axes: Axes, labels: Labels, probability: Probability) -> None:
     at = np.log(marks / (1 - marks))
     inside = (at >= edges[0]) & (at <= edges[-1])
     axes.set_xticks(at[inside], [f"{100 * mark:g}%" for mark in marks[inside]])
-    _name(axes, "Scores by class", "predicted, on the scale of log-odds", "share of the class")
-    _percent(axes)
+    name_axes(axes, "Scores by class", "predicted, on the scale of log-odds", "share of the class")
+    as_percent(axes)
     axes.legend(loc="upper right")
 
 
 def stability(periods: Sequence[Period]) -> str:
     """AUC with its interval, and bad rate beside what was predicted, by period."""
     with matplotlib.rc_context(STYLE):
-        figure, (ranking, rates) = _panels(2, 3.0)
+        figure, (ranking, rates) = panels(2, 3.0)
         at = np.arange(len(periods))
         area = np.array([p.auc for p in periods])
         low, high = np.array([p.interval for p in periods]).T
         ranking.fill_between(at, low, high, color=LINES[0], alpha=0.15, linewidth=0)
         ranking.plot(at, area, "o-", color=LINES[0], markersize=4)
-        _name(ranking, "AUC by period, with 95 % interval", "", "")
+        name_axes(ranking, "AUC by period, with 95 % interval", "", "")
         rates.plot(at, [p.bad_rate for p in periods], "o-", color=BAD, markersize=4, label="observed bad rate")
         rates.plot(at, [p.predicted for p in periods], "o--", color=GOOD, markersize=4, label="mean predicted")
-        _name(rates, "Bad rate by period", "", "")
+        name_axes(rates, "Bad rate by period", "", "")
         rates.set_ylim(0, 1.3 * max(max(p.bad_rate, p.predicted) for p in periods))
-        _percent(rates)
+        as_percent(rates)
         rates.legend(loc="upper left", ncols=2)
         step = -(-len(periods) // 9)
         for axes in (ranking, rates):
             axes.set_xticks(at[::step], [p.name.split(" to ")[0] for p in periods][::step], rotation=25, ha="right")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def influences(found: Sequence[Influence]) -> str:
     """The strongest features, coloured by direction."""
     shown = list(found[:BARS])[::-1]
     with matplotlib.rc_context(STYLE):
-        figure, (axes,) = _panels(1, 0.9 + 0.27 * len(shown))
+        figure, (axes,) = panels(1, 0.9 + 0.27 * len(shown))
         for trend, colour, name in ((1, BAD, "riskier as it grows"), (-1, GOOD, "safer as it grows"),
                                     (0, MIXED, "mixed, or a category")):  # fmt: skip
             at = [i for i, influence in enumerate(shown) if influence.trend == trend]
@@ -132,24 +132,27 @@ def influences(found: Sequence[Influence]) -> str:
                 axes.barh(at, [shown[i].mean_log_odds for i in at], color=colour, height=0.66, label=name)
         axes.set_yticks(range(len(shown)), [influence.name for influence in shown])
         axes.grid(visible=False, axis="y")
-        _name(axes, "", "mean absolute contribution to the log-odds", "")
+        name_axes(axes, "", "mean absolute contribution to the log-odds", "")
         axes.legend(loc="lower right")
-        return _svg(figure)
+        return svg_text(figure)
 
 
-def _panels(count: int, height: float = 3.5) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float = 3.5) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page, and so many axes beside each other."""
     figure = Figure(figsize=(9.6, height), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, count)))
 
 
-def _name(axes: Axes, title: str, x: str, y: str) -> None:
+def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Title and labels, without ticks."""
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.tick_params(length=0)
 
 
-def _percent(axes: Axes, x: bool = False) -> None:
+def as_percent(axes: Axes, x: bool = False) -> None:
+    """Shares as percent on the y axis, and on the x axis if asked."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     if x:
         axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())
@@ -162,7 +165,7 @@ def _thinned(way: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], POINTS)))
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """The <svg> element alone: what names another document or repeats between figures of a page is dropped."""
     written = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

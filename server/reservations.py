@@ -50,12 +50,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Totals:
-    """Minor units that borrowers, by token, have and funders have lent; grow with what is proposed."""
+    """Minor units that borrowers have and funders have lent; grow with what is proposed."""
 
-    exposure_minor: dict[int, int]
+    exposure_minor: dict[str, int]
     lent: dict[str, int]
 
-    def add(self, borrower: int, decision: Decision) -> None:
+    def add(self, borrower: str, decision: Decision) -> None:
         """Count an approval."""
         self.exposure_minor[borrower] += decision.approved_amount_minor
         for share in decision.shares:
@@ -140,10 +140,10 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
 def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
     """The rows, a borrower in each turn once at most where the policy asks for the exposure."""
     turns: list[list[int]] = []
-    taken: dict[int, int] = {}
+    taken: dict[str, int] = {}
     for row in rows:
-        borrower = scored.applications[row].borrower if _EXPOSURE in scored.product.policy.columns else -1
-        turn = taken[borrower] = taken.get(borrower, -1) + 1 if borrower >= 0 else 0
+        borrower = scored.applications[row].borrower if _EXPOSURE in scored.product.policy.columns else ""
+        turn = taken[borrower] = taken.get(borrower, -1) + 1 if borrower else 0
         if turn == len(turns):
             turns.append([])
         turns[turn].append(row)
@@ -157,6 +157,7 @@ def _encoded(
     facts = scored.facts[row](
         outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
+        reasons=[reason.code for reason in decision.reasons],
     )  # fmt: skip
     body = wire.decision_reply(product, decision, reasons, scored.scores, row, scored.positions[row])
     reservation = None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import evidence
-from features.application import InvalidFieldError, check_text
+from features.application import InvalidFieldError, borrower, check_text
 from features.evidence import Facts
 from features.reservations import Reservation
 from features.reviews import Case, ReviewQueue
@@ -113,8 +113,9 @@ class Reviews:
                 )
         asked.funding.extend(wire.funding(shares))
         taken = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in shares)
-        borrower = await self._queue.borrower(case)
-        return Reservation(borrower, asked.approved_amount_minor, may.exposure_max_minor, taken)
+        applicant = await self._queue.applicant(case)
+        whose = borrower(self._products[case.product].schema, applicant)
+        return Reservation(whose, asked.approved_amount_minor, may.exposure_max_minor, taken)
 
     async def _pending(self, case: Case) -> pb.PendingReview:
         facts, row = evidence.unpack(case.evidence)

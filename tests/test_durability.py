@@ -39,14 +39,14 @@ async def test_what_too_few_have_is_stored_and_not_answered(
 ) -> None:
     async with Redis.from_url(on_disk) as redis:
         store = await waiting(redis, tenant, consumer, durability)
-        once = Proposal("a", b"decision", b"", Reservation(7, 5, 10))
+        once = Proposal("a", b"decision", b"", Reservation("consumer:7", 5, 10))
         for _ in range(2):
             with pytest.raises(NotDurableError, match="WAIT: 0 of 1"):
                 await store.commit([once])
         assert await store.decision("a") == (b"decision", b"")
         begun = (await store.begin([application(consumer, "a")])).begun[0]
         assert (begun.status, begun.decision) == ("DECIDED", b"decision")
-        assert await redis.get(f"{{{tenant}}}:x:{7:016x}") == b"5"
+        assert await redis.get(f"{{{tenant}}}:x:consumer:7") == b"5"
 
 
 async def test_the_file_on_disk_is_waited_for(on_disk: str, tenant: str, consumer: Schema) -> None:

@@ -69,7 +69,7 @@ async def know(store: Store, product: Product, applications: Sequence[Applicatio
     """Put what a good borrower's sources know of each applicant."""
     schema = product.schema
     await store.put_profiles([
-        (a.borrower, schema, make_profile(schema, source, round(time.time() * 1000), numbers))
+        (int(a.tokens[0]), schema, make_profile(schema, source, round(time.time() * 1000), numbers))
         for a in applications for source, numbers in GOOD_BORROWER.items()
     ])  # fmt: skip
 
@@ -187,7 +187,7 @@ async def test_a_batch_of_one_funder_is_decided_in_one_commit(
 
 
 async def exposure(redis: Redis, tenant: str, application: Application) -> int:
-    return int(await redis.get(f"{{{tenant}}}:x:{application.borrower:016x}") or 0)
+    return int(await redis.get(f"{{{tenant}}}:x:{application.borrower}") or 0)
 
 
 async def lent(redis: Redis, tenant: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from features.schema import Schema
 from features.store import Store
 from tests.conftest import TOKENIZER, application
 
-BORROWER = 0xABC
+BORROWER = "consumer:abc"
 CAPS = (("bank", 600), ("trust", 900))
 
 
@@ -33,7 +33,7 @@ async def begun(store: Store, schema: Schema, *names: str) -> None:
 
 async def totals(redis: Redis, tenant: str) -> tuple[int, ...]:
     """What the borrower has, then what bank and trust have lent."""
-    keys = [f"x:{BORROWER:016x}", "f:bank", "f:trust"]
+    keys = [f"x:{BORROWER}", "f:bank", "f:trust"]
     return tuple(int(n or 0) for n in await redis.mget([f"{{{tenant}}}:{key}" for key in keys]))
 
 

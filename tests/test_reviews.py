@@ -124,7 +124,7 @@ def test_from_the_queue_to_an_approval_and_its_end(stub: DecisionServiceStub, co
     kept = stored(stub, "whole")
     assert kept.decision == first and kept.resolution == resolution
 
-    exposure = f"x:{TOKENIZER.token('applicant', 'the borrower'):016x}"
+    exposure = f"x:consumer:{TOKENIZER.token('applicant', 'the borrower'):016x}"
     assert counted(exposure) == 2_000_000 and counted("f:bank") == 2_000_000
     for number, (kind, amount, left) in enumerate(
         [(pb.OUTCOME_KIND_DISBURSED, 0, 2_000_000), (pb.OUTCOME_KIND_PRINCIPAL_REPAID, 500_000, 1_500_000),

@@ -1,0 +1,47 @@
+"""The one place where policy meets models: `policy simulate` scores with bundles. The server never loads it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from features.application import Snapshot
+from features.schema import Schema
+from models.bundle import Bundle
+from models.bundle import BundleError as BundleError
+from models.scorer import Scorer
+from policy.scoring import Scored
+
+
+@dataclass(frozen=True)
+class BundleScore:
+    """The scoring of the bundle in a folder; a process loads it when it first scores."""
+
+    folder: Path
+    version: str
+    schema: Schema
+
+    def __call__(self, snapshot: Snapshot) -> Scored:
+        """Raises BundleError where the bundle does not load here."""
+        scorer = _scorer(self.folder, self.version)
+        scores = scorer.score(snapshot)
+        return Scored(scores.fraud_probability, scores.default_probability, scorer.residual_value(snapshot)[:, 0])
+
+
+def by_schema(folders: Iterable[Path]) -> dict[str, BundleScore]:
+    """The bundles of some folders by the name of their schema. Raises BundleError, also where two are of one."""
+    found: dict[str, BundleScore] = {}
+    for folder in folders:
+        bundle = Bundle.open(folder)
+        if bundle.schema.name in found:
+            raise BundleError(f"{folder}: is a second bundle of schema {bundle.schema.name}")
+        found[bundle.schema.name] = BundleScore(folder, bundle.version, bundle.schema)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _scorer(folder: Path, version: str) -> Scorer:
+    bundle = Bundle.open(folder)
+    if bundle.version != version:
+        raise BundleError(f"{folder}: was {version} and is {bundle.version}")
+    return Scorer(bundle)

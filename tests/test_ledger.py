@@ -1,0 +1,56 @@
+"""What is owed: reserved by approvals, released by reports, never below nothing, funders in proportion."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.specs import OUTCOME_KINDS
+from policy.ledger import Ledger
+
+KIND = {kind: i for i, kind in enumerate(OUTCOME_KINDS)}
+WHO = ("consumer", 77)
+SHARES = (("bank", 700), ("trust", 300))
+
+
+def test_reports_release_and_restore() -> None:
+    ledger = Ledger()
+    ledger.approve(1, WHO, 1000, SHARES)
+    ledger.approve(2, WHO, 500, ())
+    assert (ledger.exposure(WHO), ledger.lent) == (1500, {"bank": 700, "trust": 300})
+    ledger.report(1, KIND["principal_repaid"], 100)
+    assert (ledger.exposure(WHO), ledger.lent) == (1400, {"bank": 630, "trust": 270})
+    ledger.report(1, KIND["principal_repaid"], 5000)
+    assert (ledger.exposure(WHO), ledger.lent) == (500, {"bank": 0, "trust": 0})
+    ledger.report(1, KIND["retracted"], 0)
+    assert (ledger.exposure(WHO), ledger.lent) == (1500, {"bank": 700, "trust": 300})
+    for kind in ("repaid", "not_taken_up", "expired"):
+        ledger.report(1, KIND[kind], 0)
+        assert (ledger.exposure(WHO), ledger.lent) == (500, {"bank": 0, "trust": 0})
+        ledger.report(1, KIND["retracted"], 0)
+    for kind in ("past_due_90", "fraud_confirmed", "disbursed"):
+        ledger.report(1, KIND[kind], 9)
+        ledger.report(9, KIND[kind], 9)  # never approved: nothing to release
+    assert ledger.exposure(WHO) == 1500 and ledger.exposure(("auto", 77)) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 999)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from(sorted(KIND.values())), st.integers(0, 2000)), max_size=12),
+)
+def test_what_funders_have_lent_is_what_borrowers_owe(
+    loans: list[tuple[int, int]], reports: list[tuple[int, int, int]]
+) -> None:
+    ledger = Ledger()
+    for row, (borrower, amount) in enumerate(loans):
+        ledger.approve(
+            row,
+            ("consumer", borrower),
+            amount,
+            (("a", amount // 3), ("b", amount // 3), ("c", amount - 2 * (amount // 3))),
+        )
+    for row, kind, amount in itertools.chain(reports, [(0, KIND["expired"], 0)]):
+        ledger.report(row, kind, amount)
+        owed = [ledger.exposure(("consumer", borrower)) for borrower in range(4)]
+        assert sum(owed) == sum(ledger.lent.values()) and min(*owed, *ledger.lent.values()) >= 0
+        assert sum(owed) <= sum(amount for _, amount in loans)
