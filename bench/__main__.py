@@ -97,12 +97,11 @@ def publish(publications: Annotated[int, typer.Option(min=1, help="and rollbacks
 @app.command()
 def simulate(
     applications: Annotated[int, typer.Option(min=1000, help="in the world")] = 100_000,
-    exposure_max_minor: Annotated[int, typer.Option(min=0, help="cap of a borrower in both policies; 0: none")] = 0,
 ) -> None:
     """A policy simulated over what another decided, against really deciding by it; the last line is JSON."""
     from bench import simulate as module
 
-    print(json.dumps(module.run(applications, exposure_max_minor)))
+    print(json.dumps(module.run(applications)))
 
 
 if __name__ == "__main__":

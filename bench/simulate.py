@@ -50,13 +50,13 @@ FIRST = {"default": 1.0, "fraud": 1.0, "price": 0.0}
 OTHER = {"default": 0.7, "fraud": 1.5, "price": 0.01}  # of the cut-offs by label, and added to the annual rate
 
 
-def run(applications: int, exposure_max_minor: int) -> dict[str, Any]:
-    """Figures of the last line. exposure_max_minor: a cap for both policies, 0 for none."""
+def run(applications: int) -> dict[str, Any]:
+    """Figures of the last line."""
     with tempfile.TemporaryDirectory(prefix="miaopi-") as name:
         folder = Path(name)
         policies = Settings().policies
-        first = variant(policies, folder / "first", FIRST, exposure_max_minor)
-        other = variant(policies, folder / "other", OTHER, exposure_max_minor)
+        first = variant(policies, folder / "first", FIRST)
+        other = variant(policies, folder / "other", OTHER)
         past = nightly(SEED, applications)
         for which, of in (("decided", first), ("actual", other)):
             with embedded_store() as url:
@@ -84,9 +84,12 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def variant(policies: Path, out: Path, change: Mapping[str, float], exposure_max_minor: int) -> Path:
-    """The shipped policies, written to `out`: cut-offs of both models times a factor, so much added to the rate."""
-    shutil.copytree(policies, out)
+def variant(policies: Path, out: Path, change: Mapping[str, float]) -> Path:
+    """The shipped policies, written to `out`: cut-offs of both models times a factor, so much added to the rate.
+
+    Without their cases, which are of the shipped ones.
+    """
+    shutil.copytree(policies, out, ignore=shutil.ignore_patterns("cases.csv"))
     for file in out.glob("*/policy.json"):
         document = json.loads(file.read_text(encoding="utf-8"))
         for node in document["nodes"]:
@@ -97,8 +100,6 @@ def variant(policies: Path, out: Path, change: Mapping[str, float], exposure_max
                 key = _key(node["content"]["outputs"], "annual_rate")
                 for row in node["content"]["rules"]:
                     row[key] = f"{float(row[key]) + change['price']:.6g}"
-            if node["name"] == "limit" and exposure_max_minor:
-                _cap(node["content"], exposure_max_minor)
         file.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
     return out
 
@@ -107,14 +108,6 @@ def _scale(table: dict[str, Any], field: str, factor: float) -> None:
     key = _key(table["inputs"], field)
     for row in table["rules"]:
         row[key] = re.sub(r"\d+\.?\d*", lambda number: f"{float(number[0]) * factor:.6g}", row[key])
-
-
-def _cap(limit: dict[str, Any], exposure_max_minor: int) -> None:
-    if not any(output["field"] == "exposure_max_minor" for output in limit["outputs"]):
-        limit["outputs"].append({"id": "exposure_max", "name": "exposure", "field": "exposure_max_minor"})
-    key = _key(limit["outputs"], "exposure_max_minor")
-    for row in limit["rules"]:
-        row[key] = str(exposure_max_minor)
 
 
 def _key(columns: Sequence[dict[str, Any]], field: str) -> str:
@@ -139,8 +132,8 @@ async def decide(url: str, past: History, policies: Path, out: Path, tenant: str
     async with Redis.from_url(url) as redis:
         store = Store(redis, tenant, Tokenizer(SECRET.encode()), list(schemas.values()))
         await store.prepare()
-        of_cars = schemas["auto"]  # which knows the sources of both
-        known = [(token, of_cars, p) for token, some in past.profiles.items() for p in some.values()]
+        knows = {source: schema for schema in schemas.values() for source in schema.sources}
+        known = [(token, knows[p.source], p) for token, some in past.profiles.items() for p in some.values()]
         engine = Engine(tenant, store, served, Challengers())
         with Progress() as bars:
             task = bars.add_task("profiles", total=len(known))

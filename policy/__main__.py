@@ -1,6 +1,5 @@
-"""`python -m policy`: check a policy with its cases, see what a new one changes, publish it, roll it back (R16).
-
-Each command loads what it needs. A policy is a folder with `policy.json`, or the name of a product: the one in service.
+"""`python -m policy`: check a policy with its cases, see what a new one changes and would have decided, publish it, roll
+it back (R16, R17). A policy is a folder with `policy.json`, or the name of a product: the one in service.
 """
 
 import sys
@@ -16,8 +15,10 @@ from features.schema import Schema, SchemaError
 from policy import versions
 from policy.decide import POLICY
 from policy.jdm import PolicyError
+from policy.simulate_command import simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(simulate)
 console = Console()
 
 PoliciesFolder = Annotated[

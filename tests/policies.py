@@ -33,7 +33,7 @@ def policy_folder(folder: Path, decline: str = "0.5") -> Path:
     rules[0]["in_fraud_probability"], rules[1]["in_fraud_probability"] = f">= {decline}", f"[0.2..{decline})"
     (folder / POLICY).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
     shutil.copyfile(SHIPPED / CASES, folder / CASES)
-    change_case(folder, "fraud", {"fraud_probability": decline})
+    change_case(folder, "fraud-decline", {"fraud_probability": decline})
     return folder
 
 

@@ -107,7 +107,7 @@ def test_cases_that_come_out_otherwise(tmp_path: Path) -> None:
     first, second = (Policy.load(folder, PRODUCT, cards()) for folder in (old, policy_folder(tmp_path / "b", "0.25")))
     cases = read(new / CASES, cards(), first)
     assert decided_otherwise(first, first, cases) == [] == decided_otherwise(second, second, cases)
-    (cut,) = (case for case in read(tmp_path / "b" / CASES, cards(), second) if case.name == "fraud")
+    (cut,) = (case for case in read(tmp_path / "b" / CASES, cards(), second) if case.name == "fraud-decline")
     assert decided_otherwise(first, second, [*cases, cut]) == [
-        "case fraud: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
+        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
     ]

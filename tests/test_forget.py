@@ -203,7 +203,8 @@ async def test_a_server_that_is_fed_history_refuses(
     """An event of now would end the past that it is being fed."""
     person = {"tenant": tenant, "applicant_id": "a person", "requested_by": "Li"}
     async with engine_on(redis, tenant, served, past) as (engine, store):
-        for replaying, events in ((True, 0), (False, 3)):
+        a_schema_each_and_one = len({product.schema.name for product in served.values()}) + 1
+        for replaying, events in ((True, 0), (False, a_schema_each_and_one)):
             withdraw = pb.WithdrawConsentRequest(**person, purpose="contacts")
             for call in (
                 privacy.withdraw_consent(engine, TOKENIZER, withdraw, replaying),

@@ -113,23 +113,23 @@ def knocked_out(reply: pb.DecideResponse) -> bool:
 
 def test_counts_in_the_next_decision_of_another_server(stubs: Stubs, redis_url: str) -> None:
     one, two = stubs
-    before = two.Decide(loan_request("before", tenant="north", device="farm"))
-    entry_id = one.ProposeListEntry(entry("farm")).entry_id
-    waiting = two.Decide(loan_request("waiting", tenant="north", device="farm"))
+    before = two.Decide(loan_request("before", tenant="north", device="fakery"))
+    entry_id = one.ProposeListEntry(entry("fakery")).entry_id
+    waiting = two.Decide(loan_request("waiting", tenant="north", device="fakery"))
     assert not knocked_out(before) and not knocked_out(waiting)
     denied = refusal(two.ApproveListEntry, approval(entry_id, by="Alice"))
     assert denied.code() is grpc.StatusCode.PERMISSION_DENIED
     sequence = one.ApproveListEntry(approval(entry_id)).sequence
-    reply = two.Decide(loan_request("after", tenant="north", device="farm"))
+    reply = two.Decide(loan_request("after", tenant="north", device="fakery"))
     assert reply.outcome == pb.OUTCOME_DECLINE and knocked_out(reply)
     assert reply.log_position.sequence == sequence + 1
     assert facts(redis_url, "north", "after").listed == [1, 0, 0]
     assert two.ApproveListEntry(approval(entry_id)).sequence == sequence
     assert refusal(two.ApproveListEntry, approval(entry_id, by="Carol")).code() is grpc.StatusCode.ALREADY_EXISTS
     assert refusal(two.ApproveListEntry, approval("f" * 32)).code() is grpc.StatusCode.NOT_FOUND
-    assert not knocked_out(one.Decide(loan_request("elsewhere", tenant="north", device="no farm")))
-    put(two, entry("farm", remove=True))
-    assert not knocked_out(one.Decide(loan_request("taken off", tenant="north", device="farm")))
+    assert not knocked_out(one.Decide(loan_request("elsewhere", tenant="north", device="no fakery")))
+    put(two, entry("fakery", remove=True))
+    assert not knocked_out(one.Decide(loan_request("taken off", tenant="north", device="fakery")))
 
 
 def test_every_list_counts_and_an_expiry_ends_it(stubs: Stubs, redis_url: str) -> None:
@@ -170,27 +170,27 @@ def test_bad_requests_name_the_field(stubs: Stubs) -> None:
 def test_lenders_share(stubs: Stubs, redis_url: str) -> None:
     """Proposed in the north, approved in the south by a namesake: both know it, each by its own log."""
     one, two = stubs
-    entry_id = one.ProposeListEntry(entry("shared farm", shared=True)).entry_id
+    entry_id = one.ProposeListEntry(entry("shared fakery", shared=True)).entry_id
     asked = pb.ListEntriesRequest(tenant="south", waiting=True)
     (seen,) = [e for e in two.ListEntries(asked).entries if e.entry_id == entry_id]
     assert (seen.shared, seen.proposed_by, seen.entity_type) == (True, "north/Alice", "device")
     assert refusal(one.ApproveListEntry, approval(entry_id, by="Alice")).code() is grpc.StatusCode.PERMISSION_DENIED
     sequence = two.ApproveListEntry(approval(entry_id, "south", "Alice")).sequence
-    at_once = two.Decide(loan_request("south 0", tenant="south", device="shared farm"))
+    at_once = two.Decide(loan_request("south 0", tenant="south", device="shared fakery"))
     assert knocked_out(at_once) and at_once.log_position.sequence == sequence + 1
     deadline, tries = time.monotonic() + SHARE_SECONDS, 0
-    while not knocked_out(one.Decide(loan_request(f"north {tries}", tenant="north", device="shared farm"))):
+    while not knocked_out(one.Decide(loan_request(f"north {tries}", tenant="north", device="shared fakery"))):
         tries += 1
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert knocked_out(two.Decide(loan_request("north at the other", tenant="north", device="shared farm")))
-    put(two, entry("shared farm", "north"))  # its own as well: one identifier, counted once, and taken off apart
-    two.Decide(loan_request("both", tenant="north", device="shared farm"))
+    assert knocked_out(two.Decide(loan_request("north at the other", tenant="north", device="shared fakery")))
+    put(two, entry("shared fakery", "north"))  # its own as well: one identifier, counted once, and taken off apart
+    two.Decide(loan_request("both", tenant="north", device="shared fakery"))
     assert facts(redis_url, "north", "both").listed == [1, 0, 0]
-    put(two, entry("shared farm", "north", remove=True))
-    assert knocked_out(one.Decide(loan_request("still shared", tenant="north", device="shared farm")))
-    put(one, entry("shared farm", "north", remove=True, shared=True))
-    assert not knocked_out(one.Decide(loan_request("no more", tenant="north", device="shared farm")))
+    put(two, entry("shared fakery", "north", remove=True))
+    assert knocked_out(one.Decide(loan_request("still shared", tenant="north", device="shared fakery")))
+    put(one, entry("shared fakery", "north", remove=True, shared=True))
+    assert not knocked_out(one.Decide(loan_request("no more", tenant="north", device="shared fakery")))
     with sync_redis.Redis.from_url(redis_url) as redis:
         taken = cast("dict[bytes, bytes]", redis.hgetall("{north}:shared"))
         log: Any = redis.xrange("{north}:log")
@@ -211,12 +211,12 @@ def test_command_line(stubs: Stubs, redis_url: str, monkeypatch: pytest.MonkeyPa
         return result.stdout if not status else result.stderr
 
     said = ("--type", "device", "--reason", "模拟器", "--source", "court", "--by", "Alice", "--tenant", "north")
-    entry_id = cli("propose", "--list", "black", *said, typed="typed farm\n").split()[-1]
+    entry_id = cli("propose", "--list", "black", *said, typed="typed fakery\n").split()[-1]
     (line,) = [json.loads(x) for x in cli("show", "--tenant", "north", "--waiting").splitlines()]
     assert line["entry"] == entry_id and line["reason"] == "模拟器" and line["approved_by"] == ""
     assert "who proposed it" in cli("approve", "--tenant", "north", "--entry", entry_id, "--by", "alice", status=2)
     sequence = int(cli("approve", "--tenant", "north", "--entry", entry_id, "--by", "Bob"))
-    reply = stubs[0].Decide(loan_request("after the command", tenant="north", device="typed farm"))
+    reply = stubs[0].Decide(loan_request("after the command", tenant="north", device="typed fakery"))
     assert knocked_out(reply) and reply.log_position.sequence > sequence
     assert entry_id in cli("show", "--tenant", "north", "--list", "black")
     assert entry_id not in cli("show", "--tenant", "north", "--list", "white")
@@ -230,13 +230,13 @@ def test_command_line(stubs: Stubs, redis_url: str, monkeypatch: pytest.MonkeyPa
 
 def test_a_restart_and_the_log_alone_say_the_same(stubs: Stubs, redis_url: str, policies: Path) -> None:
     """A server that reads the log from its beginning; and the counts of every decision, from the log alone."""
-    put(stubs[0], entry("kept farm", list=pb.LIST_KIND_WHITE))
+    put(stubs[0], entry("kept fakery", list=pb.LIST_KIND_WHITE))
     with server_process(redis_url, tenant="north", policies=policies) as (address, _), client(address) as fresh:
-        fresh.Decide(loan_request("after a restart", tenant="north", device="kept farm"))
-        put(fresh, entry("fresh farm"))
+        fresh.Decide(loan_request("after a restart", tenant="north", device="kept fakery"))
+        put(fresh, entry("fresh fakery"))
         assert bad_field(refusal(fresh.ProposeListEntry, entry("x", shared=True))) == "shared"
     assert facts(redis_url, "north", "after a restart").listed == [0, 0, 1]
-    stubs[1].Decide(loan_request("at an older server", tenant="north", device="kept farm"))
+    stubs[1].Decide(loan_request("at an older server", tenant="north", device="kept fakery"))
     assert facts(redis_url, "north", "at an older server").listed == [0, 0, 1]
     with sync_redis.Redis.from_url(redis_url) as redis:
         log: Any = redis.xrange("{north}:log")
@@ -247,7 +247,7 @@ def test_a_restart_and_the_log_alone_say_the_same(stubs: Stubs, redis_url: str, 
     said = {int(sequence): evidence.unpack(packed)[0].listed for sequence, packed in kept}
     by_log = {int(s): row for s, row in zip(own, found.tolist(), strict=True)}
     differ = {s for s in said if said[s] != by_log[s]}
-    device = Tokenizer(SECRET.encode()).token("device", "shared farm")
+    device = Tokenizer(SECRET.encode()).token("device", "shared fakery")
     of_shared = {int(e["sequence"]) for e in events.fields if e["kind"] == APPLICATION and device in e["tokens"]}
     assert differ <= of_shared and len(said) == len(own) and sum(map(any, by_log.values())) >= 5
 
@@ -271,7 +271,7 @@ def test_no_identifier_is_kept(stubs: Stubs, redis_url: str) -> None:
                         parts.append(cast(bytes, redis.get(key)))
     kept = b"\n".join(parts)
     assert kept.count(b'"source": "investigation"') > 5
-    for identifier in (b"farm", b"138 0013 8000", b"13800138000", b"id card of", b"a shared device"):
+    for identifier in (b"fakery", b"138 0013 8000", b"13800138000", b"id card of", b"a shared device"):
         assert identifier not in kept, identifier
 
 
@@ -279,14 +279,14 @@ async def test_a_retry_after_a_crash_looks_from_here(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path
 ) -> None:
     schema = served["consumer"].schema
-    lost, other = application(schema, "lost", device="farm"), application(schema, "other", device="no farm")
+    lost, other = application(schema, "lost", device="fakery"), application(schema, "other", device="no fakery")
     crashed = Store(redis, tenant, Tokenizer(SECRET.encode()), [schema])  # as the engine's
     await crashed.open()
     await crashed.begin([lost])
     async with engine_on(redis, tenant, served, past) as (engine, store):
         entries = ListEntries(tenant, store, TOKENIZER)
         said = {"kind": "grey", "entity_type": "device", "reason": "农场", "source": "court", "proposed_by": "Alice"}
-        made = entries.proposal(listable([schema]), identifier="farm", **cast(Any, said))
+        made = entries.proposal(listable([schema]), identifier="fakery", **cast(Any, said))
         await entries.approve(await entries.propose(made), "Bob")
         replies = await decide(engine, [other, lost])
         assert all(isinstance(reply, Reply) for reply in replies)

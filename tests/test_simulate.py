@@ -42,7 +42,7 @@ def world(past: History, redis_url: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("world")
     some = replace(past, events=past.events[:EVENTS])
     for policies, change, out in (("first", bench.FIRST, "decided"), ("other", bench.OTHER, "actual")):
-        bench.variant(ROOT / "policy/products", folder / policies, change, 0)
+        bench.variant(ROOT / "policy/products", folder / policies, change)
         asyncio.run(bench.decide(redis_url, some, folder / policies, folder / out, f"simulate-{out}-{id(folder)}"))
     return folder
 
@@ -87,27 +87,40 @@ def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:
     """(outcome, amount, exposure) of each, decided alone in order by the rules of exposure as they read."""
     loaded = {p: Policy.load(policies / p, p, part.schema) for part in records.parts for p in part.schema.products}
     place = {row: (part, i) for part in records.parts for i, row in enumerate(part.rows.tolist())}
-    left: dict[int, int] = {}
+    open_of: dict[int, list[int]] = {}  # by row, what is left of each share, and of the rest that nobody shares
     shares: dict[int, list[tuple[str, int]]] = {}
     reports, found = list(zip(*(getattr(records.reports, f.name).tolist() for f in fields(Reports)), strict=True)), []
 
-    def part_of(row: int, of: str) -> int:
-        """What a funder has of a loan's rest: its share of it, rounded down, the last one the rest."""
-        split = [left[row] * minor // amounts[row] for _, minor in shares[row]]
-        split[-1] = left[row] - sum(split[:-1])
-        return sum(minor for (name, _), minor in zip(shares[row], split, strict=True) if name == of)
+    def free(row: int, minor: int) -> None:
+        """In proportion to what is left, rounded down; what is over comes from the first that has it."""
+        left = sum(open_of[row])
+        parts = [each * minor // left if left else 0 for each in open_of[row]]
+        for n, each in enumerate(open_of[row]):
+            parts[n] += min(minor - sum(parts), each - parts[n])
+        open_of[row] = [each - part for each, part in zip(open_of[row], parts, strict=True)]
 
-    amounts: dict[int, int] = {}
     for row in range(len(records)):
         while reports and reports[0][0] <= records.as_of[row]:
             _, subject, kind, minor = reports.pop(0)
-            if subject in left:
-                rest = {"principal_repaid": max(left[subject] - minor, 0), "retracted": amounts[subject]}
-                left[subject] = rest.get(OUTCOME_KINDS[kind], 0)
+            if subject not in open_of:
+                continue
+            left = sum(open_of[subject])
+            if OUTCOME_KINDS[kind] == "retracted":
+                open_of[subject] = [share for _, share in shares[subject]]
+            else:
+                free(subject, min(minor, left) if OUTCOME_KINDS[kind] == "principal_repaid" else left)
         product = records.products[records.product[row]]
         part, i = place[row]
-        exposure = sum(minor for other, minor in left.items() if records.applicant[other] == records.applicant[row])
-        lent = {name: sum(part_of(other, name) for other in left if shares[other]) for name in ("bank", "trust")}
+        exposure = sum(
+            sum(minor) for other, minor in open_of.items()
+            if records.applicant[other] == records.applicant[row] and place[other][0] is part
+        )  # fmt: skip
+        lent = {
+            name: sum(
+                minor for other in open_of
+                for (funder, _), minor in zip(shares[other], open_of[other], strict=True) if funder == name
+            ) for name in ("bank", "trust")
+        }  # fmt: skip
         at = np.array([row])
         known = Known(*(getattr(records.known, f.name)[at] for f in fields(Known)))
         known = replace(known, exposure_minor=np.array([exposure]))
@@ -116,8 +129,8 @@ def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:
         values = input_values(part.schema, policy.columns, part.snapshot.take(np.array([i])), asked, known)
         decision = policy.decide(asked, values, lent)[0]
         if amount := decision.approved_amount_minor:
-            left[row] = amounts[row] = amount
-            shares[row] = [(share.offer.funder, share.amount_minor) for share in decision.shares]
+            shares[row] = [(s.offer.funder, s.amount_minor) for s in decision.shares] or [("nobody", amount)]
+            open_of[row] = [share for _, share in shares[row]]
         found.append((int(decision.outcome), amount, exposure))
     return found
 
@@ -139,9 +152,14 @@ def crowded(records: Records) -> Records:
 def test_exposure_and_funders_develop_as_if_decided_one_by_one(
     funded: bool, crowded: Records, world: Path, tmp_path: Path
 ) -> None:
-    policies = bench.variant(world / "first", tmp_path / "policies", bench.FIRST, 6_000_000)
-    for product in ("consumer", "auto") if funded else ():
-        write(policies, product, chained([*read_tables(policies, product), FUNDERS]))
+    policies = bench.variant(world / "first", tmp_path / "policies", bench.FIRST)
+    for product in ("consumer", "auto", "small_business"):
+        tables = [t for t in read_tables(policies, product) if t["name"] not in ("funders", "authority")]
+        (limit,) = (t["content"] for t in tables if t["name"] == "limit")
+        (cap,) = (output["id"] for output in limit["outputs"] if output["field"] == "exposure_max_minor")
+        for rule in limit["rules"]:
+            rule[cap] = "6000000"
+        write(policies, product, chained([*tables, *([FUNDERS] if funded else [])]))
     expected = one_by_one(crowded, policies)
     found = run(crowded, policies)
     seen = list(zip(found.outcome.tolist(), found.approved_amount_minor.tolist(), found.exposure_minor.tolist(),

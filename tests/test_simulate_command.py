@@ -41,7 +41,8 @@ def out(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stress.yaml").write_text(SCENARIOS, encoding="utf-8")
     command: list[str | Path] = [
         sys.executable, "-m", "policy", "simulate", "--archive", world / "decided", "--policy", world / "other",
-        "--bundle", demo_bundle("consumer"), "--bundle", demo_bundle("auto"), "--stress", folder / "stress.yaml",
+        "--bundle", demo_bundle("consumer"), "--bundle", demo_bundle("auto"),
+        "--bundle", demo_bundle("small_business"), "--stress", folder / "stress.yaml",
         "--out", folder / "out",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -179,7 +180,10 @@ def test_what_cannot_be_simulated_is_refused_by_name(world: Path, tmp_path: Path
     sffsd = ROOT / "features/schemas/sffsd.yaml"
     consumer = ROOT / "features/schemas/consumer.yaml"
     for arguments, reason in (
-        ([*archived, "--income", "0.1"], "--bundle: none is of schema auto, consumer, whose rows have to be scored"),
+        (
+            [*archived, "--income", "0.1"],
+            "--bundle: none is of schema auto, consumer, small_business, whose rows have to be scored",
+        ),
         ([*archived, "--bundle", demo_bundle("auto"), "--bundle", demo_bundle("auto")], "is a second bundle of schema"),
         ([*archived[:2], "--policy", tmp_path, "--out", tmp_path / "out"], "has no policy of auto, consumer"),
         ([*archived[2:], "--data", sffsd, "--schema", consumer], "table: is missing, so"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.history import schemas_by_product
 from features import schema as schemas
 from features.application import Application
 from features.replay import History, Rows, replay
@@ -30,7 +31,7 @@ def poorer(past: History, names: set[str]) -> History:
         replace(e, numbers={n: x / 2 if n in names else x for n, x in e.numbers.items()})
         if isinstance(e, Application) else e for e in past.events[:EVENTS]
     ]  # fmt: skip
-    sources = schemas.load(ROOT / "features/schemas/auto.yaml").sources
+    sources = {name: s for schema in schemas_by_product().values() for name, s in schema.sources.items()}
     profiles = {}
     for token, some in past.profiles.items():
         half = {source: np.where([n in names for n in sources[source].features], 0.5, 1.0) for source in some}

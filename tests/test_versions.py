@@ -65,7 +65,7 @@ def test_the_same_version_again_changes_nothing_but_its_cases(tmp_path: Path) ->
     version = publish(policies, source)
     before = everything(policies)
     assert publish(policies, source, "somebody else") == version and everything(policies) == before
-    change_case(source, "suspected", {"fraud_probability": "0.3"})
+    change_case(source, "fraud-review", {"fraud_probability": "0.3"})
     assert publish(policies, source) == version
     changed = {name for name, content in everything(policies).items() if before.get(name) != content}
     assert changed == {f"{PRODUCT}/{version}/{CASES}"} and serving(policies) == version
@@ -102,7 +102,7 @@ def no_cases(source: Path) -> None:
 
 
 def failing(source: Path) -> None:
-    change_case(source, "fraud", {"fraud_probability": "0.1"})
+    change_case(source, "fraud-decline", {"fraud_probability": "0.1"})
 
 
 def gap(source: Path) -> None:
@@ -112,7 +112,7 @@ def gap(source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("break_it", "problem"),
-    [(no_cases, "only a policy with cases is published"), (failing, "1 of 4 cases fail"), (gap, "no row for")],
+    [(no_cases, "only a policy with cases is published"), (failing, "1 of 6 cases fail"), (gap, "no row for")],
 )
 def test_what_is_refused_leaves_everything_as_it_was(
     tmp_path: Path, break_it: Callable[[Path], None], problem: str
@@ -136,7 +136,7 @@ def test_a_broken_working_copy_refuses_to_be_published_over(tmp_path: Path) -> N
     place = policy_folder(tmp_path / "policies" / PRODUCT)
     failing(place)
     before = everything(tmp_path / "policies")
-    with pytest.raises(CasesError, match=rf"{PRODUCT}/{CASES}: 1 of 4 cases fail"):
+    with pytest.raises(CasesError, match=rf"{PRODUCT}/{CASES}: 1 of 6 cases fail"):
         publish(tmp_path / "policies", policy_folder(tmp_path / "draft", "0.4"))
     assert everything(tmp_path / "policies") == before
 
@@ -252,18 +252,18 @@ def test_command_line(tmp_path: Path) -> None:
         assert done.exit_code == code, done.output
         return done.output
 
-    assert f"{PRODUCT}: {old}, 4 cases pass" in said("check", PRODUCT) and "a working copy" in said("list")
+    assert f"{PRODUCT}: {old}, 6 cases pass" in said("check", PRODUCT) and "a working copy" in said("list")
     assert "no case" not in said("check", str(draft))
     assert said("diff", PRODUCT, str(draft)).splitlines() == [
         "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4",
         "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)",
-        "case fraud: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
+        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
         "1 of 4 cases come out otherwise",
     ]
     assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 4 cases come out otherwise\n"
     by = ["--by", "Li Wei", "--note", "stricter [bold]"]
     assert said("publish", str(draft), *by) == f"{PRODUCT}: {new} is in service, before: {old}\n"
-    assert f"{PRODUCT}: {new}, 4 cases pass" in said("check", PRODUCT)
+    assert f"{PRODUCT}: {new}, 6 cases pass" in said("check", PRODUCT)
     assert said("rollback", "--product", PRODUCT, *by[:2]) == f"{PRODUCT}: {old} is in service again\n"
     listed = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said("list").splitlines() if "│" in line]
     assert [row[1:4] for row in listed] == [
@@ -281,8 +281,8 @@ def test_command_line(tmp_path: Path) -> None:
     [
         (["check", "nothing"], "no product 'nothing' in"),
         (["check", "broken"], "of which product? --product is one of"),
-        (["check", f"broken/{PRODUCT}"], "case 'fraud' (line 4): expected outcome decline, came approve"),
-        (["publish", f"broken/{PRODUCT}", "--by", "Li", "--note", ""], "1 of 4 cases fail"),
+        (["check", f"broken/{PRODUCT}"], "case 'fraud-decline' (line 3): expected outcome decline, came approve"),
+        (["publish", f"broken/{PRODUCT}", "--by", "Li", "--note", ""], "1 of 6 cases fail"),
         (["rollback", "--product", PRODUCT, "--by", "Li"], "no version before the working copy"),
         (["rollback", "--product", "nothing", "--by", "Li"], "no schema has the product 'nothing'"),
         (["list", "--policies", "nowhere"], "nowhere"),
