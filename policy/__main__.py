@@ -1,5 +1,5 @@
-"""`python -m policy`: check a policy with its cases, see what a new one changes and would have decided, publish it, roll
-it back (R16, R17). A policy is a folder with `policy.json`, or the name of a product: the one in service.
+"""`python -m policy`: check a policy with its cases, see what a new one changes and would have decided, publish it,
+roll it back (R16, R17). A policy is a folder with `policy.json`, or the name of a product: the one in service.
 """
 
 import sys

@@ -258,7 +258,7 @@ def test_command_line(tmp_path: Path) -> None:
         "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4",
         "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)",
         "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
-        "1 of 4 cases come out otherwise",
+        "1 of 6 cases come out otherwise",
     ]
     assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 4 cases come out otherwise\n"
     by = ["--by", "Li Wei", "--note", "stricter [bold]"]
