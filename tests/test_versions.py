@@ -260,7 +260,7 @@ def test_command_line(tmp_path: Path) -> None:
         "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
         "1 of 6 cases come out otherwise",
     ]
-    assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 4 cases come out otherwise\n"
+    assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 6 cases come out otherwise\n"
     by = ["--by", "Li Wei", "--note", "stricter [bold]"]
     assert said("publish", str(draft), *by) == f"{PRODUCT}: {new} is in service, before: {old}\n"
     assert f"{PRODUCT}: {new}, 6 cases pass" in said("check", PRODUCT)
