@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
-NATIVE := server/native/http2.so
+NATIVE := server/native/http2.so bench/client.so
 PROTO := proto/miaopi/v1/decision.proto
 PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
@@ -63,8 +63,9 @@ clean: ## remove caches and build output, keep .venv
 native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
 
 # Without the library or a compiler grpc.aio serves alone; apt-get is asked where it may install.
-$(NATIVE): server/native/http2.c | $(PY)
-	@pkg-config --exists libnghttp2 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y libnghttp2-dev >/dev/null; } || \
+%.so: %.c | $(PY)
+	@pkg-config --exists libnghttp2 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	apt-get install -qq -y libnghttp2-dev nghttp2-client >/dev/null; } || \
 	{ echo "libnghttp2 is not installed: apt-get install libnghttp2-dev"; exit 1; }
 	$(CC) -O2 -Wall -Wextra -Werror -Wno-missing-field-initializers -fPIC -shared \
 	$$($(PY) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') $$(pkg-config --cflags libnghttp2) \
