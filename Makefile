@@ -10,12 +10,13 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
+NATIVE := server/native/http2.so bench/client.so
 PROTO := proto/miaopi/v1/decision.proto
 PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check fmt proto train bench clean
+.PHONY: help setup demo serve test check fmt proto train bench native fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +60,21 @@ clean: ## remove caches and build output, keep .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out miaopi.egg-info
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
+native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
+
+# Without the library or a compiler grpc.aio serves alone; apt-get is asked where it may install.
+%.so: %.c | $(PY)
+	@pkg-config --exists libnghttp2 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	apt-get install -qq -y libnghttp2-dev nghttp2-client >/dev/null; } || \
+	{ echo "libnghttp2 is not installed: apt-get install libnghttp2-dev"; exit 1; }
+	$(CC) -O2 -Wall -Wextra -Werror -Wno-missing-field-initializers -fPIC -shared \
+	$$($(PY) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') $$(pkg-config --cflags libnghttp2) \
+	$< -o $@ $$(pkg-config --libs libnghttp2)
+
+FUZZ_SECONDS ?= 60
+fuzz: $(NATIVE) ## fuzz the native front end under AddressSanitizer (needs Debian's clang)
+	$(PY) -m server.native.fuzz --seconds $(FUZZ_SECONDS)
+
 $(PY):
 	$(PYTHON) -m venv $(VENV)
 
@@ -69,4 +85,5 @@ $(CORE): pyproject.toml constraints.txt | $(PY)
 
 $(FULL): pyproject.toml constraints.txt | $(PY)
 	$(PIP_INSTALL) '.[cpu,train,dev]'
+	-@$(MAKE) --no-print-directory native
 	@touch $(CORE) $@
