@@ -2,8 +2,7 @@
 
 In the open loop calls are due at times drawn before (a Poisson process) and their latency counts from then, whether or
 not the client came to send them: nothing is left out because the server was slow (coordinated omission). All latencies
-are kept, so percentiles are exact. The client is bench/client.c under asyncio, far faster than what it measures: `ceiling`
-shows its own limit.
+are kept, so percentiles are exact. The client is bench/client.c under asyncio, faster than what it measures.
 """
 
 import asyncio

@@ -30,23 +30,27 @@ def server_process(
     program: tuple[str, ...] = ("-m", "server"),
     log: IO[bytes] | None = None,
     credentials: grpc.ChannelCredentials | None = None,
+    native: bool = False,
     **settings: str | Path,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Start a server, wait until it is healthy, give its address and process; stop it and check that it ended well.
 
-    log: where its log goes, else this process's standard error. credentials: with which to ask for its health, where
-    it has TLS. settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
+    native: the address is the native front end's. log: where its log goes, else this process's standard error.
+    credentials: with which to ask for its health, where it has TLS. settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
     """
     with tempfile.TemporaryDirectory(prefix="miaopi-") as folder:
         address = str(settings.get("listen", f"unix:{folder}/server.sock"))
+        native_address = f"unix:{folder}/native.sock"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MIAOPI_")} | {
             "REDIS_URL": redis_url, "MIAOPI_LISTEN": address, "MIAOPI_TOKEN_SECRETS": json.dumps({tenant: SECRET}),
         }  # fmt: skip
+        if native:
+            environment["MIAOPI_NATIVE_LISTEN"] = native_address
         environment |= {f"MIAOPI_{name.upper()}": str(value) for name, value in settings.items()}
         process = subprocess.Popen([sys.executable, *program], env=environment, stderr=log)
         try:
-            _wait_until_healthy(address, process, credentials)
-            yield address, process
+            _wait_until_healthy(native_address if native else address, process, credentials)
+            yield native_address if native else address, process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -5,6 +5,7 @@ import secrets
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 
 import grpc
 import structlog
@@ -27,6 +28,8 @@ from server import products, reload, telemetry
 from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
+from server.native.start import NotBuiltError
+from server.native.start import start as start_native
 from server.products import Product
 from server.reviews import Reviews
 from server.service import SERVICE, Service, Tenant
@@ -68,10 +71,14 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
     server.add_secure_port(settings.listen, credentials)
 
 
+def _ready(tenants: dict[str, Tenant]) -> bool:
+    return all(t.engine.ready for t in tenants.values())
+
+
 async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant]) -> None:
     """Health is SERVING while every tenant's engine has read its log."""
     while True:
-        ready = all(t.engine.ready for t in tenants.values())
+        ready = _ready(tenants)
         state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await servicer.set(name, state)
@@ -120,15 +127,21 @@ async def serve(settings: Settings) -> None:
             for task in (_watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
         ]
         await server.start()
+        fronts = []
+        if settings.native_listen:
+            fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
         log.info(
-            "serving", listen=settings.listen, products=sorted(loaded), tenants=len(tenants), replay=settings.replay
-        )
+            "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
+            tenants=len(tenants), replay=settings.replay,
+        )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
         log.info("draining")
         await servicer.enter_graceful_shutdown()
         service.stopping.set()
-        await server.stop(settings.drain_seconds)
+        await asyncio.gather(
+            server.stop(settings.drain_seconds), *(front.stop(settings.drain_seconds) for front in fronts)
+        )
         await asyncio.gather(*(t.batcher.drain() for t in tenants.values()))
         for task in background:
             task.cancel()
@@ -145,7 +158,7 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvloop.run(serve(Settings()))
-    except (ValidationError, SchemaError, BundleError, PolicyError) as error:
+    except (ValidationError, SchemaError, BundleError, PolicyError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

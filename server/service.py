@@ -5,9 +5,9 @@ they are. Errors become statuses in server.errors only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 import structlog
@@ -30,6 +30,19 @@ BATCH_RPC_MAX = 256  # applications of one BatchDecide, and of one stream under 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Call(Protocol):
+    """What a unary handler may ask and say of its call, whatever carries it: a part of grpc.aio.ServicerContext."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds left until the caller's deadline; None without one."""
+
+    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Sent after the reply."""
+
+
+Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,9 @@ class Service:
         self._consortium = consortium
         self.stopping = asyncio.Event()  # set: streams take no more
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
-        unary = {
+    def unary(self) -> dict[str, Handler]:
+        """The calls with one request and one reply, by name."""
+        return {
             "Decide": self._decide, "BatchDecide": self._batch_decide, "GetDecision": self._get_decision,
             "ReportOutcome": self._report_outcome, "PutProfile": self._put_profile,
             "ProposeListEntry": self._propose_list_entry, "ApproveListEntry": self._approve_list_entry,
@@ -66,19 +79,22 @@ class Service:
             "ListReviews": self._list_reviews, "ResolveReview": self._resolve_review,
             "WithdrawConsent": self._withdraw_consent, "DeleteApplicant": self._delete_applicant,
         }  # fmt: skip
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in unary.items()
+            name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in self.unary().items()
         }
         handlers["StreamDecide"] = grpc.stream_stream_rpc_method_handler(self._stream_decide)
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def _decide(self, body: bytes, context: Context) -> bytes:
-        reply = await self._reply(_parse(pb.DecideRequest, body), context.time_remaining())
+    async def _decide(self, body: bytes, context: Call) -> bytes:
+        reply = await self._reply(parse(pb.DecideRequest, body), context.time_remaining())
         context.set_trailing_metadata([("stage-us", ",".join(f"{k}={v}" for k, v in reply.stage_us.items()))])
         return reply.body
 
-    async def _batch_decide(self, body: bytes, context: Context) -> bytes:
-        requests = _parse(pb.BatchDecideRequest, body).requests
+    async def _batch_decide(self, body: bytes, context: Call) -> bytes:
+        requests = parse(pb.BatchDecideRequest, body).requests
         if not 1 <= len(requests) <= BATCH_RPC_MAX:
             raise InvalidFieldError("requests", f"must be from 1 to {BATCH_RPC_MAX}, are {len(requests)}")
         left = context.time_remaining()
@@ -118,7 +134,7 @@ class Service:
 
     async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
         try:
-            request = _parse(pb.StreamDecideRequest, body).request
+            request = parse(pb.StreamDecideRequest, body).request
         except InvalidFieldError as error:
             return _failure("", error)
         return await self._result(request, left)
@@ -137,8 +153,8 @@ class Service:
         application = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
         return await tenant.batcher.submit(application, left)
 
-    async def _get_decision(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.GetDecisionRequest, body)
+    async def _get_decision(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.GetDecisionRequest, body)
         tenant = self._tenant(request.tenant)
         check_text("application_id", request.application_id, wire.ID_MAX)
         stored = await tenant.engine.decision(request.application_id)
@@ -147,24 +163,24 @@ class Service:
             resolution=await tenant.reviews.resolution(request.application_id),
         ).SerializeToString()
 
-    async def _list_reviews(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ListReviewsRequest, body)
+    async def _list_reviews(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ListReviewsRequest, body)
         return (await self._tenant(request.tenant).reviews.page(request)).SerializeToString()
 
-    async def _resolve_review(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ResolveReviewRequest, body)
+    async def _resolve_review(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ResolveReviewRequest, body)
         resolution = await self._tenant(request.tenant).reviews.resolve(request)
         return pb.ResolveReviewResponse(resolution=resolution).SerializeToString()
 
-    async def _report_outcome(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ReportOutcomeRequest, body)
+    async def _report_outcome(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ReportOutcomeRequest, body)
         tenant = self._tenant(request.tenant)
         report = wire.report(request, self._replaying)
         sequence = await tenant.engine.report(report)
         return pb.ReportOutcomeResponse(sequence=sequence).SerializeToString()
 
-    async def _put_profile(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.PutProfileRequest, body)
+    async def _put_profile(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.PutProfileRequest, body)
         tenant = self._tenant(request.tenant)
         schema = self._product(request.product).schema
         subject = subject_token(schema, tenant.tokenizer, request.source, request.subject_id)
@@ -172,26 +188,26 @@ class Service:
         stored = await tenant.engine.put_profile(subject, schema, profile)
         return pb.PutProfileResponse(stored=stored).SerializeToString()
 
-    async def _propose_list_entry(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ProposeListEntryRequest, body)
+    async def _propose_list_entry(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ProposeListEntryRequest, body)
         types = listable(product.schema for product in self._products.values())
         return await lists.propose(self._tenant(request.tenant).entries, types, request)
 
-    async def _approve_list_entry(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ApproveListEntryRequest, body)
+    async def _approve_list_entry(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ApproveListEntryRequest, body)
         return await lists.approve(self._tenant(request.tenant).entries, request, self._replaying)
 
-    async def _list_entries(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.ListEntriesRequest, body)
+    async def _list_entries(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.ListEntriesRequest, body)
         return await lists.page(self._tenant(request.tenant).entries, request)
 
-    async def _withdraw_consent(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.WithdrawConsentRequest, body)
+    async def _withdraw_consent(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.WithdrawConsentRequest, body)
         tenant = self._tenant(request.tenant)
         return await privacy.withdraw_consent(tenant.engine, tenant.tokenizer, request, self._replaying)
 
-    async def _delete_applicant(self, body: bytes, context: Context) -> bytes:
-        request = _parse(pb.DeleteApplicantRequest, body)
+    async def _delete_applicant(self, body: bytes, context: Call) -> bytes:
+        request = parse(pb.DeleteApplicantRequest, body)
         tenant = self._tenant(request.tenant)
         return await privacy.delete_applicant(tenant.engine, tenant.tokenizer, request, self._replaying)
 
@@ -206,14 +222,14 @@ class Service:
         return self._products[name]
 
 
-def _parse(kind: type[M], body: bytes) -> M:
+def parse(kind: type[M], body: bytes) -> M:
     try:
         return kind.FromString(body)
     except DecodeError:
         raise InvalidFieldError("request", f"is no {kind.__name__}") from None
 
 
-def _answer(call: Callable[[bytes, Context], Awaitable[bytes]]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _answer(call: Handler) -> Callable[[bytes, Context], Awaitable[bytes]]:
     """`call`, with its errors as statuses."""
 
     async def answer(body: bytes, context: Context) -> bytes:
@@ -221,7 +237,7 @@ def _answer(call: Callable[[bytes, Context], Awaitable[bytes]]) -> Callable[[byt
             return await call(body, context)
         except Exception as error:  # the one place where a unary call's errors become statuses
             status = status_of(error)
-            _log(error, status.code)
+            log_failure(error, status.code)
             await context.abort(status.code, status.message, status.metadata())
 
     return answer
@@ -229,14 +245,14 @@ def _answer(call: Callable[[bytes, Context], Awaitable[bytes]]) -> Callable[[byt
 
 def _failure(application_id: str, error: Exception) -> pb.DecideResult:
     status = status_of(error)
-    _log(error, status.code)
+    log_failure(error, status.code)
     return pb.DecideResult(
         application_id=application_id,
         error=pb.ItemError(code=status.number, field=status.field, message=status.message),
     )
 
 
-def _log(error: Exception, code: grpc.StatusCode) -> None:
+def log_failure(error: Exception, code: grpc.StatusCode) -> None:
     """Errors in one line, without what the caller sent: a message may quote it (R21)."""
     if code is grpc.StatusCode.INTERNAL:
         log.error("internal", exc_info=error)

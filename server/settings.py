@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from features.list_entries import CONSORTIUM
 from features.tokens import SECRET_MIN_BYTES
 
+LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+
 
 class Settings(BaseSettings):
     """Environment variables MIAOPI_<NAME>, and REDIS_URL. An unknown MIAOPI_ variable refuses to start."""
@@ -16,6 +18,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MIAOPI_", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH; beyond loopback only with TLS")
+    native_listen: str = Field("", description="as listen, for the native front end: unary calls alone, and faster")
     redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
     token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
     consortium_secret: str = Field("", description="token secret of the lenders that share lists, at least 16 bytes")
@@ -44,11 +47,10 @@ class Settings(BaseSettings):
             raise ValueError("MIAOPI_TLS_CERT and MIAOPI_TLS_KEY go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("MIAOPI_TLS_CLIENT_CA needs MIAOPI_TLS_CERT")
-        host = self.listen.rsplit(":", 1)[0]
-        if self.tls_cert is None and not (
-            self.listen.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost")
-        ):
-            raise ValueError(f"MIAOPI_LISTEN={self.listen}: only loopback or unix: without MIAOPI_TLS_CERT")
+        for name, address in (("LISTEN", self.listen), ("NATIVE_LISTEN", self.native_listen)):
+            near = not address or address.startswith("unix:") or address.rsplit(":", 1)[0] in LOOPBACK
+            if self.tls_cert is None and not near:
+                raise ValueError(f"MIAOPI_{name}={address}: only loopback or unix: without MIAOPI_TLS_CERT")
         for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
             if path is not None and not path.is_file():
                 raise ValueError(f"{path}: no such file")

@@ -17,7 +17,8 @@ from server.errors import OverloadedError
 
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
-from server.native.front import Call, Front, Handler, Limits
+from server.native.front import Front, Limits
+from server.service import Call, Handler
 
 ECHO, SLOW, FAIL = "/s/Echo", "/s/Slow", "/s/Fail"
 

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from bench.serving import client, server_process
+from features.embedded import embedded_store
 from proto.miaopi.v1 import decision_pb2 as pb
 from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
 from tests.requests import GOOD_BORROWER, car_request, loan_request
@@ -20,10 +21,30 @@ from tests.requests import GOOD_BORROWER, car_request, loan_request
 TENANT = "service"
 
 
+@pytest.fixture(scope="module", params=["grpc.aio", "native"])
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "native":
+        pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def address(redis_url: str) -> Iterator[str]:
-    with server_process(redis_url, tenant=TENANT) as (where, _):
+def redis_url(transport: str) -> Iterator[str]:
+    """A store for each transport: the same ids are new to both."""
+    with embedded_store() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def address(redis_url: str, transport: str) -> Iterator[str]:
+    with server_process(redis_url, tenant=TENANT, native=transport == "native") as (where, _):
         yield where
+
+
+@pytest.fixture
+def streams(transport: str) -> None:
+    if transport == "native":
+        pytest.skip("streams and reflection are grpc.aio's alone")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +205,7 @@ def test_batch_has_a_status_for_each(stub: DecisionServiceStub) -> None:
     assert bad_field(empty) == "requests"
 
 
-def test_stream_answers_each(stub: DecisionServiceStub) -> None:
+def test_stream_answers_each(stub: DecisionServiceStub, streams: None) -> None:
     bad = loan("stream bad")
     bad.term_months = -1
     requests = [pb.StreamDecideRequest(request=loan(f"stream {i}")) for i in range(300)]
@@ -250,11 +271,15 @@ def test_older_profile_is_not_stored(stub: DecisionServiceStub) -> None:
     assert not stub.PutProfile(older).stored
 
 
-def test_health_and_reflection(address: str) -> None:
+def test_health(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         reply = health.Check(health_pb2.HealthCheckRequest(service="miaopi.v1.DecisionService"))
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection(address: str, streams: None) -> None:
+    with grpc.insecure_channel(address) as channel:
         reflect = reflection_pb2_grpc.ServerReflectionStub(channel)
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
         listed = next(reflect.ServerReflectionInfo(iter([asked]))).list_services_response.service

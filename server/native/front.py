@@ -11,31 +11,19 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from server.errors import status_of
 from server.native.http2 import Connection
+from server.service import Handler, log_failure
 
 CONNECTIONS_MAX = 1024
 ARRIVAL_SECONDS = 20.0  # from a request's first header to its last byte
 SILENT_SECONDS = 600.0  # a connection without an open request that says nothing
 SWEEP_SECONDS = 1.0
 BACKLOG = 1024
-
-
-class Call(Protocol):
-    """What a handler may ask and say of its call: a subset of grpc.aio.ServicerContext."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds left until the caller's deadline; None without one."""
-
-    def set_trailing_metadata(self, trailing_metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        """Sent after the reply."""
-
-
-Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 class _Call:
@@ -48,11 +36,11 @@ class _Call:
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
-    def set_trailing_metadata(self, trailing_metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailers = wire_pairs(trailing_metadata)
 
 
-def wire_pairs(metadata: tuple[tuple[str, str | bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+def wire_pairs(metadata: Sequence[tuple[str, str | bytes]]) -> tuple[tuple[bytes, bytes], ...]:
     """Metadata as HTTP/2 carries it: values of names in -bin are base64 without padding."""
     return tuple(
         (name.encode(), base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode())
@@ -222,6 +210,7 @@ class _Peer(asyncio.Protocol):
             raise
         except Exception as error:  # the one place where this transport's errors become statuses
             status = status_of(error)
+            log_failure(error, status.code)
             self._replies.append((stream, None, status.number, status.message, wire_pairs(status.metadata())))
         finally:
             del self._tasks[stream]
