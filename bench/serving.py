@@ -36,7 +36,8 @@ def server_process(
     """Start a server, wait until it is healthy, give its address and process; stop it and check that it ended well.
 
     native: the address is the native front end's. log: where its log goes, else this process's standard error.
-    credentials: with which to ask for its health, where it has TLS. settings: MIAOPI_ variables in lower case. A process that the caller killed is not checked.
+    credentials: with which to ask for its health, where it has TLS. settings: MIAOPI_ variables in lower case. A
+    process that the caller killed is not checked.
     """
     with tempfile.TemporaryDirectory(prefix="miaopi-") as folder:
         address = str(settings.get("listen", f"unix:{folder}/server.sock"))
