@@ -15,12 +15,19 @@ CONTENT_TYPE = "application/vnd.gorules.decision"
 
 
 class PolicyError(ValueError):
-    """A policy that cannot be used: `file`, and where known `table`, `row` and `column`, then `reason`."""
+    """A policy that cannot be used: `file`, and where known `table`, `row` and `column`, then `reason` and `zh`, the
+    same in Chinese.
+    """
 
-    def __init__(self, file: Path, reason: str, table: str = "", row: str = "", column: str = "") -> None:
-        where = [f"{k} {v!r}" for k, v in (("table", table), ("row", row), ("column", column)) if v]
-        super().__init__(": ".join([str(file), *([", ".join(where)] if where else []), reason]))
-        self.file, self.reason, self.table, self.row, self.column = file, reason, table, row, column
+    def __init__(
+        self, file: Path, reason: str, table: str = "", row: str = "", column: str = "", zh: str = ""
+    ) -> None:
+        places = (("table", "表", table), ("row", "行", row), ("column", "列", column))
+        where = ", ".join(f"{en} {name!r}" for en, _, name in places if name)
+        where_zh = "、".join(f"{word} {name!r}" for _, word, name in places if name)
+        chinese = " | " + "：".join(filter(None, (where_zh, zh))) if zh else ""
+        super().__init__(": ".join(filter(None, (str(file), where, reason))) + chinese)
+        self.file, self.reason, self.zh, self.table, self.row, self.column = file, reason, zh, table, row, column
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from features.application import REPAYMENT_METHODS
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from policy.cells import Column
 from policy.jdm import PolicyError
-from policy.tables import Output, Spec, Table
+from policy.rows import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
 LISTS = ("black", "grey", "white")
@@ -31,8 +31,10 @@ _AT_LEAST_1 = Output(Column("number", range=(1.0, 1e12)))
 SPECS = {
     "knockouts": Spec("collect", {"outcome": Output(Column("string", ("review", "decline"))), **_WORDS}),
     "sources": Spec("collect", {"outcome": Output(_VOTES), **_WORDS}),
-    "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}),
-    "grade": Spec("first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}),
+    "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}, unique=True),
+    "grade": Spec(
+        "first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}, unique=True
+    ),
     "limit": Spec("first", {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
         "exposure_max_minor": Output(_MONEY.column, needed=False),
