@@ -117,8 +117,8 @@ def _regions(path: Path, table: Table, first: bool) -> Regions:
         values = np.empty((1, 0))
     program = assemble([table], slots([table], list(table.inputs)))
     if not first:
-        program = program._replace(first=np.zeros(1, dtype=np.bool_))
-    return Regions(values, walk(program, values)[0], shape)
+        program.tables[:, 2] = 0
+    return Regions(values, walk(program, values)[0].T, shape)
 
 
 def _points(table: Table, name: str) -> Floats:

@@ -8,11 +8,12 @@ Pure and deterministic: the same application, values and policy file give the sa
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +24,12 @@ from policy.checks import check_fraud
 from policy.funding import Offer, Share, split
 from policy.inputs import Asked
 from policy.jdm import PolicyError
-from policy.kernel import FUNDED_LESS, HIT, NO_FUNDER, close, judge
-from policy.plan import offers_of, plan_of
-from policy.program import Floats, Ints, Judged, assemble, slots
+from policy.kernel import FUNDED_LESS, HIT, LIMIT, NO_FUNDER, close, judge
+from policy.plan import offers_of, plan_of, votes_max
+from policy.program import (
+    ALL_IN, AMOUNT, COUNT, EXPOSURE_MAX, GRADED, MINIMUM, OUTCOME, RATE, ROUNDING, SHOWN_AT, Floats, Ints, Judged,
+    assemble, slots,
+)  # fmt: skip
 from policy.rates import all_in_rates
 from policy.reasons import REASONS_PATH, reason_texts
 from policy.specs import CAP, CODES, EXPOSURE, GRADES, MODEL_OF, SPECS, capacities, check_tables, policy_columns
@@ -46,12 +50,11 @@ class Outcome(IntEnum):
 
 
 _OUTCOMES = tuple(Outcome)
+_GRADES = (*GRADES, "")  # -1 is the last
 _EXPLAIN = ((), (MODEL_OF["fraud"],), (MODEL_OF["grade"],), (MODEL_OF["fraud"], MODEL_OF["grade"]))
-_STATES = ("", "missing", "stale")
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first, at least one.
 
     `explain` names the models, fraud or default, whose probability voted against the applicant or set the cap: their
@@ -72,6 +75,10 @@ class Decision:
     exposure_max_minor: int | None = None
 
 
+_Row = tuple[int, int, float, float, int, int, int, float | None, int]
+_tuple = tuple.__new__  # a fourth of the time that a NamedTuple takes to check its arguments
+
+
 class Decisions:
     """Decisions on a batch. outcome: int8 [B]; approved_amount_minor: int64 [B]; annual_rate, all_in_rate: float64 [B];
     grade: int8 [B], index of policy.specs.GRADES, -1 for none. `decisions[i]` is the Decision of one, with reasons,
@@ -79,49 +86,48 @@ class Decisions:
     """
 
     def __init__(
-        self, judged: Judged, all_in_rate: Floats, human_review: Ints, shares: Mapping[int, tuple[Share, ...]],
-        wording: Wording, sources: Sequence[str], exposure_at: int,
+        self, judged: Judged, human_review: Ints, shares: Mapping[int, tuple[Share, ...]], wording: Wording,
+        exposure_at: int,
     ) -> None:  # fmt: skip
-        self.outcome, self.grade, self.all_in_rate = judged.outcome, judged.grade, all_in_rate
-        self.approved_amount_minor, self.annual_rate = judged.amount, judged.annual_rate
+        self.outcome, self.grade = judged.ints[[OUTCOME, GRADED]].astype(np.int8)
+        self.approved_amount_minor = judged.ints[AMOUNT]
+        self.annual_rate, self.all_in_rate = judged.floats
         self._judged, self._human_review, self._shares, self._wording = judged, human_review, shares, wording
-        self._sources, self._exposure_at = sources, exposure_at
+        self._exposure_at = exposure_at
+        self._rows: list[_Row] | None = None
+        self._votes: list[list[int]] = []
 
     def __len__(self) -> int:
         return len(self.outcome)
 
     def __getitem__(self, row: int) -> Decision:
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        row %= len(self)
-        judged, wording = self._judged, self._wording
-        memory, status = judged.memory[row].tolist(), judged.status[row]
-        reasons = tuple([wording[vote](memory, status) for vote in judged.votes[row, : judged.count[row]].tolist()])
+        if self._rows is None:
+            self._rows = self._as_rows()
+        outcome, amount, annual_rate, all_in, grade, explain, lost, exposure_max, count = self._rows[row]
+        wording, row = self._wording, row % len(self)
+        item, status, reasons = self._judged.memory.item, self._judged.status, []
+        for vote in self._votes[row][:count]:
+            made = wording[vote]
+            reasons.append(made if made.__class__ is Reason else made(item, row, status))  # type: ignore[operator]
         if self._human_review[row]:
-            reasons = (wording.asked_for_a_person, *reasons)
-        outcome, grade = _OUTCOMES[self.outcome.item(row)], self.grade.item(row)
-        exposure_max = memory[self._exposure_at] if outcome <= Outcome.LIMIT and self._exposure_at >= 0 else math.nan
-        decision = object.__new__(Decision)  # as fast as policy.wording makes a Reason
-        decision.__dict__.update(
-            outcome=outcome,
-            approved_amount_minor=self.approved_amount_minor.item(row),
-            annual_rate=self.annual_rate.item(row),
-            all_in_rate=self.all_in_rate.item(row),
-            grade=GRADES[grade] if grade >= 0 else "",
-            reasons=reasons,
-            degraded=_degraded(judged.degraded.item(row), self._sources),
-            explain=_EXPLAIN[judged.explain.item(row)],
-            shares=self._shares.get(row, ()),
-            exposure_max_minor=None if math.isnan(exposure_max) else int(exposure_max),
-        )
-        return decision
+            reasons.insert(0, wording.asked_for_a_person)
+        if exposure_max is not None:
+            exposure_max = int(exposure_max) if outcome <= LIMIT and exposure_max == exposure_max else None
+        return _tuple(Decision, (
+            _OUTCOMES[outcome], amount, annual_rate, all_in, _GRADES[grade], tuple(reasons),
+            wording.degraded(lost) if lost else (), _EXPLAIN[explain], self._shares.get(row, ()) if self._shares else (),
+            exposure_max,
+        ))  # fmt: skip
 
-
-def _degraded(bits: int, sources: Sequence[str]) -> tuple[str, ...]:
-    if not bits:
-        return ()
-    named = (f"source:{source}:{_STATES[bits >> 2 * i & 3]}" for i, source in enumerate(sources) if bits >> 2 * i & 3)
-    return tuple(named)
+    def _as_rows(self) -> list[_Row]:
+        """All that is of one decision but its reasons, and where its votes are: once for the batch."""
+        judged = self._judged
+        outcome, count, amount, grade, explain, lost, _ = judged.ints.tolist()
+        rates, exposure_max = judged.floats.tolist(), [None] * len(self)
+        if self._exposure_at >= 0:
+            exposure_max = judged.memory[self._exposure_at].tolist()
+        self._votes = judged.votes[:, : max(count, default=0)].tolist()
+        return list(zip(outcome, amount, *rates, grade, explain, lost, exposure_max, count, strict=True))
 
 
 class Policy:
@@ -147,9 +153,9 @@ class Policy:
         rows = tables["funders"].rows if "funders" in tables else ()
         self.funders = tuple(dict.fromkeys(str(row.literals["funder"]) for row in rows))
         every, slot = list(tables.values()), slots(list(tables.values()), self.inputs)
-        self._sources = tuple(schema.sources)
         self._program = assemble(every, slot)
-        self._plan = plan_of(every, slot, states, bounds, schema.minor_per_major)
+        self._plan = plan_of(every, slot, states, bounds[2:], schema.minor_per_major)
+        self._votes_max = votes_max(every, states)
         self._offers = offers_of(every, slot)
         shown = {f"{t.name}.{field}": c for t in every for field, c in t.outputs.items()}
         private = {feature.name for feature in schema.features if feature.personal}
@@ -157,7 +163,7 @@ class Policy:
             for row in table.rows:
                 if not private.isdisjoint(row.reads):
                     private.update(f"{table.name}.{field}" for field in row.computed)
-        self._wording = Wording(tables, texts, slot, {**self.columns, **shown}, private, self._sources, bounds)
+        self._wording = Wording(tables, texts, slot, {**self.columns, **shown}, private, tuple(schema.sources), bounds)
 
     @classmethod
     def load(cls, folder: Path, product: str, schema: Schema) -> "Policy":
@@ -185,61 +191,56 @@ class Policy:
         values: float64 [B, len(inputs)], policy.inputs.input_values of `columns`. lent: minor units that each of
         `funders` has lent already.
         """
-        judged = Judged.empty(len(asked), self._program, self._plan)
+        judged = Judged.empty(len(asked), self._program, self._votes_max)
         judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
-        all_in = all_in_rates(
-            judged.amount, judged.annual_rate, asked.term_months, asked.repayment, asked.upfront_fee_minor,
-            asked.monthly_fee_minor,
-        )  # fmt: skip
-        close(self._plan, all_in, asked.human_review_requested, judged)
-        shares = self._fund(asked, judged, all_in, dict(lent)) if self._offers else {}
+        self._close(asked, judged, slice(0, len(asked)))
+        shares = self._fund(asked, judged, dict(lent)) if self._offers else {}
         return Decisions(
-            judged, all_in, asked.human_review_requested, shares, self._wording, self._sources, self._plan.terms[1]
+            judged, asked.human_review_requested, shares, self._wording, int(self._plan.places[EXPOSURE_MAX])
         )
 
-    def _fund(
-        self, asked: Asked, judged: Judged, all_in: Floats, lent: dict[str, int]
-    ) -> dict[int, tuple[Share, ...]]:
-        """Who lends what is approved; less votes LIMIT, too little REVIEW. A row that may or may not hold does not lend.
-        Adds to `lent`."""
-        shares = {}
-        for row in np.flatnonzero(judged.outcome <= Outcome.LIMIT).tolist():
-            memory = judged.memory[row]
-            rounding, minimum = int(memory[self._plan.terms[2]]), memory[self._plan.terms[3]]
-            amount, annual_rate = int(judged.amount[row]), float(judged.annual_rate[row])
-            found = split(amount, annual_rate, rounding, self._offered(judged, row), lent)
+    def _close(self, asked: Asked, judged: Judged, some: slice) -> None:
+        """What some of the loans cost, and what all votes on them come to."""
+        judged.floats[ALL_IN, some] = all_in_rates(
+            judged.ints[AMOUNT, some], judged.floats[RATE, some], asked.term_months[some], asked.repayment[some],
+            asked.upfront_fee_minor[some], asked.monthly_fee_minor[some],
+        )  # fmt: skip
+        close(self._plan, asked.human_review_requested, judged, some.start, some.stop)
+
+    def _fund(self, asked: Asked, judged: Judged, lent: dict[str, int]) -> dict[int, tuple[Share, ...]]:
+        """Who lends what is approved; less votes LIMIT, too little REVIEW. A row that may or may not hold does not
+        lend. Adds to `lent`.
+        """
+        shares, outcome = {}, judged.ints[OUTCOME]
+        for row in np.flatnonzero(outcome <= Outcome.LIMIT).tolist():
+            rounding, minimum = (judged.memory.item(place, row) for place in self._plan.places[ROUNDING : MINIMUM + 1])
+            amount, annual_rate = judged.ints.item(AMOUNT, row), judged.floats.item(RATE, row)
+            found = split(amount, annual_rate, int(rounding), self._offered(judged, row), lent)
             if (funded := sum(share.amount_minor for share in found)) < amount:
-                less = 0 if funded < minimum else funded
-                self._fund_less(asked.take(np.array([row])), judged, all_in, row, less)
-            if judged.outcome[row] <= Outcome.LIMIT:
+                self._fund_less(asked, judged, row, 0 if funded < minimum else funded)
+            if outcome[row] <= Outcome.LIMIT:
                 shares[row] = found
                 for share in found:
                     lent[share.offer.funder] = lent.get(share.offer.funder, 0) + share.amount_minor
         return shares
 
-    def _fund_less(self, asked: Asked, judged: Judged, all_in: Floats, row: int, less: int) -> None:
-        """Decides an application anew where funders lend less; asked: its own, of one row."""
-        one = Judged(*(array[row : row + 1] for array in judged))
-        one.memory[0, self._plan.shown + 2 : self._plan.shown + 4] = one.amount[0], less
-        vote = Outcome.LIMIT << 40 | FUNDED_LESS << 32 if less else Outcome.REVIEW << 40 | NO_FUNDER << 32
-        one.votes[0, one.count[0]] = vote
-        one.count[0] += 1
-        one.amount[0] = less
+    def _fund_less(self, asked: Asked, judged: Judged, row: int, less: int) -> None:
+        """Decides an application anew where funders lend less."""
+        ints, shown = judged.ints, self._plan.places[SHOWN_AT]
+        judged.memory[shown + 2 : shown + 4, row] = ints[AMOUNT, row], less
+        outcome, kind = (Outcome.LIMIT, FUNDED_LESS) if less else (Outcome.REVIEW, NO_FUNDER)
+        judged.votes[row, ints[COUNT, row]] = outcome << 40 | kind << 32
+        ints[[COUNT, OUTCOME, AMOUNT], row] = ints[COUNT, row] + 1, max(ints[OUTCOME, row], outcome), less
         if not less:
-            one.annual_rate[0] = math.nan
-        rate = all_in_rates(
-            one.amount, one.annual_rate, asked.term_months, asked.repayment, asked.upfront_fee_minor,
-            asked.monthly_fee_minor,
-        )  # fmt: skip
-        close(self._plan, rate, asked.human_review_requested, one)
-        all_in[row] = rate[0]
+            judged.floats[RATE, row] = math.nan
+        self._close(asked, judged, slice(row, row + 1))
 
     def _offered(self, judged: Judged, row: int) -> list[Offer]:
         """The offers that hold for an application; of two by one funder the first."""
         offers: dict[str, Offer] = {}
         for at, offer, computed in self._offers:
-            if judged.status[row, at] == HIT and offer.funder not in offers:
-                now = {field: float(judged.memory[row, slot]) for field, slot in computed.items()}
+            if judged.status[at, row] == HIT and offer.funder not in offers:
+                now = {field: judged.memory.item(slot, row) for field, slot in computed.items()}
                 if "cap_minor" in now:
                     now["cap_minor"] = int(now["cap_minor"])
                 offers[offer.funder] = replace(offer, **now) if now else offer

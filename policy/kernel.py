@@ -1,294 +1,294 @@
 """The policy as numbers, run over a batch: tables, amount, price, votes (policy.program writes the numbers).
 
-Nothing here is made for one policy, so another policy loads without compiling. An application's row of memory holds
-its inputs, then what the tables put out and what evidence shows; NaN is missing. All kernels stand in this file, as
-numba's cache does not see a change in another one.
+Nothing here is made for one policy, so another policy loads without compiling. Memory is float64 [width, B]: inputs,
+then what the tables put out and what evidence shows, NaN where missing; a test is one sweep over a row of it, which
+the compiler makes a few vector instructions. All kernels of a decision but those of policy.rates stand in this file,
+as numba's cache does not see a change in another one.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from policy.program import Floats, Ints, Judged, Plan, Program
+from policy.program import (
+    ALL_IN, AMOUNT, ANNUAL_RATE, CAP_BY_GRADE, CAP_MINOR, CAP_RATE, COUNT, DEGRADED, EXPLAIN, EXPOSURE, EXPOSURE_MAX,
+    FRAUD, FUNDERS, GRADED, KNOCKOUTS, LIMIT_TABLE, MINIMUM, MINOR_PER_MAJOR, OUTCOME, PRICE, PRICE_ROW, RATE, ROUNDING,
+    SHOWN_AT, SOURCES, Floats, Ints, Judged, Plan, Program,
+)  # fmt: skip
 
-FALSE, HIT, UNKNOWN = 0, 1, 2  # a row; UNKNOWN + k: its k-th output is out of range
+FALSE, UNKNOWN, HIT, OUT_OF_RANGE = 0, 1, 2, 3  # a row; OUT_OF_RANGE + k: its k-th output
 APPROVE, LIMIT, REVIEW, DECLINE = 1, 2, 3, 4
 # What a vote says: outcome << 40 | kind << 32 | number, which is a row, table or source; bound << 16 | row of `limit`
 BY_ROW, MISSING_IN, MISSING_FOR, GAP, SOURCE_MISSING, SOURCE_STALE, NO_CAPACITY, LIMITED, TOO_LOW, TOO_SMALL = range(10)
 ABOVE_CAP, FUNDED_LESS, NO_FUNDER = range(10, 13)
-NUMBER, LOAD, ADD, SUBTRACT, MULTIPLY, NEGATE = range(6)  # steps of an output; what is none of them divides
+NUMBER, LOAD, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE = range(7)  # steps of an output, in postfix
 STACK = 64  # policy.arithmetic has no more parts
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _computed(p, o, m, stack):  # type: ignore[no-untyped-def]
-    """float: output `o`."""
-    top = -1
-    for k in range(p.step_at[o], p.step_at[o + 1]):
-        step, value = p.step[k], p.step_value[k]
-        if step == NUMBER or step == LOAD:
-            top += 1
-            stack[top] = value if step == NUMBER else m[int(value)]
-        elif step == NEGATE:
-            stack[top] = -stack[top]
-        else:
-            top -= 1
-            if step == ADD:
-                stack[top] += stack[top + 1]
-            elif step == SUBTRACT:
-                stack[top] -= stack[top + 1]
-            elif step == MULTIPLY:
-                stack[top] *= stack[top + 1]
-            else:
-                stack[top] /= stack[top + 1]
-    return stack[0]
-
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _row(p, r, m, stack):  # type: ignore[no-untyped-def]
-    """int: whether row `r` holds; if so its outputs go to memory."""
-    unknown = False
-    for t in range(p.test_at[r], p.test_at[r + 1]):
-        x = m[p.test_column[t]]
-        if x != x:
-            if p.test_if_missing[t] == 0:
-                return FALSE
-            unknown |= p.test_if_missing[t] < 0
-            continue
-        inside = False
-        for s in range(p.span_at[t], p.span_at[t + 1]):
-            inside |= p.spans[s, 0] <= x <= p.spans[s, 1]
-        if not inside:
-            return FALSE
-    begin, end = p.output_at[r], p.output_at[r + 1]
-    for o in range(begin, end):
-        for k in range(p.step_at[o], p.step_at[o + 1]):
-            if p.step[k] == LOAD and np.isnan(m[int(p.step_value[k])]):
-                unknown = True
-    if unknown:
-        return UNKNOWN
-    for o in range(begin, end):
-        value = _computed(p, o, m, stack)
-        if not p.output_range[o, 0] <= value <= p.output_range[o, 1]:
-            for before in range(begin, o):
-                m[p.output_slot[before]] = np.nan
-            return UNKNOWN + 1 + o - begin
-        m[p.output_slot[o]] = value
-    return HIT
+def _rows(p, t, active, memory, status):  # type: ignore[no-untyped-def]
+    """Whether the rows of table `t` hold where `active`, bool [B]. Of a first table only the row that decides says
+    anything. Every truth is the least of its parts: false, unknown, true.
+    """
+    rows, tests, steps, batch = p.rows, p.tests, p.steps, len(active)
+    begin, end, first = p.tables[t]
+    inside, truth, free = np.empty(batch), np.empty(batch), active.astype(np.float64)
+    for r in range(begin, end):
+        truth[:] = free * HIT
+        more = False
+        for k in range(rows[r, 0], rows[r, 1]):
+            x, low, high = memory[int(tests[k, 0])], tests[k, 2], tests[k, 3]
+            for i in range(batch):
+                before = inside[i] if more else FALSE
+                inside[i] = HIT if low <= x[i] <= high else before
+            more = tests[k, 4] != 0
+            if not more:
+                if_missing = tests[k, 1]
+                for i in range(batch):
+                    said = if_missing if x[i] != x[i] else inside[i]
+                    truth[i] = said if said < truth[i] else truth[i]
+        for k in range(rows[r, 4], rows[r, 5]):
+            if steps[k, 0] == LOAD:
+                x = memory[int(steps[k, 1])]
+                for i in range(batch):
+                    truth[i] = UNKNOWN if x[i] != x[i] and truth[i] > UNKNOWN else truth[i]
+        if first:
+            for i in range(batch):
+                free[i] = free[i] if truth[i] == FALSE else FALSE
+        for i in range(batch):
+            status[r, i] = np.int8(truth[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _table(p, t, m, stack, status):  # type: ignore[no-untyped-def]
-    """int: the row of a first table that does not say no, -1 for none and for a collect table. status: int8 [rows]."""
-    for r in range(p.row_at[t], p.row_at[t + 1]):
-        status[r] = _row(p, r, m, stack)
-        if p.first[t] and status[r] != FALSE:
-            return r
-    return -1
+def _table(p, t, active, memory, status):  # type: ignore[no-untyped-def]
+    """What the rows of table `t` say; outputs of rows that hold go to memory."""
+    rows, outputs, steps, stack = p.rows, p.outputs, p.steps, np.empty(STACK)
+    _rows(p, t, active, memory, status)
+    for r in range(p.tables[t, 0], p.tables[t, 1]):
+        for i in range(len(active)):
+            o = rows[r, 2]
+            while status[r, i] == HIT and o < rows[r, 3]:
+                top = -1
+                for k in range(int(outputs[o, 3]), int(outputs[o, 4])):
+                    step, value = steps[k, 0], steps[k, 1]
+                    if step <= LOAD:
+                        top += 1
+                        stack[top] = value if step == NUMBER else memory[int(value), i]
+                    elif step == NEGATE:
+                        stack[top] = -stack[top]
+                    else:
+                        top -= 1
+                        a, b = stack[top], stack[top + 1]
+                        added = a + b if step == ADD else a - b
+                        stack[top] = added if step <= SUBTRACT else a * b if step == MULTIPLY else a / b
+                memory[int(outputs[o, 0]), i] = stack[0]
+                if not outputs[o, 1] <= stack[0] <= outputs[o, 2]:
+                    status[r, i] = OUT_OF_RANGE + o - rows[r, 2]
+                    for before in range(rows[r, 2], o + 1):
+                        memory[int(outputs[before, 0]), i] = np.nan
+                o += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def walk(p: Program, values: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """What each row of each table says of B inputs, and the memory: int8 [B, rows], float64 [B, width].
+    """What each row of each table says of B inputs, and the memory: int8 [rows, B], float64 [width, B].
 
-    Of a first table only the row that decides says anything.
+    values: float64 [B, inputs].
     """
     batch, inputs = values.shape
-    status = np.zeros((batch, len(p.test_at) - 1), dtype=np.int8)
-    memory = np.full((batch, p.width), np.nan)
-    memory[:, :inputs] = values
-    stack = np.empty(STACK)
-    for i in range(batch):
-        for t in range(len(p.first)):
-            _table(p, t, memory[i], stack, status[i])
+    status = np.zeros((len(p.rows), batch), dtype=np.int8)
+    memory = np.full((p.width, batch), np.nan)
+    memory[:inputs] = values.T
+    for t in range(len(p.tables)):
+        _table(p, t, np.ones(batch, dtype=np.bool_), memory, status)
     return status, memory
 
 
 @njit(cache=True, nogil=True)
-def _vote(votes, n, outcome, kind, number):  # type: ignore[no-untyped-def]
-    votes[n] = np.int64(outcome) << 40 | kind << 32 | number
-    return n + 1
+def _vote(votes, ints, i, outcome, kind, number):  # type: ignore[no-untyped-def]
+    votes[i, ints[COUNT, i]] = outcome << 40 | kind << 32 | number
+    ints[COUNT, i] += 1
+    ints[OUTCOME, i] = max(ints[OUTCOME, i], outcome)
 
 
-@njit(cache=True, nogil=True)
-def _worst(votes, n):  # type: ignore[no-untyped-def]
-    worst = APPROVE
-    for k in range(n):
-        worst = max(worst, votes[k] >> 40)
-    return worst
+@njit(cache=True, nogil=True, error_model="numpy")
+def _collect(p, q, t, out):  # type: ignore[no-untyped-def]
+    """The votes of a collect table, what it lacks first."""
+    (begin, end, _), marks, (memory, status, votes, ints, _) = p.tables[t], q.marks, out
+    batch = ints.shape[1]
+    lacks = np.zeros(batch, dtype=np.bool_)
+    _table(p, t, np.ones(batch, dtype=np.bool_), memory, status)
+    for r in range(begin, end):
+        for i in range(batch):
+            lacks[i] |= status[r, i] == UNKNOWN or status[r, i] >= OUT_OF_RANGE
+    for i in range(batch):
+        if lacks[i]:
+            _vote(votes, ints, i, REVIEW, MISSING_IN, t)
+    for r in range(begin, end):
+        if marks[r, 1]:
+            for i in range(batch):
+                if status[r, i] == HIT:
+                    _vote(votes, ints, i, marks[r, 0], BY_ROW, r)
 
 
-@njit(cache=True, nogil=True)
-def settle(votes: Ints, n: int, person: bool) -> tuple[int, int]:
-    """Outcome and number of votes left: the worst first, in their order; who approves is not heard beside who does
-    not, nor where a person was asked for. votes: int64 [n], changed in place.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sources(p, q, out):  # type: ignore[no-untyped-def]
+    """What is missing or stale votes REVIEW, unless a row that holds names its state. 0 is fresh, 1 stale."""
+    columns, names, (memory, status, votes, ints, _) = q.source_column, q.names_source, out
+    table, begin, end = q.places[SOURCES], 0, 0
+    if table >= 0:
+        begin, end = p.tables[table, 0], p.tables[table, 1]
+    for s in range(len(columns)):
+        for i in range(ints.shape[1]):
+            state, named = memory[columns[s], i], False
+            if state == 0:
+                continue
+            ints[DEGRADED, i] |= (2 if state == 1 else 1) << (2 * s)
+            for r in range(begin, end):
+                named |= status[r, i] == HIT and names[r, s]
+            if not named:
+                _vote(votes, ints, i, REVIEW, SOURCE_STALE if state == 1 else SOURCE_MISSING, s)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _first(p, t, active, undecided, out):  # type: ignore[no-untyped-def]
+    """int64 [B]: the row of a first table that holds, -1 where it votes REVIEW or is not active.
+
+    undecided: bool [width, B], outputs of tables that did not decide; who lacks them has voted.
     """
-    worst, left = _worst(votes, n), 0
-    for k in range(n):
-        vote = votes[k]
-        if vote >> 40 == APPROVE and (worst > APPROVE or person):
+    (begin, end, _), tests, rows, steps = p.tables[t], p.tests, p.rows, p.steps
+    memory, status, votes, ints, _ = out
+    slots = p.outputs[rows[begin, 2] : rows[end - 1, 3], 0]
+    _table(p, t, active, memory, status)
+    found = np.full(len(active), -1)
+    for i in range(len(active)):
+        r = begin
+        while r < end and status[r, i] == FALSE:
+            r += 1
+        if not active[i] or (r < end and status[r, i] == HIT):
+            found[i] = r if active[i] else -1
             continue
-        at = left
-        while at > 0 and votes[at - 1] >> 40 < vote >> 40:
-            votes[at] = votes[at - 1]
-            at -= 1
-        votes[at] = vote
-        left += 1
-    return REVIEW if person else worst, left
+        if r == end:
+            _vote(votes, ints, i, REVIEW, GAP, t)
+        else:
+            lacks = status[r, i] >= OUT_OF_RANGE
+            for k in range(rows[r, 0], rows[r, 1]):
+                c = int(tests[k, 0])
+                lacks |= tests[k, 1] == UNKNOWN and np.isnan(memory[c, i]) and not undecided[c, i]
+            for k in range(rows[r, 4], rows[r, 5]):
+                c = int(steps[k, 1])
+                lacks |= steps[k, 0] == LOAD and np.isnan(memory[c, i]) and not undecided[c, i]
+            if lacks:
+                _vote(votes, ints, i, REVIEW, MISSING_FOR, r)
+        for slot in slots:
+            undecided[int(slot), i] = True
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _collect(p, q, t, m, stack, status, votes, n):  # type: ignore[no-untyped-def]
-    """int: votes after those of a collect table, what it lacks first."""
-    _table(p, t, m, stack, status)
-    for r in range(p.row_at[t], p.row_at[t + 1]):
-        if status[r] >= UNKNOWN:
-            n = _vote(votes, n, REVIEW, MISSING_IN, t)
-            break
-    for r in range(p.row_at[t], p.row_at[t + 1]):
-        if status[r] == HIT and q.has_reason[r]:
-            n = _vote(votes, n, q.outcome[r], BY_ROW, r)
-    return n
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _first(p, q, t, m, stack, status, votes, n, undecided):  # type: ignore[no-untyped-def]
-    """(row that holds or -1, votes). undecided: bool [width], outputs of tables that did not decide, which said so."""
-    r = _table(p, t, m, stack, status)
-    if r >= 0 and status[r] == HIT:
-        return r, n
-    if r < 0:
-        n = _vote(votes, n, REVIEW, GAP, t)
-    else:
-        lacks = status[r] > UNKNOWN
-        for k in range(p.test_at[r], p.test_at[r + 1]):
-            c = p.test_column[k]
-            lacks |= p.test_if_missing[k] < 0 and np.isnan(m[c]) and not undecided[c]
-        for o in range(p.output_at[r], p.output_at[r + 1]):
-            for k in range(p.step_at[o], p.step_at[o + 1]):
-                if p.step[k] == LOAD:
-                    c = int(p.step_value[k])
-                    lacks |= np.isnan(m[c]) and not undecided[c]
+def _amounts(q, found, asked, out):  # type: ignore[no-untyped-def]
+    """What may be lent in minor units, 0 where that is not known or less than the least loan."""
+    places, capacities, (memory, _, votes, ints, _) = q.places, q.capacities, out
+    for i in range(len(found)):
+        r = found[i]
+        if r < 0:
+            continue
+        most, bound, lacks = memory[places[CAP_MINOR], i], 0, 0
+        for c in range(len(capacities)):
+            share, least, known = memory[capacities[c, 0], i], np.inf, True
+            for column in capacities[c, 1:]:
+                if column >= 0:
+                    known &= np.isfinite(memory[column, i])
+                    least = min(least, memory[column, i])
+            if share == share and not known and not lacks:
+                lacks = c + 2
+            # 0.7 × 100 000 is 70 000 and not one rounding step less: a thousandth of a fen is binary noise
+            carries = least * share * places[MINOR_PER_MAJOR] + 0.001
+            if carries < most:  # not where its cell is blank: it does not bind this row
+                most, bound = carries, c + 2
+        if places[EXPOSURE_MAX] >= 0:
+            left = memory[places[EXPOSURE_MAX], i] - memory[places[EXPOSURE], i]
+            if not np.isfinite(left) and not lacks:
+                lacks = 1
+            if left < most:
+                most, bound = max(left, 0.0), 1
         if lacks:
-            n = _vote(votes, n, REVIEW, MISSING_FOR, r)
-    for s in range(p.row_at[t], p.row_at[t + 1]):
-        for o in range(p.output_at[s], p.output_at[s + 1]):
-            undecided[p.output_slot[o]] = True
-    return -1, n
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sources(p, q, m, status, votes, n):  # type: ignore[no-untyped-def]
-    """(votes, degraded: two bits a source, 1 missing, 2 stale). A state: 0 fresh, 1 stale, else missing."""
-    degraded = 0
-    for s in range(len(q.source_column)):
-        state = m[q.source_column[s]]
-        if state == 0:
+            _vote(votes, ints, i, REVIEW, NO_CAPACITY, lacks << 16 | r)
             continue
-        stale = state == 1
-        degraded |= (2 if stale else 1) << (2 * s)
-        named = False
-        if q.collects[1] >= 0:
-            for r in range(p.row_at[q.collects[1]], p.row_at[q.collects[1] + 1]):
-                named |= status[r] == HIT and q.names_source[r, s]
-        if not named:
-            n = _vote(votes, n, REVIEW, SOURCE_STALE if stale else SOURCE_MISSING, s)
-    return n, degraded
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _amount(q, m, r, asked, votes, n):  # type: ignore[no-untyped-def]
-    """(what may be lent in minor units, 0 where not known or less than the least loan, votes, whether by the cap)."""
-    most, bound = m[q.terms[0]], 0
-    for c in range(len(q.capacity_slot)):
-        share = m[q.capacity_slot[c]]
-        if share != share:  # blank: does not bind this row
-            continue
-        least = np.inf
-        for k in range(q.capacity_at[c], q.capacity_at[c + 1]):
-            x = m[q.capacity_column[k]]
-            if not np.isfinite(x):
-                return 0, _vote(votes, n, REVIEW, NO_CAPACITY, (c + 2) << 16 | r), False
-            least = min(least, x)
-        # 0.7 × 100 000 is 70 000 and not one rounding step less: a thousandth of a fen is binary noise
-        carries = least * share * q.minor_per_major + 0.001
-        if carries < most:
-            most, bound = carries, c + 2
-    if q.terms[1] >= 0:
-        if not np.isfinite(m[q.exposure_column]):
-            return 0, _vote(votes, n, REVIEW, NO_CAPACITY, 1 << 16 | r), False
-        left = m[q.terms[1]] - m[q.exposure_column]
-        if left < most:
-            most, bound = max(left, 0.0), 1
-    rounding, minimum = int(m[q.terms[2]]), m[q.terms[3]]
-    amount = asked if asked <= most else int(most // rounding) * rounding
-    if amount < asked and amount < minimum:
-        n = _vote(votes, n, DECLINE, TOO_LOW, bound << 16 | r)
-    elif amount < asked:
-        n = _vote(votes, n, LIMIT, LIMITED, bound << 16 | r)
-    elif amount < minimum:
-        n = _vote(votes, n, DECLINE, TOO_SMALL, r)
-    return amount if amount >= minimum else 0, n, amount < asked and bound == 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _judge(p, q, i, asked, m, stack, status, votes, undecided, out):  # type: ignore[no-untyped-def]
-    """One application up to its price, into row `i` of the arrays of `judge`."""
-    n, explain, grade = 0, 0, -1
-    if q.collects[0] >= 0:
-        n = _collect(p, q, q.collects[0], m, stack, status, votes, n)
-    if q.collects[1] >= 0:
-        n = _collect(p, q, q.collects[1], m, stack, status, votes, n)
-    n, out.degraded[i] = _sources(p, q, m, status, votes, n)
-    for k in range(2):
-        if q.firsts[k] >= 0:
-            r, n = _first(p, q, q.firsts[k], m, stack, status, votes, n, undecided)
-            if r >= 0:
-                grade = max(grade, q.grade[r])
-                explain |= (q.outcome[r] > APPROVE) << k
-                if q.has_reason[r]:
-                    n = _vote(votes, n, q.outcome[r], BY_ROW, r)
-    amount, annual_rate = asked, np.nan
-    if _worst(votes, n) == DECLINE:  # nothing can be worse, and a limit is no reason to decline
-        amount = 0
-    else:
-        if q.limit >= 0:
-            r, n = _first(p, q, q.limit, m, stack, status, votes, n, undecided)
-            amount, n, capped = _amount(q, m, r, asked, votes, n) if r >= 0 else (0, n, False)
-            explain |= (capped and q.cap_by_grade) << 1
-        if q.price >= 0:
-            r, n = _first(p, q, q.price, m, stack, status, votes, n, undecided)
-            if r >= 0 and amount > 0:
-                annual_rate, out.price_row[i] = m[q.terms[4]], r
-    if q.funders >= 0 and _worst(votes, n) <= LIMIT:
-        _table(p, q.funders, m, stack, status)
-    out.amount[i], out.annual_rate[i], out.grade[i], out.explain[i], out.count[i] = amount, annual_rate, grade, explain, n
+        rounding, minimum = int(memory[places[ROUNDING], i]), memory[places[MINIMUM], i]
+        amount = asked[i] if asked[i] <= most else int(most // rounding) * rounding
+        if amount < asked[i]:
+            ints[EXPLAIN, i] |= (bound == 0 and places[CAP_BY_GRADE]) << 1
+            too_low = amount < minimum
+            number = bound << 16 | r
+            _vote(votes, ints, i, DECLINE if too_low else LIMIT, TOO_LOW if too_low else LIMITED, number)
+        elif amount < minimum:
+            _vote(votes, ints, i, DECLINE, TOO_SMALL, r)
+        ints[AMOUNT, i] = amount if amount >= minimum else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def judge(p: Program, q: Plan, values: Floats, asked: Ints, out: Judged) -> None:
     """Every vote on B applications but those on what their loans cost and on funders. Fills `out`."""
-    inputs = values.shape[1]
-    stack, undecided = np.empty(STACK), np.zeros(p.width, dtype=np.bool_)
-    for i in range(len(asked)):
-        out.memory[i, :inputs] = values[i]
-        out.memory[i, inputs:] = np.nan
-        out.memory[i, q.shown] = asked[i]
-        undecided[:] = False
-        _judge(p, q, i, asked[i], out.memory[i], stack, out.status[i], out.votes[i], undecided, out)
+    places, marks, (memory, status, votes, ints, floats) = q.places, q.marks, out
+    batch, inputs = values.shape
+    undecided = np.zeros(memory.shape, dtype=np.bool_)
+    memory[:inputs], memory[inputs:], memory[places[SHOWN_AT]] = values.T, np.nan, asked
+    ints[:], ints[OUTCOME], ints[GRADED], floats[RATE] = 0, APPROVE, -1, np.nan
+    for t in places[KNOCKOUTS : SOURCES + 1]:
+        if t >= 0:
+            _collect(p, q, t, out)
+    _sources(p, q, out)
+    for k in range(2):
+        if places[FRAUD + k] >= 0:
+            found = _first(p, places[FRAUD + k], np.ones(batch, dtype=np.bool_), undecided, out)
+            for i in range(batch):
+                r = found[i]
+                if r >= 0:
+                    ints[GRADED, i] = max(ints[GRADED, i], marks[r, 2])
+                    ints[EXPLAIN, i] |= (marks[r, 0] > APPROVE) << k
+                    if marks[r, 1]:
+                        _vote(votes, ints, i, marks[r, 0], BY_ROW, r)
+    active = ints[OUTCOME] < DECLINE  # nothing can be worse, and a limit is no reason to decline
+    if places[LIMIT_TABLE] >= 0:
+        _amounts(q, _first(p, places[LIMIT_TABLE], active, undecided, out), asked, out)
+    else:
+        ints[AMOUNT] = asked * active
+    if places[PRICE] >= 0:
+        ints[PRICE_ROW] = _first(p, places[PRICE], active, undecided, out)
+        for i in range(batch):
+            if ints[PRICE_ROW, i] >= 0 and ints[AMOUNT, i] > 0:
+                floats[RATE, i] = memory[places[ANNUAL_RATE], i]
+    if places[FUNDERS] >= 0:
+        _table(p, places[FUNDERS], ints[OUTCOME] <= LIMIT, memory, status)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def close(q: Plan, all_in: Floats, person: Ints, out: Judged) -> None:
-    """The votes on all-in rates above their caps, and what all votes come to; no amount where nothing is approved.
+def close(q: Plan, person: Ints, out: Judged, begin: int, end: int) -> None:
+    """The votes on all-in rates above their caps, and what all votes come to: the worst first, in their order; who
+    approves is not heard beside who does not, nor where a person is asked for. No amount where nothing is approved.
 
-    all_in: float64 [B], NaN where there is no price.
+    person: int64 [B], not 0 where one is asked for. Of the applications from `begin` to `end`; a rate is NaN where
+    there is no price.
     """
-    for i in range(len(all_in)):
-        n, out.memory[i, q.shown + 1] = out.count[i], all_in[i]
-        if not np.isnan(out.annual_rate[i]) and not all_in[i] <= out.memory[i, q.terms[5]]:
-            n = _vote(out.votes[i], n, REVIEW, ABOVE_CAP, out.price_row[i])
-        out.outcome[i], out.count[i] = settle(out.votes[i], n, person[i] != 0)
-        if out.outcome[i] > LIMIT:
-            out.amount[i] = 0
-        if out.outcome[i] > LIMIT or np.isnan(out.annual_rate[i]):
-            out.annual_rate[i] = all_in[i] = 0.0
+    places, (memory, _, votes, ints, floats) = q.places, out
+    for i in range(begin, end):
+        all_in = memory[places[SHOWN_AT] + 1, i] = floats[ALL_IN, i]
+        if not np.isnan(floats[RATE, i]) and not all_in <= memory[places[CAP_RATE], i]:
+            _vote(votes, ints, i, REVIEW, ABOVE_CAP, ints[PRICE_ROW, i])
+        worst, left = ints[OUTCOME, i], 0
+        for k in range(ints[COUNT, i]):
+            vote = votes[i, k]
+            if vote >> 40 == APPROVE and (worst > APPROVE or person[i]):
+                continue
+            at = left
+            while at > 0 and votes[i, at - 1] >> 40 < vote >> 40:
+                votes[i, at] = votes[i, at - 1]
+                at -= 1
+            votes[i, at] = vote
+            left += 1
+        ints[COUNT, i], ints[OUTCOME, i] = left, REVIEW if person[i] else worst
+        if ints[OUTCOME, i] > LIMIT:
+            ints[AMOUNT, i] = 0
+        if ints[OUTCOME, i] > LIMIT or np.isnan(floats[RATE, i]):
+            floats[:, i] = 0.0

@@ -6,7 +6,7 @@ import numpy as np
 
 from policy.funding import Offer
 from policy.program import SHOWN, Plan, ints, output_name
-from policy.rows import Table
+from policy.rows import Row, Table
 from policy.specs import EXPOSURE, GRADES, MODEL_OF, Capacity
 
 OUTCOMES = {"approve": 1, "review": 3, "decline": 4}
@@ -15,35 +15,36 @@ TERMS = ("limit.cap_minor", "limit.exposure_max_minor", "limit.rounding_minor", 
 
 
 def plan_of(
-    tables: Sequence[Table], slot: Mapping[str, int], sources: Sequence[str], bounds: Sequence[Capacity],
+    tables: Sequence[Table], slot: Mapping[str, int], sources: Sequence[str], capacities: Sequence[Capacity],
     minor_per_major: int,
 ) -> Plan:  # fmt: skip
-    """Where everything stands. sources: names of their states; bounds: CAP, EXPOSURE and the policy's capacities."""
+    """sources: names of their states, as columns."""
     place = {table.name: i for i, table in enumerate(tables)}
     rows = [row for table in tables for row in table.rows]
-    grades = [row.literals.get("grade") for row in rows]
-    voted = [table for table in tables if table.name in ("knockouts", "sources")]
-    capacities = bounds[2:]
-    at = np.cumsum([0, *(len(capacity.inputs) for capacity in capacities)])
+    by_grade = any(table.name == "limit" and "grade.grade" in table.inputs for table in tables)
+    places = [place.get(name, -1) for name in ("knockouts", "sources", *MODEL_OF, "limit", "price", "funders")]
+    places += [slot.get(name, -1) for name in (*TERMS, *EXPOSURE.inputs)]
+    places += [slot[SHOWN[0]], int(by_grade), minor_per_major]
+    width = max((len(capacity.inputs) for capacity in capacities), default=0)
+    at = [[slot[f"limit.{c.output}"], *(slot[name] for name in c.inputs)] for c in capacities]
     return Plan(
-        ints([place.get("knockouts", -1), place.get("sources", -1)]),
-        ints([place.get(name, -1) for name in MODEL_OF]),
-        place.get("limit", -1), place.get("price", -1), place.get("funders", -1),
-        np.array([OUTCOMES.get(str(row.literals.get("outcome", "")), 0) for row in rows], dtype=np.int8),
-        np.array([bool(row.literals.get("reason")) for row in rows], dtype=np.bool_),
-        np.array([GRADES.index(str(grade)) if grade else -1 for grade in grades], dtype=np.int8),
-        ints([slot[state] for state in sources]),
+        ints(places),
+        ints([_marks(row) for row in rows]).reshape(-1, 3),
         np.array([[state in row.tests for state in sources] for row in rows], dtype=np.bool_).reshape(len(rows), -1),
-        ints([slot.get(term, -1) for term in TERMS]),
-        slot.get(EXPOSURE.inputs[0], -1),
-        ints([slot[f"limit.{capacity.output}"] for capacity in capacities]),
-        ints(at),
-        ints([slot[name] for capacity in capacities for name in capacity.inputs]),
-        float(minor_per_major),
-        any(table.name == "limit" and "grade.grade" in table.inputs for table in tables),
-        slot[SHOWN[0]],
-        sum(len(table.rows) for table in voted) + len(sources) + 16,
-    )  # fmt: skip
+        ints([slot[state] for state in sources]),
+        ints([[*of, *[-1] * (1 + width - len(of))] for of in at]).reshape(len(capacities), -1 if at else 1),
+    )
+
+
+def _marks(row: Row) -> tuple[int, int, int]:
+    grade = row.literals.get("grade")
+    outcome = OUTCOMES.get(str(row.literals.get("outcome")), 0)
+    return outcome, int(bool(row.literals.get("reason"))), -1 if grade is None else GRADES.index(str(grade))
+
+
+def votes_max(tables: Sequence[Table], sources: Sequence[str]) -> int:
+    """More votes than one application can get."""
+    return sum(len(table.rows) for table in tables if table.name in ("knockouts", "sources")) + len(sources) + 16
 
 
 def offers_of(tables: Sequence[Table], slot: Mapping[str, int]) -> list[tuple[int, Offer, dict[str, int]]]:

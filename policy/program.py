@@ -1,94 +1,76 @@
 """Checked tables as numbers for policy.kernel."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policy.arithmetic import OPERATIONS
-from policy.rows import Row, Table
+
+if TYPE_CHECKING:  # rows know how to run themselves
+    from policy.rows import Row, Table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-MISSING = {False: 0, True: 1, None: -1}
+MISSING = {False: 0, True: 2, None: 1}  # as policy.kernel counts truths
 SHOWN = ("asked", "all_in_rate", "offered", "fundable")  # numbers of an application that only evidence shows
 
 
 class Program(NamedTuple):
-    """Tables → rows → tests → spans, and rows → outputs → steps; `a_at` [n + 1] says where the items of each start."""
+    """Tables → rows → tests, and rows → outputs → steps; the last of two numbers is where the next begins."""
 
-    first: NDArray[np.bool_]
-    row_at: Ints
-    test_at: Ints
-    test_column: Ints
-    test_if_missing: NDArray[np.int8]  # 0 false, 1 true, -1 unknown
-    span_at: Ints
-    spans: Floats  # [n, 2], closed
-    output_at: Ints
-    output_slot: Ints
-    output_range: Floats  # [n, 2]
-    step_at: Ints
-    step: NDArray[np.int8]
-    step_value: Floats  # a number, or the column to load
+    tables: Ints  # [n, 3]: rows from, to; 1 where the first row that holds decides
+    rows: Ints  # [n, 6]: tests from, to; outputs from, to; steps of all its outputs from, to
+    tests: Floats  # [n, 5]: column; if missing 0 false, 1 unknown, 2 true; interval from, to; 1 where the next joins it
+    outputs: Floats  # [n, 5]: slot; range from, to; steps from, to
+    steps: Floats  # [n, 2]: what, see policy.kernel; a number or the column to load
     width: int  # of memory
 
 
-class Plan(NamedTuple):
-    """Where the tables and their outputs stand, -1 where the policy has none; outcome, reason and grade by row."""
+# What Plan.places holds, in order: tables, columns and slots, -1 where the policy has none.
+(
+    KNOCKOUTS, SOURCES, FRAUD, GRADE, LIMIT_TABLE, PRICE, FUNDERS, CAP_MINOR, EXPOSURE_MAX, ROUNDING, MINIMUM,
+    ANNUAL_RATE, CAP_RATE, EXPOSURE, SHOWN_AT, CAP_BY_GRADE, MINOR_PER_MAJOR,
+) = range(17)  # fmt: skip
+# Rows of Judged.ints, and of Judged.floats.
+OUTCOME, COUNT, AMOUNT, GRADED, EXPLAIN, DEGRADED, PRICE_ROW = range(7)
+RATE, ALL_IN = range(2)
 
-    collects: Ints  # knockouts and sources
-    firsts: Ints  # fraud and grade
-    limit: int
-    price: int
-    funders: int
-    outcome: NDArray[np.int8]
-    has_reason: NDArray[np.bool_]
-    grade: NDArray[np.int8]
-    source_column: Ints
+
+class Plan(NamedTuple):
+    """Where things stand and what rows say; few arrays, for handing one over costs more than reading it."""
+
+    places: Ints
+    marks: Ints  # [rows, 3]: outcome, 1 where it has a reason, grade or -1
     names_source: NDArray[np.bool_]  # [rows, sources]
-    terms: Ints  # slots of cap_minor, exposure_max_minor, rounding_minor, minimum_minor, annual_rate, cap_rate
-    exposure_column: int
-    capacity_slot: Ints
-    capacity_at: Ints
-    capacity_column: Ints
-    minor_per_major: float
-    cap_by_grade: bool
-    shown: int  # where evidence begins: asked, all-in rate, offered, fundable
-    votes_max: int
+    source_column: Ints
+    capacities: Ints  # [n, 1 + inputs]: slot, then columns, -1 where there are fewer
 
 
 class Judged(NamedTuple):
-    """Of B applications. memory: float64 [B, width]; status: int8 [B, rows], see policy.kernel; votes: int64 [B, ·],
-    `count` of them; explain: one bit a model of MODEL_OF; degraded: two bits a source, 1 missing, 2 stale.
+    """Of B applications. memory: float64 [width, B]; status: int8 [rows, B] and votes: int64 [B, ·], `COUNT` of them,
+    see policy.kernel; ints: int64 [7, B], explain one bit a model of MODEL_OF, degraded two bits a source, 1 missing,
+    2 stale; floats: float64 [2, B].
     """
 
     memory: Floats
     status: NDArray[np.int8]
     votes: Ints
-    count: Ints
-    amount: Ints
-    annual_rate: Floats
-    outcome: NDArray[np.int8]
-    grade: NDArray[np.int8]
-    explain: NDArray[np.int8]
-    degraded: Ints
-    price_row: Ints
+    ints: Ints
+    floats: Floats
 
     @classmethod
-    def empty(cls, batch: int, program: Program, plan: "Plan") -> "Judged":
+    def empty(cls, batch: int, program: Program, votes_max: int) -> "Judged":
         """Room for what `judge` and `close` fill."""
-        ints, rows = np.empty((4, batch), dtype=np.int64), len(program.test_at) - 1
-        small = np.empty((3, batch), dtype=np.int8)
         return cls(
-            np.empty((batch, program.width)), np.zeros((batch, rows), dtype=np.int8),
-            np.empty((batch, plan.votes_max), dtype=np.int64), ints[0], ints[1], np.empty(batch), small[0], small[1],
-            small[2], ints[2],
-            ints[3],
+            np.empty((program.width, batch)), np.zeros((len(program.rows), batch), dtype=np.int8),
+            np.empty((batch, votes_max), dtype=np.int64), np.empty((7, batch), dtype=np.int64), np.empty((2, batch)),
         )  # fmt: skip
 
 
-def slots(tables: Sequence[Table], inputs: Sequence[str]) -> dict[str, int]:
+def slots(tables: Sequence["Table"], inputs: Sequence[str]) -> dict[str, int]:
     """Where in memory each input and output stands, by name: `table.field`, of a collect table `table.row.field`."""
     names = list(inputs)
     for table in tables:
@@ -99,71 +81,46 @@ def slots(tables: Sequence[Table], inputs: Sequence[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate((*names, *SHOWN))}
 
 
-def output_name(table: Table, row: Row, field: str) -> str:
+def output_name(table: "Table", row: "Row", field: str) -> str:
     """The name of an output in memory."""
     return f"{table.name}.{field}" if table.spec.hit_policy == "first" else f"{table.name}.{row.id}.{field}"
 
 
-class _Writer:
-    """Arrays that grow row by row."""
-
-    def __init__(self, slot: Mapping[str, int]) -> None:
-        self.slot = slot
-        self.test_column: list[int] = []
-        self.test_if_missing: list[int] = []
-        self.spans: list[tuple[float, float]] = []
-        self.output_slot: list[int] = []
-        self.output_range: list[tuple[float, float]] = []
-        self.steps: list[tuple[int, float]] = []
-        self.row_at, self.test_at, self.span_at, self.output_at, self.step_at = [0], [0], [0], [0], [0]
-
-    def add(self, table: Table) -> None:
-        for row in table.rows:
-            for name, test in row.tests.items():
-                self.test_column.append(self.slot[name])
-                self.test_if_missing.append(MISSING[test.if_missing])
-                self.spans.extend(test.spans)
-                self.span_at.append(len(self.spans))
-            self.test_at.append(len(self.test_column))
-            for field, value in row.literals.items():
-                if table.spec.hit_policy == "first":
-                    self._output(table, row, field, [(0, table.outputs[field].number(value))])
-            for field, arithmetic in row.computed.items():
-                self._output(table, row, field, [self._step(step) for step in arithmetic.steps])
-            self.output_at.append(len(self.output_slot))
-        self.row_at.append(len(self.test_at) - 1)
-
-    def _output(self, table: Table, row: Row, field: str, steps: list[tuple[int, float]]) -> None:
-        self.output_slot.append(self.slot[output_name(table, row, field)])
-        self.output_range.append(table.outputs[field].range)
-        self.steps.extend(steps)
-        self.step_at.append(len(self.steps))
-
-    def _step(self, step: float | str) -> tuple[int, float]:
-        if not isinstance(step, str):
-            return 0, step
-        return (2 + OPERATIONS.index(step), 0.0) if step in OPERATIONS else (1, self.slot[step])
-
-
-def assemble(tables: Sequence[Table], slot: Mapping[str, int]) -> Program:
+def assemble(tables: Sequence["Table"], slot: Mapping[str, int]) -> Program:
     """The tables in their order."""
-    writer = _Writer(slot)
+    at, rows, tests, outputs, steps = [], [], [], [], []
     for table in tables:
-        writer.add(table)
-    steps = np.array(writer.steps, dtype=np.float64).reshape(-1, 2)
+        first = table.spec.hit_policy == "first"
+        at.append((len(rows), len(rows) + len(table.rows), int(first)))
+        for row in table.rows:
+            begin = len(tests), len(outputs), len(steps)
+            for name, test in row.tests.items():
+                spans = test.spans or ((math.inf, -math.inf),)
+                for span in spans:
+                    tests.append((slot[name], MISSING[test.if_missing], *span, span is not spans[-1]))
+            literals = {f: (table.outputs[f].number(v),) for f, v in row.literals.items()} if first else {}
+            for field, written in (literals | {f: a.steps for f, a in row.computed.items()}).items():
+                start = len(steps)
+                steps.extend(_step(step, slot) for step in written)
+                place = slot[output_name(table, row, field)]
+                outputs.append((place, *table.outputs[field].range, start, len(steps)))
+            rows.append((begin[0], len(tests), begin[1], len(outputs), begin[2], len(steps)))
     return Program(
-        np.array([table.spec.hit_policy == "first" for table in tables], dtype=np.bool_),
-        ints(writer.row_at), ints(writer.test_at), ints(writer.test_column),
-        np.array(writer.test_if_missing, dtype=np.int8), ints(writer.span_at), _pairs(writer.spans),
-        ints(writer.output_at), ints(writer.output_slot), _pairs(writer.output_range), ints(writer.step_at),
-        steps[:, 0].astype(np.int8), steps[:, 1].copy(), len(slot),
+        ints(at).reshape(-1, 3), ints(rows).reshape(-1, 6), _floats(tests, 5), _floats(outputs, 5), _floats(steps, 2),
+        len(slot),
     )  # fmt: skip
 
 
-def ints(numbers: Sequence[int] | Ints) -> Ints:
+def _step(step: float | str, slot: Mapping[str, int]) -> tuple[float, float]:
+    if not isinstance(step, str):
+        return 0, step
+    return (2 + OPERATIONS.index(step), 0) if step in OPERATIONS else (1, slot[step])
+
+
+def ints(numbers: Sequence[int] | Sequence[Sequence[int]] | Ints) -> Ints:
     """As int64."""
     return np.array(numbers, dtype=np.int64)
 
 
-def _pairs(pairs: Sequence[tuple[float, float]]) -> Floats:
-    return np.array(pairs, dtype=np.float64).reshape(-1, 2)
+def _floats(numbers: Sequence[Sequence[float]], width: int) -> Floats:
+    return np.array(numbers, dtype=np.float64).reshape(-1, width)

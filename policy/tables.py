@@ -8,9 +8,12 @@ from policy.cells import CellError, Column, Test, Value, parse_literal, parse_te
 from policy.checks import check_overlaps, check_regions
 from policy.jdm import PolicyError as PolicyError
 from policy.jdm import Sheet, read_sheets
+from policy.rows import Hit as Hit
 from policy.rows import Output as Output
+from policy.rows import Result as Result
 from policy.rows import Row, Table
 from policy.rows import Spec as Spec
+from policy.rows import Undecided as Undecided
 
 
 def load_tables(path: Path, raw: bytes, inputs: Mapping[str, Column], specs: Mapping[str, Spec]) -> dict[str, Table]:

@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.application import Reason
 from policy import kernel
 from policy.cells import Column
@@ -16,14 +19,17 @@ from policy.specs import Capacity
 HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
 
-Status = Sequence[int]
-Make = Callable[[Sequence[float], Status], Reason]  # from a row of memory and of status
+STATES = ("", "missing", "stale")
+
+Status = NDArray[np.int8]  # [rows, B]
+Item = Callable[[int, int], float]  # of memory: place, application
+Make = Callable[[Item, int, Status], Reason]  # of one of the batch
 Show = Callable[[float], str]
 Piece = tuple[str, tuple[int, Show] | None]  # text, and what stands in memory after it
 
 
-class Wording(dict[int, Make]):
-    """By vote, what makes its Reason."""
+class Wording(dict[int, Reason | Make]):
+    """By vote its Reason, or what makes it where evidence has values."""
 
     def __init__(
         self, tables: Mapping[str, Table], texts: Mapping[str, tuple[str, str]], slot: Mapping[str, int],
@@ -34,16 +40,30 @@ class Wording(dict[int, Make]):
         self._rows = [(table, row) for table in tables.values() for row in table.rows]
         self._at = {id(row): i for i, (_, row) in enumerate(self._rows)}
         self._sources, self._bounds = sources, bounds
+        self._lost: dict[int, tuple[str, ...]] = {}
         self._show = {name: _shower(column) for name, column in columns.items()}
         self.asked_for_a_person = self._reason(HUMAN_REVIEW, "human_review_requested=true", HUMAN_REVIEW_LAW)
 
-    def __missing__(self, vote: int) -> Make:
+    def degraded(self, bits: int) -> tuple[str, ...]:
+        """The sources lost, from two bits of each: 1 missing, 2 stale."""
+        lost: tuple[str, ...] = ()
+        for begin in range(0, 2 * len(self._sources), 12):  # six at a time, for which there are few answers
+            key = begin << 12 | bits >> begin & 0xFFF
+            some = self._lost.get(key)
+            if some is None:
+                six = enumerate(self._sources[begin // 2 : begin // 2 + 6])
+                some = tuple(f"source:{name}:{STATES[key >> 2 * i & 3]}" for i, name in six if key >> 2 * i & 3)
+                self._lost[key] = some
+            lost += some
+        return lost
+
+    def __missing__(self, vote: int) -> Reason | Make:
         kind, number = vote >> 32 & 255, vote & 0xFFFF_FFFF
         made = self._make(kind, number)
         self[vote] = made
         return made
 
-    def _make(self, kind: int, number: int) -> Make:
+    def _make(self, kind: int, number: int) -> Reason | Make:
         match kind:
             case kernel.BY_ROW:
                 return self._by_row(*self._rows[number])
@@ -61,7 +81,7 @@ class Wording(dict[int, Make]):
                 return self._template(f"SOURCE_{state.upper()}", [(f"{self._sources[number]}_state={state}", None)], "")
             case kernel.NO_CAPACITY:
                 bound, row = self._bounds[number >> 16], self._rows[number & 0xFFFF][1]
-                return lambda m, status: self._no_capacity(bound, row, m)
+                return partial(self._no_capacity, bound, row)
             case kernel.LIMITED | kernel.TOO_LOW:
                 return self._bound(kind, self._bounds[number >> 16], self._rows[number & 0xFFFF][1])
             case kernel.TOO_SMALL:
@@ -77,41 +97,36 @@ class Wording(dict[int, Make]):
                 return self._template("LIMIT_BY_FUNDERS", [self._amount("fundable_minor", "fundable")], "funders")
         return self._template("NO_FUNDER", [self._amount("amount_minor", "offered")], "funders")
 
-    def _by_row(self, table: Table, row: Row) -> Make:
+    def _by_row(self, table: Table, row: Row) -> Reason | Make:
         pieces: list[Piece] = [(f"grade={row.literals['grade']}", None)] if "grade" in row.literals else []
         legal = str(row.literals.get("legal", ""))
         return self._template(
             str(row.literals["reason"]), [*pieces, *self._facts(row.tests)], f"{table.name}.{row.id}", legal
         )
 
-    def _bound(self, kind: int, bound: Capacity, row: Row) -> Make:
+    def _bound(self, kind: int, bound: Capacity, row: Row) -> Reason | Make:
         pieces = [*self._facts(bound.inputs), self._fact(bound.output, f"limit.{bound.output}")]
         code = "LIMIT_TOO_LOW" if kind == kernel.TOO_LOW else bound.reason
         return self._template(code, pieces, f"limit.{row.id}", str(row.literals.get(bound.legal, "")))
 
-    def _no_capacity(self, bound: Capacity, row: Row, m: Sequence[float]) -> Reason:
-        names = (name for name in bound.inputs if not math.isfinite(m[self._slot[name]]))
+    def _no_capacity(self, bound: Capacity, row: Row, item: Item, i: int, status: Status) -> Reason:
+        names = (name for name in bound.inputs if not math.isfinite(item(self._slot[name], i)))
         return self._reason("INPUT_MISSING", f"{', '.join(names)} (limit.{row.id})")
 
-    def _missing(self, table: Table, rows: Iterable[Row], where: str, m: Sequence[float], status: Status) -> Reason:
-        """Of rows that may or may not hold: what they lack, or the output that is out of range."""
+    def _missing(self, table: Table, rows: Iterable[Row], where: str, item: Item, i: int, status: Status) -> Reason:
+        """Of rows that may or may not hold: what they lack."""
         names: dict[str, None] = {}
         for row in rows:
-            said = status[self._at[id(row)]]
-            if said > kernel.UNKNOWN:
-                written = [*(row.literals if table.spec.hit_policy == "first" else ()), *row.computed]
-                names[written[said - kernel.UNKNOWN - 1]] = None
-            elif said == kernel.UNKNOWN:
-                names.update((n, None) for n in row.undecided_by if self._lacks(n, m, status))
+            if (said := status.item(self._at[id(row)], i)) not in (kernel.FALSE, kernel.HIT):
+                lacking = row.lacking(said, lambda name: item(self._slot[name], i), table.written(row))
+                names.update((name, None) for name in lacking if self._is_told(name, i, status))
         return self._reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
 
-    def _lacks(self, name: str, m: Sequence[float], status: Status) -> bool:
+    def _is_told(self, name: str, i: int, status: Status) -> bool:
         """An output is missing where its table did not decide, and that voted already."""
-        table, dot, _ = name.partition(".")
-        decided = not dot or any(
-            status[i] == kernel.HIT for i, (other, _) in enumerate(self._rows) if other.name == table
-        )
-        return decided and math.isnan(m[self._slot[name]])
+        source, dot, _ = name.partition(".")
+        rows = (at for at, (table, _) in enumerate(self._rows) if table.name == source)
+        return not dot or any(status.item(at, i) == kernel.HIT for at in rows)
 
     def _facts(self, names: Iterable[str]) -> list[Piece]:
         return [self._fact(name, name) for name in names]
@@ -127,38 +142,40 @@ class Wording(dict[int, Make]):
         zh, en = self._texts[code]
         return Reason(code, zh, en, 0.0, evidence, legal)
 
-    def _template(self, code: str, pieces: Sequence[Piece], where: str, legal: str = "") -> Make:
+    def _template(self, code: str, pieces: Sequence[Piece], where: str, legal: str = "") -> Reason | Make:
         """Makes the Reason whose evidence is the pieces filled in; the same object where nothing is to fill in."""
-        heads, filled, head = [], [], ""
+        heads, places, shows, head = [], [], [], ""
         for i, (text, fill) in enumerate(pieces):
             head += (", " if i else "") + text
             if fill is not None:
                 heads.append(head)
-                filled.append(fill)
+                places.append(fill[0])
+                shows.append(fill[1])
                 head = ""
         tail = head + (f" ({where})" if where else "")
-        if not filled:
-            constant = self._reason(code, tail.lstrip(), legal)
-            return lambda m, status: constant
-        fields = vars(self._reason(code, "", legal))
-        (one, (at, show)), several = (heads[0], filled[0]), list(zip(heads, filled, strict=True))
+        if not places:
+            return self._reason(code, tail.lstrip(), legal)
 
-        def evidence(m: Sequence[float]) -> str:
-            if len(several) == 1:
-                return one + show(m[at]) + tail
-            return "".join([head + show(m[at]) for head, (at, show) in several]) + tail
+        zh, en = self._texts[code]
+        (one, place, show), new = (heads[0], places[0], shows[0]), tuple.__new__  # as policy.decide.Decision
+        parts = list(zip(heads, places, shows, strict=True))
 
-        def make(m: Sequence[float], status: Status) -> Reason:
-            # a frozen dataclass sets its fields one by one, three times as slow as this, and most of a decision is reasons
-            reason = object.__new__(Reason)
-            reason.__dict__.update(fields, evidence=evidence(m))
-            return reason
+        def of_one(item: Item, i: int, status: Status) -> Reason:
+            return new(Reason, (code, zh, en, 0.0, f"{one}{show(item(place, i))}{tail}", legal))
 
-        return make
+        def of_many(item: Item, i: int, status: Status) -> Reason:
+            filled = "".join([f"{head}{show(item(place, i))}" for head, place, show in parts])
+            return new(Reason, (code, zh, en, 0.0, filled + tail, legal))
+
+        return of_one if len(parts) == 1 else of_many
+
+
+def _number(x: float) -> str:
+    return f"{x:g}" if x == x else "missing"
 
 
 def _shower(column: Column) -> Show:
     """How evidence shows a number of this column."""
     if column.kind == "string":
         return lambda x: "missing" if x != x else column.values[int(x)]
-    return lambda x: "missing" if x != x else f"{x:g}"
+    return _number

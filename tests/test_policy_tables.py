@@ -5,9 +5,8 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
 import zen
 from hypothesis import given, settings
@@ -15,12 +14,8 @@ from hypothesis import strategies as st
 
 from features import schema as schemas
 from policy.cells import Column, Value, parse_test
-from policy.kernel import HIT, UNKNOWN, walk
-from policy.program import assemble, output_name, slots
 from policy.specs import SPECS, policy_columns
-from policy.tables import Output, PolicyError, Spec, Table, load_tables
-
-Values = Mapping[str, Value | None]
+from policy.tables import NOTHING, Output, PolicyError, Result, Spec, Table, Values, load_tables
 
 ROOT = Path(__file__).parent.parent
 PRODUCTS = {"consumer": "consumer", "auto": "auto", "card_transaction": "sffsd"}
@@ -71,32 +66,8 @@ def ask_zen(document: Any) -> Callable[[Values], dict[str, Any]]:
     return lambda values: dict(decision.evaluate(dict(values))["result"])
 
 
-class Said(NamedTuple):
-    """What a table says: the rows that hold with their outputs, and the rows that may or may not."""
-
-    hits: dict[str, dict[str, Value]]
-    undecided: list[str]
-
-
-def ask(table: Table, values: Values) -> Said:
-    """A table alone; outputs of earlier tables among the values, as `grade.grade`; None, NaN or absent is missing."""
-    slot = slots([table], list(table.inputs))
-    numbers = [math.nan if values.get(n) is None else c.number(values[n] or 0) for n, c in table.inputs.items()]
-    status, memory = walk(assemble([table], slot), np.array([numbers], dtype=np.float64))
-    hits = {
-        row.id: {
-            field: row.literals[field] if field in row.literals else float(memory[0, slot[output_name(table, row, field)]])
-            for field in table.outputs
-            if field in row.literals or field in row.computed
-        }
-        for row, said in zip(table.rows, status[0], strict=True)
-        if said == HIT
-    }
-    return Said(hits, [row.id for row, said in zip(table.rows, status[0], strict=True) if said >= UNKNOWN])
-
-
-def collect(rows: list[dict[str, str]], values: Values, inputs: tuple[str, ...] = ("x",)) -> Said:
-    return ask(load(jdm("collect", rows, inputs), COLLECT)["t"], values)
+def collect(rows: list[dict[str, str]], values: Values, inputs: tuple[str, ...] = ("x",)) -> Result:
+    return load(jdm("collect", rows, inputs), COLLECT)["t"].evaluate(values, {})
 
 
 def complete_values(
@@ -129,20 +100,20 @@ def test_shipped_tables_equal_zen(product: str) -> None:
     oracle = ask_zen(product_document(product))
     rng = random.Random(product)
     hit: set[tuple[str, str]] = set()
-    for _ in range(2000):
+    for _ in range(5000):
         values = complete_values(rng, columns, cuts)
         want = oracle(values)
-        known: dict[str, Value | None] = dict(values)
+        earlier: dict[str, Mapping[str, Value]] = {}
         for name, table in tables.items():
-            hits, undecided = ask(table, known)
-            assert not undecided
-            got = list(hits.values())
+            result = table.evaluate(values, earlier)
+            assert not result.undecided
+            got = [dict(h.outputs) for h in result.hits]
             assert got == (want[name] if SPECS[name].hit_policy == "collect" else [want[name]]), (name, values)
-            hit.update((name, row) for row in hits)
+            hit.update((name, h.row) for h in result.hits)
             if SPECS[name].hit_policy == "first":
-                known.update((f"{name}.{field}", value) for field, value in got[0].items())
+                earlier[name] = result.hits[0].outputs
     rows = [(table.name, row) for table in tables.values() for row in table.rows]
-    of_missing = {(name, row.id) for name, row in rows if any(not test.spans for test in row.tests.values())}
+    of_missing = {(name, row.id) for name, row in rows if any(test.source == "False" for test in row.tests.values())}
     assert {(name, row.id) for name, row in rows} - hit == of_missing  # `null` holds for no value that is there
 
 
@@ -171,7 +142,7 @@ cells = st.builds(
 def test_any_cell_equals_zen(cell: str, x: float) -> None:
     document = jdm("collect", [{"x": cell}])
     want = len(ask_zen(document)({"x": x})["t"])
-    assert len(ask(load(document, COLLECT)["t"], {"x": x}).hits) == want
+    assert len(load(document, COLLECT)["t"].evaluate({"x": x}, {}).hits) == want
 
 
 @settings(max_examples=200, deadline=None)
@@ -184,8 +155,8 @@ def test_arithmetic_equals_zen(terms: list[str], signs: list[str], x: int, y: fl
     text = terms[0] + "".join(f" {s} {t}" for s, t in zip(signs, terms[1:], strict=False))
     document = jdm("collect", [{"out": text}])
     (want,) = ask_zen(document)({"x": x, "y": y})["t"]
-    (hit,) = ask(load(document, COLLECT)["t"], {"x": x, "y": y}).hits.values()
-    assert hit["out"] == pytest.approx(want["out"], rel=1e-12, abs=1e-9)
+    (hit,) = load(document, COLLECT)["t"].evaluate({"x": x, "y": y}, {}).hits
+    assert hit.outputs["out"] == pytest.approx(want["out"], rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -199,36 +170,40 @@ def test_arithmetic_equals_zen(terms: list[str], signs: list[str], x: int, y: fl
     ],
 )  # fmt: skip
 def test_truth_of_a_cell_where_the_input_is_missing(cell: str, column: str, if_missing: bool | None) -> None:
-    test = parse_test(cell, INPUTS[column])
+    test = parse_test(cell, INPUTS[column], "x")
     assert test is not None and test.if_missing is if_missing
     for missing in ({}, {column: None}, {column: math.nan}):
         hits, undecided = collect([{column: cell}], missing, (column,))
         assert (bool(hits), bool(undecided)) == (if_missing is True, if_missing is None)
+        assert [u.missing for u in undecided] == ([(column,)] if if_missing is None else [])
 
 
 def test_a_false_cell_makes_a_row_false_whatever_is_missing() -> None:
-    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 1}, ("x", "y")) == ({}, [])
-    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 9}, ("x", "y")) == ({}, ["r0"])
+    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 1}, ("x", "y")) == NOTHING
+    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 9}, ("x", "y")).undecided[0].missing == ("y",)
 
 
 def test_collect_reports_unknown_rows_beside_its_hits() -> None:
     hits, undecided = collect([{"x": "> 5"}, {"y": "> 5"}, {}], {"y": 9}, ("x", "y"))
-    assert list(hits) == ["r1", "r2"] and undecided == ["r0"]
+    assert [h.row for h in hits] == ["r1", "r2"] and [u.row for u in undecided] == ["r0"]
+    assert hits[0].tested == ("y",)
 
 
 def test_first_stops_at_an_unknown_row_before_a_true_one() -> None:
     table = load(jdm("first", [{"y": "> 5"}, {"x": "> 5"}, {}], ("x", "y")), FIRST)["t"]
-    assert list(ask(table, {"x": 9, "y": 0}).hits) == ["r1"]
-    assert list(ask(table, {"y": 9}).hits) == ["r0"]  # x is missing, after the row that holds
-    assert ask(table, {"x": 9}) == ({}, ["r0"])
+    assert [h.row for h in table.evaluate({"x": 9, "y": 0}, {}).hits] == ["r1"]
+    assert [h.row for h in table.evaluate({"y": 9}, {}).hits] == ["r0"]  # x is missing, after the row that holds
+    result = table.evaluate({"x": 9}, {})
+    assert not result.hits and result.undecided[0].row == "r0" and result.undecided[0].missing == ("y",)
 
 
 def test_computed_output_that_is_missing_or_out_of_range_is_undecided() -> None:
     specs = {"t": Spec("first", {"out": Output(Column("number", range=(0.0, 1.0)))})}
     table = load(jdm("first", [{"x": "> 5", "out": "y / 10"}, {"out": "0"}]), specs)["t"]
-    assert ask(table, {"x": 9, "y": 5}).hits["r0"] == {"out": 0.5}
-    for y in (None, 11, math.inf):
-        assert ask(table, {"x": 9, "y": y}) == ({}, ["r0"])
+    assert table.evaluate({"x": 9, "y": 5}, {}).hits[0].outputs == {"out": 0.5}
+    assert table.evaluate({"x": 9}, {}).undecided[0].missing == ("y",)
+    assert table.evaluate({"x": 9, "y": 11}, {}).undecided[0].missing == ("out",)
+    assert table.evaluate({"x": 9, "y": math.inf}, {}).undecided[0].missing == ("out",)
 
 
 MALFORMED = [
@@ -271,7 +246,7 @@ def test_malformed_or_mistyped_output_refuses_and_says_where(cell: str) -> None:
     [
         ([{"x": "< 5"}, {"x": "> 5"}], "", "no row for x=5"),
         ([{"x": "< 5"}, {"x": "[6..9)"}, {"x": ">= 9"}], "", "no row for x=5"),
-        ([{"x": "!= null"}], "", "no row for x=missing"),
+        ([{"x": "!= null"}], "", "no row for x=None"),
         ([{"kind": "'new'", "x": "< 5"}, {"kind": "'used'"}, {"x": "> 5"}], "", "no row for x=5"),
         ([{"x": "< 5"}, {}, {"x": "> 5"}], "r2", "can never be reached"),
         ([{"x": "< 5"}, {"x": "< 4"}, {}], "r1", "can never be reached"),

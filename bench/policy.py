@@ -1,0 +1,231 @@
+"""The compiled policy against zen-engine on the same files: same rows, same outputs, and how long each takes.
+
+Inputs are complete and typed, on and beside the numbers that cells name; half of them are drawn so that a row of some
+table holds. Where zen fails open we differ on purpose: what a missing input or a mistyped cell does is tested in
+tests/, and a row that asks for `null` is not counted here. Times are medians over rounds of one batch each, the two
+engines in turn on the same inputs: zen from a dict a decision, ours from the batch's matrix to Decisions with reasons.
+"""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zen
+from rich.progress import track
+
+from features import schema as schemas
+from features.schema import Schema
+from policy.cells import Column, Test, Value
+from policy.decide import POLICY, Outcome, Policy
+from policy.inputs import Asked
+from policy.kernel import FALSE, HIT, walk
+from policy.program import Floats, assemble, output_name, slots
+from policy.rows import Row, Table
+from policy.specs import SPECS, policy_columns
+from policy.tables import load_tables
+
+PRODUCTS = Path("policy/products")
+SCHEMAS = Path("features/schemas")
+BATCH = 32
+ROUNDS = 150
+ROW = "row_of_table"  # an output that the copy for zen has beside the others: which row holds
+Numbers = np.random.Generator
+
+
+def run(inputs: int, seed: int = 11) -> dict[str, Any]:
+    """Figures of all products together; times are means over the products."""
+    every = {}
+    found = sorted((name, path) for path in SCHEMAS.glob("*.yaml") for name in schemas.load(path).products)
+    products = [(name, schemas.load(path)) for name, path in found if (PRODUCTS / name / POLICY).exists()]
+    for name, schema in products:
+        every[name] = _product(name, schema, -(-inputs // len(products)), np.random.default_rng(seed))
+    us = {key: statistics.mean(p[key] for p in every.values()) for key in ("us_compiled", "us_zen")}
+    sums = {key: sum(p[key] for p in every.values()) for key in ("mismatches", "inputs", "rows", "rows_hit")}
+    rounded = {key: round(value, 2) for key, value in us.items()}
+    return {**rounded, "ratio": round(us["us_zen"] / us["us_compiled"], 1), **sums, "products": every}
+
+
+def _product(name: str, schema: Schema, inputs: int, rng: Numbers) -> dict[str, Any]:
+    path = PRODUCTS / name / POLICY
+    raw = path.read_bytes()
+    policy, columns = Policy.load(path.parent, name, schema), policy_columns(schema)
+    tables = list(load_tables(path, raw, columns, SPECS).values())
+    names = dict.fromkeys([*policy.inputs, "amount_minor", "term_months", "repayment"])
+    columns = {n: columns[n] for n in names}
+    values = random_inputs(rng, tables, columns, inputs)
+    mismatches, hit = _compare(name, json.loads(raw), policy, tables, columns, values)
+    possible = {
+        (t.name, row.id) for t in tables for row in t.rows if all(test.spans for test in row.tests.values())
+    }  # fmt: skip
+    us_compiled, us_zen = _times(raw, policy, columns, values)
+    return {
+        "us_compiled": round(us_compiled, 2), "us_zen": round(us_zen, 1), "ratio": round(us_zen / us_compiled, 1),
+        "mismatches": mismatches, "inputs": inputs, "rows": len(possible), "rows_hit": len(hit & possible),
+        "reasons": round(_reasons(policy, columns, values), 1),
+    }  # fmt: skip
+
+
+def random_inputs(rng: Numbers, tables: Sequence[Table], columns: Mapping[str, Column], count: int) -> Floats:
+    """float64 [count, columns]: complete inputs."""
+    cuts: dict[str, list[float]] = {}
+    for table in tables:
+        for row in table.rows:
+            for name, test in row.tests.items():
+                cuts.setdefault(name, []).extend(test.numbers)
+    values = np.stack([_column(rng, c, cuts.get(name, []), count) for name, c in columns.items()], axis=1)
+    places = {name: i for i, name in enumerate(columns)}
+    rows = [(table, row) for table in tables for row in table.rows]
+    for i in range(0, count, 2):
+        table, row = rows[rng.integers(len(rows))]
+        for name, number in _aimed(rng, {t.name: t for t in tables}, table, row):
+            if name in places:
+                values[i, places[name]] = number
+    return values
+
+
+def _column(rng: Numbers, column: Column, cuts: list[float], count: int) -> Floats:
+    if column.kind == "boolean":
+        return rng.integers(2, size=count).astype(np.float64)
+    if column.kind == "string":
+        return rng.integers(len(column.values), size=count).astype(np.float64)
+    low, high = max(column.range[0], -1e6), min(column.range[1], 1e6)
+    beside = rng.choice([0, 0, 1, -1, 1e-6, -1e-6, 0.5], size=count)
+    near = rng.choice(np.array(cuts or [0.0]), size=count) + beside
+    mixed = np.where(rng.random(count) < 0.8, near, rng.uniform(low, high, size=count))
+    return np.round(mixed, 6)  # zen keeps 16 digits
+
+
+def _aimed(rng: Numbers, tables: Mapping[str, Table], table: Table, row: Row) -> Iterator[tuple[str, float]]:
+    """Inputs by which a row holds, if no row above takes them; what reads an earlier table aims at a row there."""
+    for name, test in row.tests.items():
+        source, dot, field = name.partition(".")
+        if dot:
+            column = tables[source].outputs[field]
+            said = [r for r in tables[source].rows if field in r.literals and holds(test, column, r.literals[field])]
+            if said:
+                yield from _aimed(rng, tables, tables[source], said[rng.integers(len(said))])
+        elif test.spans:
+            low, high = test.spans[rng.integers(len(test.spans))]
+            low, high = max(low, table.inputs[name].range[0], -1e9), min(high, table.inputs[name].range[1], 1e9)
+            whole = table.inputs[name].kind != "number"
+            yield name, low if whole else round(float(rng.choice([low, high, (low + high) / 2])), 6)
+
+
+def holds(test: Test, column: Column, value: Value) -> bool:
+    """Whether a test holds for a value that is there."""
+    return any(low <= column.number(value) <= high for low, high in test.spans)
+
+
+def _compare(
+    product: str, document: Any, policy: Policy, tables: list[Table], columns: Mapping[str, Column], values: Floats
+) -> tuple[int, set[tuple[str, str]]]:
+    """On how many inputs zen and we differ, and the rows that held."""
+    for node in document["nodes"]:
+        if node["type"] == "decisionTableNode":
+            node["content"]["outputs"].append({"id": ROW, "name": ROW, "field": ROW})
+            for rule in node["content"]["rules"]:
+                rule[ROW] = repr(rule["_id"])
+    oracle = zen.ZenEngine().create_decision(json.dumps(document))
+    slot = slots(tables, list(columns))
+    program, order = assemble(tables, slot), [list(columns).index(name) for name in policy.inputs]
+    mismatches, hit = 0, set()
+    for begin in track(range(0, len(values), 1000), description=product):
+        some = values[begin : begin + 1000]
+        status, memory = walk(program, some)
+        decisions = policy.decide(_asked(columns, some), some[:, order])
+        for i, named in enumerate(_dicts(columns, some)):
+            want = oracle.evaluate(named)["result"]
+            got = _said(tables, status[:, i], memory[:, i], slot)
+            hit.update((table, str(row[ROW])) for table, rows in got.items() for row in rows)
+            mismatches += not (_same(tables, got, want) and _heard(want, decisions[i]))
+    return mismatches, hit
+
+
+def _said(tables: list[Table], status: Any, memory: Floats, slot: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """By table the rows that hold: their ids and outputs."""
+    said: dict[str, list[dict[str, Any]]] = {}
+    at = 0
+    for table in tables:
+        said[table.name] = []
+        for row in table.rows:
+            if status[at] == HIT:
+                computed = {f: float(memory[slot[output_name(table, row, f)]]) for f in row.computed}
+                said[table.name].append({**row.literals, **computed, ROW: row.id})
+            assert status[at] in (FALSE, HIT), "inputs are complete and outputs in range"
+            at += 1
+    return said
+
+
+def _same(tables: list[Table], got: dict[str, list[dict[str, Any]]], want: Any) -> bool:
+    for table in tables:
+        theirs = want[table.name] if table.spec.hit_policy == "collect" else [want[table.name]]
+        ours = got[table.name]
+        if len(ours) != len(theirs) or any(mine.keys() != other.keys() for mine, other in zip(ours, theirs)):  # noqa: B905
+            return False
+        pairs = [(mine[key], other[key]) for mine, other in zip(ours, theirs, strict=True) for key in mine]
+        if any(a != b if isinstance(a, str | bool) else not math.isclose(a, b, rel_tol=1e-12) for a, b in pairs):
+            return False
+    return True
+
+
+def _heard(want: Any, decision: Any) -> bool:
+    """Whether the decision is no better than the worst vote zen gives, with the reason of every vote against."""
+    rows = [row for said in want.values() for row in (said if isinstance(said, list) else [said])
+            if isinstance(row, dict) and "outcome" in row]  # fmt: skip
+    against = [row for row in rows if row["outcome"] != "approve"]
+    worst = max((Outcome[row["outcome"].upper()] for row in against), default=Outcome.APPROVE)
+    codes = {reason.code for reason in decision.reasons}
+    return bool(decision.outcome >= worst) and {row["reason"] for row in against} <= codes
+
+
+def _asked(columns: Mapping[str, Column], values: Floats) -> Asked:
+    names = list(columns)
+    amount, term, method = (
+        values[:, names.index(n)].astype(np.int64) for n in ("amount_minor", "term_months", "repayment")
+    )
+    nothing = np.zeros(len(values), dtype=np.int64)
+    return Asked(np.maximum(amount, 1), np.maximum(term, 1), method, nothing, nothing, nothing)
+
+
+def _dicts(columns: Mapping[str, Column], values: Floats) -> list[dict[str, Value | None]]:
+    return [
+        {n: c.value(x) for (n, c), x in zip(columns.items(), row, strict=True)} for row in values.tolist()
+    ]  # fmt: skip
+
+
+def _batches(policy: Policy, columns: Mapping[str, Column], values: Floats) -> Iterator[tuple[Floats, Asked, Floats]]:
+    order = [list(columns).index(name) for name in policy.inputs]
+    for begin in range(0, min(len(values), (ROUNDS + 10) * BATCH) - BATCH + 1, BATCH):
+        some = values[begin : begin + BATCH]
+        yield some, _asked(columns, some), np.ascontiguousarray(some[:, order])
+
+
+def _times(raw: bytes, policy: Policy, columns: Mapping[str, Column], values: Floats) -> tuple[float, float]:
+    """Median microseconds a decision, ours and zen's; the first ten rounds are not counted."""
+    oracle = zen.ZenEngine().create_decision(raw.decode())
+    ours, theirs = [], []
+    for some, asked, mine in _batches(policy, columns, values):
+        named = _dicts(columns, some)
+        start = time.perf_counter()
+        decisions = policy.decide(asked, mine)
+        made = [decisions[i] for i in range(len(decisions))]
+        between = time.perf_counter()
+        results = [oracle.evaluate(one) for one in named]
+        ours.append(between - start)
+        theirs.append(time.perf_counter() - between)
+        assert len(made) == len(results)
+    return statistics.median(ours[10:]) / BATCH * 1e6, statistics.median(theirs[10:]) / BATCH * 1e6
+
+
+def _reasons(policy: Policy, columns: Mapping[str, Column], values: Floats) -> float:
+    """Reasons a decision, of the inputs that were timed."""
+    counts = []
+    for _, asked, mine in _batches(policy, columns, values):
+        decisions = policy.decide(asked, mine)
+        counts.extend(len(decisions[i].reasons) for i in range(len(decisions)))
+    return statistics.mean(counts)
