@@ -79,6 +79,14 @@ def quality(
 
 
 @app.command()
+def policy(inputs: Annotated[int, typer.Option(min=10_000, help="compared with zen-engine")] = 100_000) -> None:
+    """The compiled policies against zen-engine on the same files; the last line is JSON."""
+    from bench import policy as module
+
+    print(json.dumps(module.run(inputs)))
+
+
+@app.command()
 def promote(promotions: Annotated[int, typer.Option(min=1, help="and rollbacks, in turn")] = 7) -> None:
     """Champions promoted and rolled back under load, a challenger beside them; the last line is JSON."""
     from bench import promote as module

@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +120,7 @@ class Snapshot:
         return Snapshot(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Snapshot)))
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(NamedTuple):  # a decision has many, and a tuple is made six times as fast as a frozen dataclass
     """Why, in words: a policy row (contribution 0) or a feature that moved a model's log-odds by `contribution`."""
 
     code: str

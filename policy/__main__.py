@@ -14,7 +14,7 @@ from rich.text import Text
 from features.schema import Schema, SchemaError
 from policy import versions
 from policy.decide import POLICY
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.simulate_command import simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

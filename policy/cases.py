@@ -20,8 +20,8 @@ import numpy as np
 from features.schema import Schema
 from policy.cells import Column
 from policy.decide import Decision, Outcome, Policy
+from policy.errors import PolicyError
 from policy.inputs import Asked
-from policy.jdm import PolicyError
 from policy.specs import GRADES, policy_columns
 
 CASES = "cases.csv"

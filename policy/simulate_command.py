@@ -19,7 +19,7 @@ from features.archive import ArchiveError
 from features.schema import Schema, SchemaError
 from policy import stress
 from policy.dataset import from_table
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.portfolio import Terms
 from policy.records import from_archive
 from policy.simulate import SimulationError

@@ -13,8 +13,8 @@ from features.application import REPAYMENT_METHODS
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from features.specs import LISTS as LISTS
 from policy.cells import Column
-from policy.jdm import PolicyError
-from policy.tables import Output, Spec, Table
+from policy.errors import PolicyError
+from policy.rows import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
@@ -32,8 +32,10 @@ _AT_LEAST_1 = Output(Column("number", range=(1.0, 1e12)))
 SPECS = {
     "knockouts": Spec("collect", {"outcome": Output(Column("string", ("review", "decline"))), **_WORDS}),
     "sources": Spec("collect", {"outcome": Output(_VOTES), **_WORDS}),
-    "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}),
-    "grade": Spec("first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}),
+    "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}, unique=True),
+    "grade": Spec(
+        "first", {"grade": Output(Column("string", GRADES)), "outcome": Output(_VOTES), **_WORDS}, unique=True
+    ),
     "limit": Spec("first", {
         "cap_minor": _MONEY, "rounding_minor": _AT_LEAST_1, "minimum_minor": _AT_LEAST_1,
         "exposure_max_minor": Output(_MONEY.column, needed=False),
@@ -117,24 +119,32 @@ def check_tables(
     for label in schema.labels:
         for name in NEEDED[label]:
             if name not in tables:
-                raise PolicyError(path, f"the table is missing, and schema {schema.name} has a {label} model", name)
+                raise PolicyError(
+                    path, f"the table is missing, and schema {schema.name} has a {label} model", name,
+                    zh=f"缺少这张表，而 schema {schema.name} 有 {label} 模型",
+                )  # fmt: skip
     for name, table in tables.items():
         if name != AUTHORITY and AUTHORITY in table.inputs:
-            raise PolicyError(path, f"only the table {AUTHORITY} may ask who decides", name, column=AUTHORITY)
+            zh = f"只有 {AUTHORITY} 表可以使用复核人的权限"
+            raise PolicyError(path, f"only the table {AUTHORITY} may ask who decides", name, column=AUTHORITY, zh=zh)
     for name, label in MODEL_OF.items():
         if name in tables and f"{label}_probability" not in tables[name].inputs:
-            raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")
+            column = f"{label}_probability"
+            raise PolicyError(path, f"no cell tests {column}", name, column=column, zh=f"没有单元格使用 {column}")
     if "price" in tables and schema.term_months[0] < 1:
-        raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price")
+        zh = f"schema {schema.name} 有无期限的业务，不能定价"
+        raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price", zh=zh)
+    for name in ("limit", "price"):
+        if "funders" in tables and name not in tables:
+            zh = "有 funders 表就必须有这张表：资金方承接的是金额与利率"
+            raise PolicyError(path, "the table is missing: funders lend an amount at a rate", name, zh=zh)
     for capacity in capacities(tables):
         for name in capacity.inputs:
             if name not in inputs:
                 raise PolicyError(
-                    path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output
-                )
-    for table in tables.values():
-        if AUTHORITY in table.inputs and table.name != AUTHORITY:
-            raise PolicyError(path, "only the table authority knows who asks", table.name, column=AUTHORITY)
+                    path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output,
+                    zh=f"schema {schema.name} 没有可相乘的 {name}",
+                )  # fmt: skip
     _check_words(path, tables, texts)
 
 
@@ -150,4 +160,5 @@ def _check_words(path: Path, tables: Mapping[str, Table], texts: Mapping[str, tu
         for row in table.rows:
             reason, outcome = row.literals.get("reason", ""), row.literals.get("outcome", "approve")
             if (reason or outcome != "approve" or table.name in approving) and reason not in texts:
-                raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason")
+                zh = f"未知的原因代码 {reason!r}"
+                raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason", zh)

@@ -24,7 +24,7 @@ from features import schema as schemas
 from features.schema import Schema
 from policy import cases
 from policy.decide import POLICY, Policy
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.reasons import REASONS_PATH
 
 ROLES, LOCK, PUBLISHED = "roles.json", ".lock", "published.json"

@@ -7,7 +7,7 @@ import pytest
 
 from policy.authority import mandate
 from policy.decide import Policy
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.specs import AUTHORITY
 from tests.lending import write_policies
 from tests.test_policy_decide import schema_of, values_of

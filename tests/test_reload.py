@@ -10,7 +10,7 @@ from features.schema import Schema
 from policy import versions
 from policy.cases import CASES
 from policy.decide import POLICY
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.reasons import REASONS_PATH
 from server import products, reload
 from server.products import Product

@@ -16,7 +16,7 @@ from policy import versions
 from policy.__main__ import app
 from policy.cases import CASES, CasesError
 from policy.decide import POLICY
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.reasons import REASONS_PATH
 from policy.versions import LOCK, PUBLISHED, ROLES, WORDS, Roles
 from tests.conftest import ROOT

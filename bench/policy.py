@@ -1,0 +1,260 @@
+"""The compiled policy against zen-engine on the same files: same rows, same outputs, and how long each takes.
+
+Inputs are complete and typed, on and beside the numbers that cells name; half of them are drawn so that a row of some
+table holds. Where zen fails open we differ on purpose: what a missing input or a mistyped cell does is tested in
+tests/, and a row that asks for `null` is not counted here. Times are CPU time, medians over rounds of many batches, the
+two engines in turn on the same inputs: zen from a dict a decision, ours from the batch's matrix to Decisions with
+reasons. They are taken on usual applicants, of whom few rows hold, and apart on the random inputs that are compared.
+"""
+
+import gc
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zen
+from rich.progress import track
+
+from features import schema as schemas
+from features.schema import SOURCE_STATES, Schema
+from policy.cells import Column, Test, Value
+from policy.decide import POLICY, Decision, Outcome, Policy
+from policy.inputs import Asked
+from policy.kernel import FALSE, HIT, walk
+from policy.program import Floats, assemble, output_name, slots
+from policy.rows import Row, Table
+from policy.specs import SPECS, policy_columns
+from policy.tables import load_tables
+
+PRODUCTS = Path("policy/products")
+SCHEMAS = Path("features/schemas")
+BATCH, ROUNDS = 32, 11
+BATCHES_MAX = 80  # in a round
+ROW = "row_of_table"  # an output that the copy for zen has beside the others: which row holds
+Numbers = np.random.Generator
+
+
+def run(inputs: int, seed: int = 11) -> dict[str, Any]:
+    """Figures of all products together; times are means over the products."""
+    every = {}
+    found = sorted((name, path) for path in SCHEMAS.glob("*.yaml") for name in schemas.load(path).products)
+    products = [(name, schemas.load(path)) for name, path in found if (PRODUCTS / name / POLICY).exists()]
+    for name, schema in products:
+        every[name] = _product(name, schema, -(-inputs // len(products)), np.random.default_rng(seed))
+    us = {key: statistics.mean(p[key] for p in every.values()) for key in ("us_compiled", "us_zen")}
+    sums = {key: sum(p[key] for p in every.values()) for key in ("mismatches", "inputs", "rows", "rows_hit")}
+    rounded = {key: round(value, 2) for key, value in us.items()}
+    return {**rounded, "ratio": round(us["us_zen"] / us["us_compiled"], 1), **sums, "products": every}
+
+
+def _product(name: str, schema: Schema, inputs: int, rng: Numbers) -> dict[str, Any]:
+    path = PRODUCTS / name / POLICY
+    raw = path.read_bytes()
+    policy, columns = Policy.load(path.parent, name, schema), policy_columns(schema)
+    tables = list(load_tables(path, raw, columns, SPECS).values())
+    names = dict.fromkeys([*policy.inputs, "amount_minor", "term_months", "repayment"])
+    columns = {n: columns[n] for n in names}
+    values = random_inputs(rng, tables, columns, inputs)
+    mismatches, hit = _compare(name, json.loads(raw), policy, tables, columns, values)
+    possible = {
+        (t.name, row.id) for t in tables for row in t.rows if all(test.spans for test in row.tests.values())
+    }  # fmt: skip
+    batches = min(inputs // (BATCH * ROUNDS), BATCHES_MAX)
+    timed = values[: BATCH * batches * ROUNDS]
+    return {
+        **_times(raw, policy, columns, usual(rng, tables, columns, timed)), "mismatches": mismatches,
+        "inputs": inputs, "rows": len(possible), "rows_hit": len(hit & possible),
+        "random": _times(raw, policy, columns, timed),
+    }  # fmt: skip
+
+
+def random_inputs(rng: Numbers, tables: Sequence[Table], columns: Mapping[str, Column], count: int) -> Floats:
+    """float64 [count, columns]: complete inputs."""
+    cuts: dict[str, list[float]] = {}
+    for table in tables:
+        for row in table.rows:
+            for name, test in row.tests.items():
+                cuts.setdefault(name, []).extend(test.numbers)
+    values = np.stack([_column(rng, c, cuts.get(name, []), count) for name, c in columns.items()], axis=1)
+    places = {name: i for i, name in enumerate(columns)}
+    rows = [(table, row) for table in tables for row in table.rows]
+    for i in range(0, count, 2):
+        table, row = rows[rng.integers(len(rows))]
+        for name, number in _aimed(rng, {t.name: t for t in tables}, table, row):
+            if name in places:
+                values[i, places[name]] = number
+    return values
+
+
+def _column(rng: Numbers, column: Column, cuts: list[float], count: int) -> Floats:
+    if column.kind == "boolean":
+        return rng.integers(2, size=count).astype(np.float64)
+    if column.kind == "string":
+        return rng.integers(len(column.values), size=count).astype(np.float64)
+    low, high = max(column.range[0], -1e6), min(column.range[1], 1e6)
+    beside = rng.choice([0, 0, 1, -1, 1e-6, -1e-6, 0.5], size=count)
+    near = rng.choice(np.array(cuts or [0.0]), size=count) + beside
+    mixed = np.where(rng.random(count) < 0.8, near, rng.uniform(low, high, size=count))
+    return np.round(mixed, 6).astype(np.float64)  # zen keeps 16 digits
+
+
+def _aimed(rng: Numbers, tables: Mapping[str, Table], table: Table, row: Row) -> Iterator[tuple[str, float]]:
+    """Inputs by which a row holds, if no row above takes them; what reads an earlier table aims at a row there."""
+    for name, test in row.tests.items():
+        source, dot, field = name.partition(".")
+        if dot:
+            column = tables[source].outputs[field]
+            said = [r for r in tables[source].rows if field in r.literals and holds(test, column, r.literals[field])]
+            if said:
+                yield from _aimed(rng, tables, tables[source], said[rng.integers(len(said))])
+        elif test.spans:
+            low, high = test.spans[rng.integers(len(test.spans))]
+            low, high = max(low, table.inputs[name].range[0], -1e9), min(high, table.inputs[name].range[1], 1e9)
+            whole = table.inputs[name].kind != "number"
+            yield name, low if whole else round(float(rng.choice([low, high, (low + high) / 2])), 6)
+
+
+def holds(test: Test, column: Column, value: Value) -> bool:
+    """Whether a test holds for a value that is there."""
+    return any(low <= column.number(value) <= high for low, high in test.spans)
+
+
+def _compare(
+    product: str, document: Any, policy: Policy, tables: list[Table], columns: Mapping[str, Column], values: Floats
+) -> tuple[int, set[tuple[str, str]]]:
+    """On how many inputs zen and we differ, and the rows that held."""
+    for node in document["nodes"]:
+        if node["type"] == "decisionTableNode":
+            node["content"]["outputs"].append({"id": ROW, "name": ROW, "field": ROW})
+            for rule in node["content"]["rules"]:
+                rule[ROW] = repr(rule["_id"])
+    oracle = zen.ZenEngine().create_decision(json.dumps(document))
+    slot = slots(tables, list(columns))
+    program, order = assemble(tables, slot), [list(columns).index(name) for name in policy.inputs]
+    mismatches, hit = 0, set[tuple[str, str]]()
+    for begin in track(range(0, len(values), 1000), description=product):
+        some = values[begin : begin + 1000]
+        status, memory = walk(program, some)
+        decisions = policy.decide(_asked(columns, some), some[:, order])
+        for i, named in enumerate(_dicts(columns, some)):
+            want = oracle.evaluate(named)["result"]
+            got = _said(tables, status[:, i], memory[:, i], slot)
+            hit.update((table, str(row[ROW])) for table, rows in got.items() for row in rows)
+            mismatches += not (_same(tables, got, want) and _heard(want, decisions[i]))
+    return mismatches, hit
+
+
+def _said(tables: list[Table], status: Any, memory: Floats, slot: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """By table the rows that hold: their ids and outputs."""
+    said: dict[str, list[dict[str, Any]]] = {}
+    at = 0
+    for table in tables:
+        said[table.name] = []
+        for row in table.rows:
+            if status[at] == HIT:
+                computed = {f: float(memory[slot[output_name(table, row, f)]]) for f in row.computed}
+                said[table.name].append({**row.literals, **computed, ROW: row.id})
+            assert status[at] in (FALSE, HIT), "inputs are complete and outputs in range"
+            at += 1
+    return said
+
+
+def _same(tables: list[Table], got: dict[str, list[dict[str, Any]]], want: Any) -> bool:
+    for table in tables:
+        theirs = want[table.name] if table.spec.hit_policy == "collect" else [want[table.name]]
+        ours = got[table.name]
+        if len(ours) != len(theirs) or any(mine.keys() != other.keys() for mine, other in zip(ours, theirs)):  # noqa: B905
+            return False
+        pairs = [(mine[key], other[key]) for mine, other in zip(ours, theirs, strict=True) for key in mine]
+        if any(a != b if isinstance(a, str | bool) else not math.isclose(a, b, rel_tol=1e-12) for a, b in pairs):
+            return False
+    return True
+
+
+def _heard(want: Any, decision: Any) -> bool:
+    """Whether the decision is no better than the worst vote zen gives, with the reason of every vote against."""
+    rows = [row for said in want.values() for row in (said if isinstance(said, list) else [said])
+            if isinstance(row, dict) and "outcome" in row]  # fmt: skip
+    against = [row for row in rows if row["outcome"] != "approve"]
+    worst = max((Outcome[row["outcome"].upper()] for row in against), default=Outcome.APPROVE)
+    codes = {reason.code for reason in decision.reasons}
+    return bool(decision.outcome >= worst) and {row["reason"] for row in against} <= codes
+
+
+def _asked(columns: Mapping[str, Column], values: Floats) -> Asked:
+    names = list(columns)
+    amount, term, method = (
+        values[:, names.index(n)].astype(np.int64) for n in ("amount_minor", "term_months", "repayment")
+    )
+    nothing = np.zeros(len(values), dtype=np.int64)
+    return Asked(np.maximum(amount, 1), np.maximum(term, 1), method, nothing, nothing, nothing)
+
+
+def _dicts(columns: Mapping[str, Column], values: Floats) -> list[dict[str, Value | None]]:
+    return [
+        {n: c.value(x) for (n, c), x in zip(columns.items(), row, strict=True)} for row in values.tolist()
+    ]  # fmt: skip
+
+
+def is_against(row: Row) -> bool:
+    """Whether it votes for less than approval."""
+    return row.literals.get("outcome", "approve") != "approve"
+
+
+def usual(rng: Numbers, tables: Sequence[Table], columns: Mapping[str, Column], values: Floats) -> Floats:
+    """Inputs as of most applicants: sources answer, and what a row against them tests is drawn anew, forty times; then
+    up to three inputs of each at random.
+    """
+    program, names = assemble(tables, slots(tables, list(columns))), list(columns)
+    against = [
+        np.array([names.index(n) for n in row.tests if n in columns and is_against(row)], dtype=np.int64)
+        for table in tables for row in table.rows
+    ]  # fmt: skip
+    calm = values.copy()
+    calm[:, [name.endswith("_state") for name in names]] = SOURCE_STATES.index("fresh")
+    for _ in range(40):
+        status, drawn = walk(program, calm)[0], values[rng.permutation(len(values))]
+        for at, tested in enumerate(against):
+            held = np.flatnonzero(status[at] == HIT)
+            calm[np.ix_(held, tested)] = drawn[np.ix_(held, tested)]
+    several = rng.permuted(np.tile(np.arange(len(names)) < 3, (len(calm), 1)), axis=1)
+    return np.where(several & (rng.random(calm.shape) < 0.5), values[rng.permutation(len(values))], calm)
+
+
+def _times(raw: bytes, policy: Policy, columns: Mapping[str, Column], values: Floats) -> dict[str, float]:
+    """Median microseconds a decision, ours and zen's in turn, over rounds of some batches each; reasons a decision."""
+    oracle = zen.ZenEngine().create_decision(raw.decode())
+    order = [list(columns).index(name) for name in policy.inputs]
+    ours, theirs, reasons = [], [], 0
+    for some in np.split(values, ROUNDS):
+        named = _dicts(columns, some)
+        batches = [
+            (_asked(columns, batch), np.ascontiguousarray(batch[:, order]))
+            for batch in np.split(some, len(some) // BATCH)
+        ]  # fmt: skip
+        gc.collect()
+        reasons += sum(len(decision.reasons) for batch in batches[:8] for decision in _decide(policy, *batch))
+        start = time.process_time()
+        for batch in batches:
+            _decide(policy, *batch)
+        between = time.process_time()
+        for one in named:
+            oracle.evaluate(one)
+        ours.append((between - start) / len(some) * 1e6)
+        theirs.append((time.process_time() - between) / len(some) * 1e6)
+    us_compiled, us_zen = (statistics.median(us[1:]) for us in (ours, theirs))
+    return {
+        "us_compiled": round(us_compiled, 2), "us_zen": round(us_zen, 1), "ratio": round(us_zen / us_compiled, 1),
+        "reasons": round(reasons / 8 / BATCH / ROUNDS, 1),
+    }  # fmt: skip
+
+
+def _decide(policy: Policy, asked: Asked, values: Floats) -> list[Decision]:
+    """A batch as a server has it: every decision whole, with its reasons."""
+    decisions = policy.decide(asked, values)
+    return [decisions[i] for i in range(len(decisions))]

@@ -1,0 +1,141 @@
+"""What is decided: a batch as arrays, and each Decision of it with its reasons when asked for (R2, R22, R24)."""
+
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.application import Reason
+from policy.funding import Share
+from policy.kernel import LIMIT
+from policy.program import ALL_IN, AMOUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
+from policy.specs import GRADES, MODEL_OF
+from policy.wording import Wording
+
+
+class Outcome(IntEnum):
+    """What is decided; a greater one is worse for the applicant, and votes are combined with max."""
+
+    UNSPECIFIED = 0
+    APPROVE = 1
+    LIMIT = 2
+    REVIEW = 3
+    DECLINE = 4
+
+
+_OUTCOMES = tuple(Outcome)
+_GRADES = (*GRADES, "")  # -1 is the last
+_EXPLAIN = ((), (MODEL_OF["fraud"],), (MODEL_OF["grade"],), (MODEL_OF["fraud"], MODEL_OF["grade"]))
+
+
+class Decision(NamedTuple):
+    """Amounts in minor units, rates a year; 0 unless APPROVE or LIMIT. Reasons: the worst vote's first, at least one.
+
+    `explain` names the models, fraud or default, whose probability voted against the applicant or set the cap: their
+    features belong among the reasons (R22). `degraded` lists sources as "source:bureau:missing". shares: who lends
+    the amount, empty where the product has no funders' table. exposure_max_minor: what the borrower may have been
+    approved for in all, None without such a cap; it holds when the decision is stored.
+    """
+
+    outcome: Outcome
+    approved_amount_minor: int
+    annual_rate: float
+    all_in_rate: float
+    grade: str
+    reasons: tuple[Reason, ...]
+    degraded: tuple[str, ...]
+    explain: tuple[str, ...]
+    shares: tuple[Share, ...] = ()
+    exposure_max_minor: int | None = None
+
+
+_DECISION = partial(tuple.__new__, Decision)  # a fourth of the time that a NamedTuple takes for its arguments
+_CHUNK = 64
+
+
+class Decisions:
+    """Decisions on a batch. outcome: int8 [B]; approved_amount_minor: int64 [B]; annual_rate, all_in_rate: float64 [B];
+    grade: int8 [B], index of policy.specs.GRADES, -1 for none. `decisions[i]` is the Decision of one, with reasons;
+    it is made when asked for, with some beside it.
+    """
+
+    def __init__(
+        self, judged: Judged, human_review: Ints, shares: Mapping[int, tuple[Share, ...]], wording: Wording,
+        exposure_at: int,
+    ) -> None:  # fmt: skip
+        self._judged, self._human_review, self._shares, self._wording = judged, human_review, shares, wording
+        self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        return np.asarray(self._judged.ints[OUTCOME], dtype=np.int8)
+
+    @property
+    def approved_amount_minor(self) -> Ints:
+        return np.asarray(self._judged.ints[AMOUNT])
+
+    @property
+    def annual_rate(self) -> Floats:
+        return np.asarray(self._judged.floats[RATE])
+
+    @property
+    def all_in_rate(self) -> Floats:
+        return np.asarray(self._judged.floats[ALL_IN])
+
+    @property
+    def grade(self) -> NDArray[np.int8]:
+        return np.asarray(self._judged.ints[GRADED], dtype=np.int8)
+
+    def __len__(self) -> int:
+        return len(self._human_review)
+
+    def __getitem__(self, row: int) -> Decision:
+        at = row - self._begin
+        if not 0 <= at < len(self._made):
+            row = range(len(self))[row]
+            self._begin = row - row % _CHUNK
+            self._made = self._make(self._begin, min(self._begin + _CHUNK, len(self)))
+            at = row - self._begin
+        return self._made[at]
+
+    def _make(self, begin: int, end: int) -> list[Decision]:
+        memory, _, _, ints, floats = self._judged
+        outcomes, counts, amounts, grades, explains, lost, _ = ints[:, begin:end].tolist()
+        exposures: Iterable[int | None] = repeat(None)
+        if self._exposure_at >= 0:
+            most = zip(outcomes, memory[self._exposure_at, begin:end].tolist(), strict=True)
+            exposures = [int(x) if outcome <= LIMIT and x == x else None for outcome, x in most]
+        shares: Iterable[tuple[Share, ...]] = repeat(())
+        if self._shares:
+            shares = [self._shares.get(i, ()) for i in range(begin, end)]
+        degraded = map(self._wording.lost.__getitem__, lost)
+        every = zip(
+            map(_OUTCOMES.__getitem__, outcomes), amounts, *floats[:, begin:end].tolist(),
+            map(_GRADES.__getitem__, grades), self._reasons(begin, end, counts), degraded,
+            map(_EXPLAIN.__getitem__, explains), shares, exposures, strict=False,
+        )  # fmt: skip
+        return list(map(_DECISION, every))
+
+    def _reasons(self, begin: int, end: int, counts: list[int]) -> list[tuple[Reason, ...]]:
+        """Of each, in the order of its votes."""
+        wording, every = self._wording, list[tuple[Reason, ...]]()
+        item, status = self._judged.memory.item, self._judged.status
+        votes = self._judged.votes[begin:end, : max(counts)].tolist()
+        for i, (cast, count) in enumerate(zip(votes, counts, strict=True), begin):
+            if count == 1:
+                reason = wording[cast[0]]
+                every.append((reason if isinstance(reason, Reason) else reason(item, i, status),))
+                continue
+            reasons = []
+            for vote in cast[:count]:
+                reason = wording[vote]
+                reasons.append(reason if isinstance(reason, Reason) else reason(item, i, status))
+            every.append(tuple(reasons))
+        if any(persons := self._human_review[begin:end].tolist()):
+            asked = wording.asked_for_a_person
+            every = [(asked, *reasons) if person else reasons for person, reasons in zip(persons, every, strict=True)]
+        return every
