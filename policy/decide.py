@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.application import Reason
 from features.schema import Schema
@@ -27,7 +28,7 @@ from policy.jdm import PolicyError
 from policy.kernel import FUNDED_LESS, HIT, LIMIT, NO_FUNDER, close, judge
 from policy.plan import offers_of, plan_of, votes_max
 from policy.program import (
-    ALL_IN, AMOUNT, COUNT, EXPOSURE_MAX, GRADED, MINIMUM, OUTCOME, RATE, ROUNDING, SHOWN_AT, Floats, Ints, Judged,
+    AMOUNT, COUNT, EXPOSURE_MAX, GRADED, MINIMUM, OUTCOME, RATE, ROUNDING, SHOWN_AT, Floats, Ints, Judged,
     assemble, slots,
 )  # fmt: skip
 from policy.rates import all_in_rates
@@ -75,59 +76,69 @@ class Decision(NamedTuple):
     exposure_max_minor: int | None = None
 
 
-_Row = tuple[int, int, float, float, int, int, int, float | None, int]
 _tuple = tuple.__new__  # a fourth of the time that a NamedTuple takes to check its arguments
+_CHUNK = 64
 
 
 class Decisions:
     """Decisions on a batch. outcome: int8 [B]; approved_amount_minor: int64 [B]; annual_rate, all_in_rate: float64 [B];
-    grade: int8 [B], index of policy.specs.GRADES, -1 for none. `decisions[i]` is the Decision of one, with reasons,
-    made when asked for.
+    grade: int8 [B], index of policy.specs.GRADES, -1 for none. `decisions[i]` is the Decision of one, with reasons;
+    it is made when asked for, with some beside it.
     """
 
     def __init__(
         self, judged: Judged, human_review: Ints, shares: Mapping[int, tuple[Share, ...]], wording: Wording,
         exposure_at: int,
     ) -> None:  # fmt: skip
-        self.outcome, self.grade = judged.ints[[OUTCOME, GRADED]].astype(np.int8)
         self.approved_amount_minor = judged.ints[AMOUNT]
         self.annual_rate, self.all_in_rate = judged.floats
         self._judged, self._human_review, self._shares, self._wording = judged, human_review, shares, wording
-        self._exposure_at = exposure_at
-        self._rows: list[_Row] | None = None
-        self._votes: list[list[int]] = []
+        self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        return self._judged.ints[OUTCOME].astype(np.int8)
+
+    @property
+    def grade(self) -> NDArray[np.int8]:
+        return self._judged.ints[GRADED].astype(np.int8)
 
     def __len__(self) -> int:
-        return len(self.outcome)
+        return len(self.approved_amount_minor)
 
     def __getitem__(self, row: int) -> Decision:
-        if self._rows is None:
-            self._rows = self._as_rows()
-        outcome, amount, annual_rate, all_in, grade, explain, lost, exposure_max, count = self._rows[row]
-        wording, row = self._wording, row % len(self)
-        item, status, reasons = self._judged.memory.item, self._judged.status, []
-        for vote in self._votes[row][:count]:
-            made = wording[vote]
-            reasons.append(made if made.__class__ is Reason else made(item, row, status))  # type: ignore[operator]
-        if self._human_review[row]:
-            reasons.insert(0, wording.asked_for_a_person)
-        if exposure_max is not None:
-            exposure_max = int(exposure_max) if outcome <= LIMIT and exposure_max == exposure_max else None
-        return _tuple(Decision, (
-            _OUTCOMES[outcome], amount, annual_rate, all_in, _GRADES[grade], tuple(reasons),
-            wording.degraded(lost) if lost else (), _EXPLAIN[explain], self._shares.get(row, ()) if self._shares else (),
-            exposure_max,
-        ))  # fmt: skip
+        at = row - self._begin
+        if not 0 <= at < len(self._made):
+            row = range(len(self))[row]
+            self._begin = row - row % _CHUNK
+            self._made = self._make(self._begin, min(self._begin + _CHUNK, len(self)))
+            at = row - self._begin
+        return self._made[at]
 
-    def _as_rows(self) -> list[_Row]:
-        """All that is of one decision but its reasons, and where its votes are: once for the batch."""
-        judged = self._judged
-        outcome, count, amount, grade, explain, lost, _ = judged.ints.tolist()
-        rates, exposure_max = judged.floats.tolist(), [None] * len(self)
+    def _make(self, begin: int, end: int) -> list[Decision]:
+        memory, status, votes, ints, floats = self._judged
+        outcomes, counts, amounts, grades, explains, lost, _ = ints[:, begin:end].tolist()
+        exposure_max = [math.nan] * (end - begin)
         if self._exposure_at >= 0:
-            exposure_max = judged.memory[self._exposure_at].tolist()
-        self._votes = judged.votes[:, : max(count, default=0)].tolist()
-        return list(zip(outcome, amount, *rates, grade, explain, lost, exposure_max, count, strict=True))
+            exposure_max = memory[self._exposure_at, begin:end].tolist()
+        every = zip(
+            votes[begin:end, : max(counts)].tolist(), counts, outcomes, amounts, *floats[:, begin:end].tolist(), grades,
+            explains, lost, exposure_max, self._human_review[begin:end].tolist(), strict=True,
+        )  # fmt: skip
+        wording, item, shares, made = self._wording, memory.item, self._shares, []
+        degraded = wording.lost
+        for i, (cast, count, outcome, amount, rate, all_in, grade, explain, gone, most, person) in enumerate(
+            every, begin
+        ):
+            reasons = [wording.asked_for_a_person] if person else []
+            for vote in cast[:count]:
+                reason = wording[vote]
+                reasons.append(reason if reason.__class__ is Reason else reason(item, i, status))  # type: ignore[operator]
+            made.append(_tuple(Decision, (
+                _OUTCOMES[outcome], amount, rate, all_in, _GRADES[grade], tuple(reasons), degraded[gone],
+                _EXPLAIN[explain], shares.get(i, ()), int(most) if outcome <= LIMIT and most == most else None,
+            )))  # fmt: skip
+        return made
 
 
 class Policy:
@@ -193,19 +204,20 @@ class Policy:
         """
         judged = Judged.empty(len(asked), self._program, self._votes_max)
         judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
-        self._close(asked, judged, slice(0, len(asked)))
+        self._close(asked, judged, 0, len(asked))
         shares = self._fund(asked, judged, dict(lent)) if self._offers else {}
         return Decisions(
             judged, asked.human_review_requested, shares, self._wording, int(self._plan.places[EXPOSURE_MAX])
         )
 
-    def _close(self, asked: Asked, judged: Judged, some: slice) -> None:
+    def _close(self, asked: Asked, judged: Judged, begin: int, end: int) -> None:
         """What some of the loans cost, and what all votes on them come to."""
-        judged.floats[ALL_IN, some] = all_in_rates(
-            judged.ints[AMOUNT, some], judged.floats[RATE, some], asked.term_months[some], asked.repayment[some],
-            asked.upfront_fee_minor[some], asked.monthly_fee_minor[some],
+        annual_rate, all_in = judged.floats
+        all_in_rates(
+            judged.ints[AMOUNT], annual_rate, asked.term_months, asked.repayment, asked.upfront_fee_minor,
+            asked.monthly_fee_minor, all_in, begin, end,
         )  # fmt: skip
-        close(self._plan, asked.human_review_requested, judged, some.start, some.stop)
+        close(self._plan, asked.human_review_requested, judged, begin, end)
 
     def _fund(self, asked: Asked, judged: Judged, lent: dict[str, int]) -> dict[int, tuple[Share, ...]]:
         """Who lends what is approved; less votes LIMIT, too little REVIEW. A row that may or may not hold does not
@@ -233,7 +245,7 @@ class Policy:
         ints[[COUNT, OUTCOME, AMOUNT], row] = ints[COUNT, row] + 1, max(ints[OUTCOME, row], outcome), less
         if not less:
             judged.floats[RATE, row] = math.nan
-        self._close(asked, judged, slice(row, row + 1))
+        self._close(asked, judged, row, row + 1)
 
     def _offered(self, judged: Judged, row: int) -> list[Offer]:
         """The offers that hold for an application; of two by one funder the first."""

@@ -34,19 +34,19 @@ def _rows(p, t, active, memory, status):  # type: ignore[no-untyped-def]
     begin, end, first = p.tables[t]
     inside, truth, free = np.empty(batch), np.empty(batch), active.astype(np.float64)
     for r in range(begin, end):
-        truth[:] = free * HIT
-        more = False
+        for i in range(batch):
+            truth[i], inside[i] = free[i] * HIT, FALSE
         for k in range(rows[r, 0], rows[r, 1]):
-            x, low, high = memory[int(tests[k, 0])], tests[k, 2], tests[k, 3]
-            for i in range(batch):
-                before = inside[i] if more else FALSE
-                inside[i] = HIT if low <= x[i] <= high else before
-            more = tests[k, 4] != 0
-            if not more:
-                if_missing = tests[k, 1]
+            x, if_missing, low, high = memory[int(tests[k, 0])], tests[k, 1], tests[k, 2], tests[k, 3]
+            if tests[k, 4] != 0:  # the next one is of the same cell
                 for i in range(batch):
-                    said = if_missing if x[i] != x[i] else inside[i]
-                    truth[i] = said if said < truth[i] else truth[i]
+                    inside[i] = HIT if low <= x[i] <= high else inside[i]
+                continue
+            for i in range(batch):
+                said = HIT if low <= x[i] <= high else inside[i]
+                said = if_missing if x[i] != x[i] else said
+                truth[i] = said if said < truth[i] else truth[i]
+                inside[i] = FALSE
         for k in range(rows[r, 4], rows[r, 5]):
             if steps[k, 0] == LOAD:
                 x = memory[int(steps[k, 1])]
@@ -65,6 +65,8 @@ def _table(p, t, active, memory, status):  # type: ignore[no-untyped-def]
     rows, outputs, steps, stack = p.rows, p.outputs, p.steps, np.empty(STACK)
     _rows(p, t, active, memory, status)
     for r in range(p.tables[t, 0], p.tables[t, 1]):
+        if rows[r, 2] == rows[r, 3]:
+            continue
         for i in range(len(active)):
             o = rows[r, 2]
             while status[r, i] == HIT and o < rows[r, 3]:

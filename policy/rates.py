@@ -23,18 +23,19 @@ EQUAL_INSTALMENT, EQUAL_PRINCIPAL, INTEREST_ONLY, BULLET = range(len(REPAYMENT_M
 @njit(cache=True, nogil=True, error_model="numpy")
 def all_in_rates(
     amount_minor: Ints, annual_rate: Floats, term_months: Ints, repayment: Ints, upfront_fee_minor: Ints,
-    monthly_fee_minor: Ints,
-) -> Floats:  # fmt: skip
-    """float64 [B]: `all_in_rate` of each, NaN where annual_rate is. All [B]; repayment: index of REPAYMENT_METHODS."""
-    rates = np.empty(len(amount_minor))
-    for i in range(len(rates)):
+    monthly_fee_minor: Ints, rates: Floats, begin: int, end: int,
+) -> None:  # fmt: skip
+    """`all_in_rate` of each from `begin` to `end` into `rates`, NaN where annual_rate is.
+
+    All arrays [B]; repayment: index of REPAYMENT_METHODS.
+    """
+    for i in range(begin, end):
         rates[i] = np.nan
         if not np.isnan(annual_rate[i]):
             rates[i] = _all_in(
                 amount_minor[i], annual_rate[i], term_months[i], repayment[i], upfront_fee_minor[i],
                 monthly_fee_minor[i],
             )  # fmt: skip
-    return rates
 
 
 def all_in_rate(

@@ -19,13 +19,28 @@ from policy.specs import Capacity
 HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
 
-STATES = ("", "missing", "stale")
+LOST_MAX = 10_000  # combinations of lost sources kept
 
 Status = NDArray[np.int8]  # [rows, B]
 Item = Callable[[int, int], float]  # of memory: place, application
 Make = Callable[[Item, int, Status], Reason]  # of one of the batch
 Show = Callable[[float], str]
-Piece = tuple[str, tuple[int, Show] | None]  # text, and what stands in memory after it
+Piece = tuple[str, tuple[int, str, Show] | None]  # text, and what follows: place, % format if a number, in words
+
+
+class Lost(dict[int, tuple[str, ...]]):
+    """`degraded` by two bits a source: 1 missing, 2 stale."""
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        super().__init__()
+        self._names = [("", f"source:{name}:missing", f"source:{name}:stale") for name in sources]
+
+    def __missing__(self, bits: int) -> tuple[str, ...]:
+        if len(self) >= LOST_MAX:
+            self.clear()
+        said = [names[bits >> 2 * i & 3] for i, names in enumerate(self._names)]
+        self[bits] = lost = tuple([name for name in said if name])
+        return lost
 
 
 class Wording(dict[int, Reason | Make]):
@@ -40,22 +55,9 @@ class Wording(dict[int, Reason | Make]):
         self._rows = [(table, row) for table in tables.values() for row in table.rows]
         self._at = {id(row): i for i, (_, row) in enumerate(self._rows)}
         self._sources, self._bounds = sources, bounds
-        self._lost: dict[int, tuple[str, ...]] = {}
+        self.lost = Lost(sources)
         self._show = {name: _shower(column) for name, column in columns.items()}
         self.asked_for_a_person = self._reason(HUMAN_REVIEW, "human_review_requested=true", HUMAN_REVIEW_LAW)
-
-    def degraded(self, bits: int) -> tuple[str, ...]:
-        """The sources lost, from two bits of each: 1 missing, 2 stale."""
-        lost: tuple[str, ...] = ()
-        for begin in range(0, 2 * len(self._sources), 12):  # six at a time, for which there are few answers
-            key = begin << 12 | bits >> begin & 0xFFF
-            some = self._lost.get(key)
-            if some is None:
-                six = enumerate(self._sources[begin // 2 : begin // 2 + 6])
-                some = tuple(f"source:{name}:{STATES[key >> 2 * i & 3]}" for i, name in six if key >> 2 * i & 3)
-                self._lost[key] = some
-            lost += some
-        return lost
 
     def __missing__(self, vote: int) -> Reason | Make:
         kind, number = vote >> 32 & 255, vote & 0xFFFF_FFFF
@@ -85,12 +87,13 @@ class Wording(dict[int, Reason | Make]):
             case kernel.LIMITED | kernel.TOO_LOW:
                 return self._bound(kind, self._bounds[number >> 16], self._rows[number & 0xFFFF][1])
             case kernel.TOO_SMALL:
-                pieces = [self._amount("amount_minor", "asked"), self._amount("minimum_minor", "limit.minimum_minor")]
-                return self._template("LIMIT_TOO_LOW", pieces, f"limit.{self._rows[number][1].id}")
+                row = self._rows[number][1]
+                pieces = [self._amount("amount_minor", "asked"), self._said(row, "limit", "minimum_minor", "{:.0f}")]
+                return self._template("LIMIT_TOO_LOW", pieces, f"limit.{row.id}")
             case kernel.ABOVE_CAP:
                 row = self._rows[number][1]
-                rate = ("all_in_rate=", (self._slot["all_in_rate"], "{:.4f}".format))
-                pieces = [rate, self._fact("cap_rate", "price.cap_rate")]
+                rate = ("all_in_rate=", (self._slot["all_in_rate"], "%.4f", _number))
+                pieces = [rate, self._said(row, "price", "cap_rate")]
                 legal = str(row.literals.get("legal", ""))
                 return self._template("ALL_IN_RATE_ABOVE_CAP", pieces, f"price.{row.id}", legal)
             case kernel.FUNDED_LESS:
@@ -105,7 +108,7 @@ class Wording(dict[int, Reason | Make]):
         )
 
     def _bound(self, kind: int, bound: Capacity, row: Row) -> Reason | Make:
-        pieces = [*self._facts(bound.inputs), self._fact(bound.output, f"limit.{bound.output}")]
+        pieces = [*self._facts(bound.inputs), self._said(row, "limit", bound.output)]
         code = "LIMIT_TOO_LOW" if kind == kernel.TOO_LOW else bound.reason
         return self._template(code, pieces, f"limit.{row.id}", str(row.literals.get(bound.legal, "")))
 
@@ -133,10 +136,19 @@ class Wording(dict[int, Reason | Make]):
 
     def _fact(self, name: str, key: str) -> Piece:
         """A name with its value, unless the input or output `key` is personal."""
-        return (name, None) if key in self._private else (f"{name}=", (self._slot[key], self._show[key]))
+        if key in self._private:
+            return name, None
+        show = self._show[key]
+        return f"{name}=", (self._slot[key], "%g" if show is _number else "", show)
+
+    def _said(self, row: Row, table: str, field: str, form: str = "{:g}") -> Piece:
+        """An output of a row that holds."""
+        if field in row.literals:
+            return f"{field}={form.format(row.literals[field])}", None
+        return self._fact(field, f"{table}.{field}")
 
     def _amount(self, name: str, key: str) -> Piece:
-        return f"{name}=", (self._slot[key], "{:.0f}".format)
+        return f"{name}=", (self._slot[key], "%.0f", _number)
 
     def _reason(self, code: str, evidence: str, legal: str = "") -> Reason:
         zh, en = self._texts[code]
@@ -144,30 +156,36 @@ class Wording(dict[int, Reason | Make]):
 
     def _template(self, code: str, pieces: Sequence[Piece], where: str, legal: str = "") -> Reason | Make:
         """Makes the Reason whose evidence is the pieces filled in; the same object where nothing is to fill in."""
-        heads, places, shows, head = [], [], [], ""
+        heads, fills, head = [], [], ""
         for i, (text, fill) in enumerate(pieces):
             head += (", " if i else "") + text
             if fill is not None:
                 heads.append(head)
-                places.append(fill[0])
-                shows.append(fill[1])
+                fills.append(fill)
                 head = ""
         tail = head + (f" ({where})" if where else "")
-        if not places:
+        if not fills:
             return self._reason(code, tail.lstrip(), legal)
-
         zh, en = self._texts[code]
-        (one, place, show), new = (heads[0], places[0], shows[0]), tuple.__new__  # as policy.decide.Decision
-        parts = list(zip(heads, places, shows, strict=True))
+        places, form = [place for place, _, _ in fills], ""
+        if all(written for _, written, _ in fills):
+            form = "".join(h.replace("%", "%%") + f[1] for h, f in zip(heads, fills, strict=True))
+            form += tail.replace("%", "%%")
+
+        def shown(values: Sequence[float]) -> str:
+            if form and all(x == x for x in values):
+                return form % tuple(values)
+            return "".join([h + show(x) for h, x, (_, _, show) in zip(heads, values, fills, strict=True)]) + tail
 
         def of_one(item: Item, i: int, status: Status) -> Reason:
-            return new(Reason, (code, zh, en, 0.0, f"{one}{show(item(place, i))}{tail}", legal))
+            x = item(place, i)
+            return new(Reason, (code, zh, en, 0.0, form % x if simple and x == x else shown((x,)), legal))
 
         def of_many(item: Item, i: int, status: Status) -> Reason:
-            filled = "".join([f"{head}{show(item(place, i))}" for head, place, show in parts])
-            return new(Reason, (code, zh, en, 0.0, filled + tail, legal))
+            return new(Reason, (code, zh, en, 0.0, shown([item(place, i) for place in places]), legal))
 
-        return of_one if len(parts) == 1 else of_many
+        place, simple, new = places[0], bool(form), tuple.__new__  # as policy.decide makes a Decision
+        return of_one if len(places) == 1 else of_many
 
 
 def _number(x: float) -> str:
