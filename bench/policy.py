@@ -33,7 +33,6 @@ from policy.tables import load_tables
 PRODUCTS = Path("policy/products")
 SCHEMAS = Path("features/schemas")
 BATCH, BATCHES, ROUNDS = 32, 20, 11  # of applications in a batch, of batches in a round
-VOTING = ("knockouts", "sources", "fraud", "grade")
 ROW = "row_of_table"  # an output that the copy for zen has beside the others: which row holds
 Numbers = np.random.Generator
 
@@ -98,7 +97,7 @@ def _column(rng: Numbers, column: Column, cuts: list[float], count: int) -> Floa
     beside = rng.choice([0, 0, 1, -1, 1e-6, -1e-6, 0.5], size=count)
     near = rng.choice(np.array(cuts or [0.0]), size=count) + beside
     mixed = np.where(rng.random(count) < 0.8, near, rng.uniform(low, high, size=count))
-    return np.round(mixed, 6)  # zen keeps 16 digits
+    return np.round(mixed, 6).astype(np.float64)  # zen keeps 16 digits
 
 
 def _aimed(rng: Numbers, tables: Mapping[str, Table], table: Table, row: Row) -> Iterator[tuple[str, float]]:
@@ -134,7 +133,7 @@ def _compare(
     oracle = zen.ZenEngine().create_decision(json.dumps(document))
     slot = slots(tables, list(columns))
     program, order = assemble(tables, slot), [list(columns).index(name) for name in policy.inputs]
-    mismatches, hit = 0, set()
+    mismatches, hit = 0, set[tuple[str, str]]()
     for begin in track(range(0, len(values), 1000), description=product):
         some = values[begin : begin + 1000]
         status, memory = walk(program, some)
@@ -199,14 +198,19 @@ def _dicts(columns: Mapping[str, Column], values: Floats) -> list[dict[str, Valu
     ]  # fmt: skip
 
 
+def is_against(row: Row) -> bool:
+    """Whether it votes for less than approval."""
+    return row.literals.get("outcome", "approve") != "approve"
+
+
 def usual(rng: Numbers, tables: Sequence[Table], columns: Mapping[str, Column], values: Floats) -> Floats:
     """Inputs as of most applicants: sources answer, and what a row against them tests is drawn anew, forty times; then
     up to three inputs of each at random.
     """
     program, names = assemble(tables, slots(tables, list(columns))), list(columns)
     against = [
-        [names.index(name) for name in row.tests if name in columns] if row.literals.get("outcome") != "approve" else []
-        for table in tables for row in table.rows if table.name in VOTING
+        np.array([names.index(n) for n in row.tests if n in columns and is_against(row)], dtype=np.int64)
+        for table in tables for row in table.rows
     ]  # fmt: skip
     calm = values.copy()
     calm[:, [name.endswith("_state") for name in names]] = SOURCE_STATES.index("fresh")

@@ -61,7 +61,8 @@ def _postfix(node: ast.expr, text: str, inputs: Mapping[str, Column], steps: lis
                 raise CellError(f"unknown input {name!r} in {text!r}", f"{text!r} 中的 {name!r} 不是已知的输入项")
             if (kind := inputs[name].kind) != "number":
                 raise CellError(
-                    f"{name} in {text!r} is a {kind}, not a number", f"{text!r} 中的 {name} 是{KINDS_ZH[kind]}，不是数值"
+                    f"{name} in {text!r} is a {kind}, not a number",
+                    f"{text!r} 中的 {name} 是{KINDS_ZH[kind]}，不是数值",
                 )
             steps.append(name)
         case _:

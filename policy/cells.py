@@ -9,6 +9,7 @@ A string counts as the index of its value, a boolean as 0 or 1, so every test is
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policy.spans import EVERY, NONE, Spans, both, but, either, from_to, point
@@ -34,11 +35,22 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: `kind` is number, string or boolean; `values` all possible strings, `range` all numbers."""
+    """What a column holds: `kind` is number, string or boolean; `values` all possible strings, `range` all numbers.
+
+    A string column without values is open: it may hold any text.
+    """
 
     kind: str
     values: tuple[str, ...] = ()
     range: tuple[float, float] = (-math.inf, math.inf)
+    is_open: bool = False
+
+    def naming(self, cells: Iterable[str]) -> "Column":
+        """The column with the values that its cells name, where it has none of its own."""
+        if self.kind != "string" or self.values:
+            return self
+        named = {token["string"][1:-1] for cell in cells for token in _TOKEN.finditer(cell) if token["string"]}
+        return Column(self.kind, tuple(sorted(named)), self.range, True)
 
     def check_number(self) -> None:
         """Raises CellError where no number can stand in this column."""
@@ -67,7 +79,7 @@ class Column:
             )
 
     def number(self, value: Value) -> float:
-        """The number that stands for a value of this column; -1 for a string that it never has."""
+        """The number that stands for a value of this column; -1 for any string that it does not name."""
         if isinstance(value, str):
             return float(self.values.index(value)) if value in self.values else -1.0
         return float(value)
@@ -77,7 +89,7 @@ class Column:
         if math.isnan(number):
             return None
         if self.kind == "string":
-            return self.values[int(number)]
+            return self.values[int(number)] if number >= 0 else "another"
         return bool(number) if self.kind == "boolean" else number
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.cells import Column
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.kernel import HIT, walk
 from policy.program import Floats, assemble, slots
 from policy.rows import Table
@@ -127,7 +127,8 @@ def _points(table: Table, name: str) -> Floats:
     if column.kind == "boolean":
         return np.array([1.0, 0.0, np.nan])
     if column.kind == "string":
-        return np.array([*range(len(column.values)), np.nan], dtype=np.float64)
+        others = [-1] if column.is_open else []
+        return np.array([*others, *range(len(column.values)), np.nan], dtype=np.float64)
     numbers = {n for row in table.rows if name in row.tests for n in row.tests[name].numbers}
     low, high = column.range
     cuts = sorted(float(n) for n in numbers if low <= n <= high) or [max(low, min(high, 0.0))]

@@ -10,11 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from policy.program import (
-    ALL_IN, AMOUNT, ANNUAL_RATE, CAP_BY_GRADE, CAP_MINOR, CAP_RATE, COUNT, DEGRADED, EXPLAIN, EXPOSURE, EXPOSURE_MAX,
-    FRAUD, FUNDERS, GRADED, KNOCKOUTS, LIMIT_TABLE, MINIMUM, MINOR_PER_MAJOR, OUTCOME, PRICE, PRICE_ROW, RATE, ROUNDING,
-    SHOWN_AT, SOURCES, Floats, Ints, Judged, Plan, Program,
-)  # fmt: skip
+from policy import program as at
+from policy.program import Floats, Ints, Judged, Plan, Program
 
 FALSE, UNKNOWN, HIT, OUT_OF_RANGE = 0, 1, 2, 3  # a row; OUT_OF_RANGE + k: its k-th output
 APPROVE, LIMIT, REVIEW, DECLINE = 1, 2, 3, 4
@@ -108,9 +105,9 @@ def walk(p: Program, values: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 @njit(cache=True, nogil=True)
 def _vote(votes, ints, i, outcome, kind, number):  # type: ignore[no-untyped-def]
-    votes[i, ints[COUNT, i]] = outcome << 40 | kind << 32 | number
-    ints[COUNT, i] += 1
-    ints[OUTCOME, i] = max(ints[OUTCOME, i], outcome)
+    votes[i, ints[at.COUNT, i]] = outcome << 40 | kind << 32 | number
+    ints[at.COUNT, i] += 1
+    ints[at.OUTCOME, i] = max(ints[at.OUTCOME, i], outcome)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -137,7 +134,7 @@ def _collect(p, q, t, out):  # type: ignore[no-untyped-def]
 def _sources(p, q, out):  # type: ignore[no-untyped-def]
     """What is missing or stale votes REVIEW, unless a row that holds names its state. 0 is fresh, 1 stale."""
     columns, names, (memory, status, votes, ints, _) = q.source_column, q.names_source, out
-    table, begin, end = q.places[SOURCES], 0, 0
+    table, begin, end = q.places[at.SOURCES], 0, 0
     if table >= 0:
         begin, end = p.tables[table, 0], p.tables[table, 1]
     for s in range(len(columns)):
@@ -145,7 +142,7 @@ def _sources(p, q, out):  # type: ignore[no-untyped-def]
             state, named = memory[columns[s], i], False
             if state == 0:
                 continue
-            ints[DEGRADED, i] |= (2 if state == 1 else 1) << (2 * s)
+            ints[at.DEGRADED, i] |= (2 if state == 1 else 1) << (2 * s)
             for r in range(begin, end):
                 named |= status[r, i] == HIT and names[r, s]
             if not named:
@@ -195,7 +192,7 @@ def _amounts(q, found, asked, out):  # type: ignore[no-untyped-def]
         r = found[i]
         if r < 0:
             continue
-        most, bound, lacks = memory[places[CAP_MINOR], i], 0, 0
+        most, bound, lacks = memory[places[at.CAP_MINOR], i], 0, 0
         for c in range(len(capacities)):
             share, least, known = memory[capacities[c, 0], i], np.inf, True
             for column in capacities[c, 1:]:
@@ -205,11 +202,11 @@ def _amounts(q, found, asked, out):  # type: ignore[no-untyped-def]
             if share == share and not known and not lacks:
                 lacks = c + 2
             # 0.7 × 100 000 is 70 000 and not one rounding step less: a thousandth of a fen is binary noise
-            carries = least * share * places[MINOR_PER_MAJOR] + 0.001
+            carries = least * share * places[at.MINOR_PER_MAJOR] + 0.001
             if carries < most:  # not where its cell is blank: it does not bind this row
                 most, bound = carries, c + 2
-        if places[EXPOSURE_MAX] >= 0:
-            left = memory[places[EXPOSURE_MAX], i] - memory[places[EXPOSURE], i]
+        if places[at.EXPOSURE_MAX] >= 0:
+            left = memory[places[at.EXPOSURE_MAX], i] - memory[places[at.EXPOSURE], i]
             if not np.isfinite(left) and not lacks:
                 lacks = 1
             if left < most:
@@ -217,16 +214,16 @@ def _amounts(q, found, asked, out):  # type: ignore[no-untyped-def]
         if lacks:
             _vote(votes, ints, i, REVIEW, NO_CAPACITY, lacks << 16 | r)
             continue
-        rounding, minimum = int(memory[places[ROUNDING], i]), memory[places[MINIMUM], i]
+        rounding, minimum = int(memory[places[at.ROUNDING], i]), memory[places[at.MINIMUM], i]
         amount = asked[i] if asked[i] <= most else int(most // rounding) * rounding
         if amount < asked[i]:
-            ints[EXPLAIN, i] |= (bound == 0 and places[CAP_BY_GRADE]) << 1
+            ints[at.EXPLAIN, i] |= (bound == 0 and places[at.CAP_BY_GRADE]) << 1
             too_low = amount < minimum
             number = bound << 16 | r
             _vote(votes, ints, i, DECLINE if too_low else LIMIT, TOO_LOW if too_low else LIMITED, number)
         elif amount < minimum:
             _vote(votes, ints, i, DECLINE, TOO_SMALL, r)
-        ints[AMOUNT, i] = amount if amount >= minimum else 0
+        ints[at.AMOUNT, i] = amount if amount >= minimum else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -235,34 +232,34 @@ def judge(p: Program, q: Plan, values: Floats, asked: Ints, out: Judged) -> None
     places, marks, (memory, status, votes, ints, floats) = q.places, q.marks, out
     batch, inputs = values.shape
     undecided = np.zeros(memory.shape, dtype=np.bool_)
-    memory[:inputs], memory[inputs:], memory[places[SHOWN_AT]] = values.T, np.nan, asked
-    ints[:], ints[OUTCOME], ints[GRADED], floats[RATE] = 0, APPROVE, -1, np.nan
-    for t in places[KNOCKOUTS : SOURCES + 1]:
+    memory[:inputs], memory[inputs:], memory[places[at.SHOWN_AT]] = values.T, np.nan, asked
+    ints[:], ints[at.OUTCOME], ints[at.GRADED], floats[at.RATE] = 0, APPROVE, -1, np.nan
+    for t in places[at.KNOCKOUTS : at.SOURCES + 1]:
         if t >= 0:
             _collect(p, q, t, out)
     _sources(p, q, out)
     for k in range(2):
-        if places[FRAUD + k] >= 0:
-            found = _first(p, places[FRAUD + k], np.ones(batch, dtype=np.bool_), undecided, out)
+        if places[at.FRAUD + k] >= 0:
+            found = _first(p, places[at.FRAUD + k], np.ones(batch, dtype=np.bool_), undecided, out)
             for i in range(batch):
                 r = found[i]
                 if r >= 0:
-                    ints[GRADED, i] = max(ints[GRADED, i], marks[r, 2])
-                    ints[EXPLAIN, i] |= (marks[r, 0] > APPROVE) << k
+                    ints[at.GRADED, i] = max(ints[at.GRADED, i], marks[r, 2])
+                    ints[at.EXPLAIN, i] |= (marks[r, 0] > APPROVE) << k
                     if marks[r, 1]:
                         _vote(votes, ints, i, marks[r, 0], BY_ROW, r)
-    active = ints[OUTCOME] < DECLINE  # nothing can be worse, and a limit is no reason to decline
-    if places[LIMIT_TABLE] >= 0:
-        _amounts(q, _first(p, places[LIMIT_TABLE], active, undecided, out), asked, out)
+    active = ints[at.OUTCOME] < DECLINE  # nothing can be worse, and a limit is no reason to decline
+    if places[at.LIMIT_TABLE] >= 0:
+        _amounts(q, _first(p, places[at.LIMIT_TABLE], active, undecided, out), asked, out)
     else:
-        ints[AMOUNT] = asked * active
-    if places[PRICE] >= 0:
-        ints[PRICE_ROW] = _first(p, places[PRICE], active, undecided, out)
+        ints[at.AMOUNT] = asked * active
+    if places[at.PRICE] >= 0:
+        ints[at.PRICE_ROW] = _first(p, places[at.PRICE], active, undecided, out)
         for i in range(batch):
-            if ints[PRICE_ROW, i] >= 0 and ints[AMOUNT, i] > 0:
-                floats[RATE, i] = memory[places[ANNUAL_RATE], i]
-    if places[FUNDERS] >= 0:
-        _table(p, places[FUNDERS], ints[OUTCOME] <= LIMIT, memory, status)
+            if ints[at.PRICE_ROW, i] >= 0 and ints[at.AMOUNT, i] > 0:
+                floats[at.RATE, i] = memory[places[at.ANNUAL_RATE], i]
+    if places[at.FUNDERS] >= 0:
+        _table(p, places[at.FUNDERS], ints[at.OUTCOME] <= LIMIT, memory, status)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -275,22 +272,22 @@ def close(q: Plan, person: Ints, out: Judged, begin: int, end: int) -> None:
     """
     places, (memory, _, votes, ints, floats) = q.places, out
     for i in range(begin, end):
-        all_in = memory[places[SHOWN_AT] + 1, i] = floats[ALL_IN, i]
-        if not np.isnan(floats[RATE, i]) and not all_in <= memory[places[CAP_RATE], i]:
-            _vote(votes, ints, i, REVIEW, ABOVE_CAP, ints[PRICE_ROW, i])
-        worst, left = ints[OUTCOME, i], 0
-        for k in range(ints[COUNT, i]):
-            vote = votes[i, k]
+        all_in = memory[places[at.SHOWN_AT] + 1, i] = floats[at.ALL_IN, i]
+        if not np.isnan(floats[at.RATE, i]) and not all_in <= memory[places[at.CAP_RATE], i]:
+            _vote(votes, ints, i, REVIEW, ABOVE_CAP, ints[at.PRICE_ROW, i])
+        worst, left = ints[at.OUTCOME, i], 0
+        for n in range(ints[at.COUNT, i]):
+            vote = votes[i, n]
             if vote >> 40 == APPROVE and (worst > APPROVE or person[i]):
                 continue
-            at = left
-            while at > 0 and votes[i, at - 1] >> 40 < vote >> 40:
-                votes[i, at] = votes[i, at - 1]
-                at -= 1
-            votes[i, at] = vote
+            k = left
+            while k > 0 and votes[i, k - 1] >> 40 < vote >> 40:
+                votes[i, k] = votes[i, k - 1]
+                k -= 1
+            votes[i, k] = vote
             left += 1
-        ints[COUNT, i], ints[OUTCOME, i] = left, REVIEW if person[i] else worst
-        if ints[OUTCOME, i] > LIMIT:
-            ints[AMOUNT, i] = 0
-        if ints[OUTCOME, i] > LIMIT or np.isnan(floats[RATE, i]):
+        ints[at.COUNT, i], ints[at.OUTCOME, i] = left, REVIEW if person[i] else worst
+        if ints[at.OUTCOME, i] > LIMIT:
+            ints[at.AMOUNT, i] = 0
+        if ints[at.OUTCOME, i] > LIMIT or np.isnan(floats[at.RATE, i]):
             floats[:, i] = 0.0

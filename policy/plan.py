@@ -10,8 +10,14 @@ from policy.rows import Row, Table
 from policy.specs import EXPOSURE, GRADES, MODEL_OF, Capacity
 
 OUTCOMES = {"approve": 1, "review": 3, "decline": 4}
-TERMS = ("limit.cap_minor", "limit.exposure_max_minor", "limit.rounding_minor", "limit.minimum_minor",
-         "price.annual_rate", "price.cap_rate")
+TERMS = (
+    "limit.cap_minor",
+    "limit.exposure_max_minor",
+    "limit.rounding_minor",
+    "limit.minimum_minor",
+    "price.annual_rate",
+    "price.cap_rate",
+)
 
 
 def plan_of(

@@ -88,7 +88,11 @@ def output_name(table: "Table", row: "Row", field: str) -> str:
 
 def assemble(tables: Sequence["Table"], slot: Mapping[str, int]) -> Program:
     """The tables in their order."""
-    at, rows, tests, outputs, steps = [], [], [], [], []
+    at: list[tuple[int, int, int]] = []
+    rows: list[tuple[int, ...]] = []
+    tests: list[tuple[float, ...]] = []
+    outputs: list[tuple[float, ...]] = []
+    steps: list[tuple[float, float]] = []
     for table in tables:
         first = table.spec.hit_policy == "first"
         at.append((len(rows), len(rows) + len(table.rows), int(first)))

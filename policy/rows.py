@@ -53,7 +53,6 @@ class Row:
         """The inputs without which it may or may not hold."""
         return tuple(dict.fromkeys([*(n for n, t in self.tests.items() if t.if_missing is None), *self.reads]))
 
-
     def lacking(self, said: int, number: Callable[[str], float], written: tuple[str, ...]) -> list[str]:
         """Why it may or may not hold: the inputs missing, or the output out of range, one of those `written`."""
         if said >= OUT_OF_RANGE:

@@ -12,11 +12,12 @@ from pathlib import Path
 from features.application import REPAYMENT_METHODS
 from features.schema import SLOTS_MAX, SOURCE_STATES, Schema
 from policy.cells import Column
-from policy.jdm import PolicyError
+from policy.errors import PolicyError
 from policy.rows import Output, Spec, Table
 
 MODES = ("own", "assisted", "referral", "joint")  # R4
 LISTS = ("black", "grey", "white")
+AUTHORITY = "authority"  # a table that decides nothing: it says what a person may approve
 GRADES = ("AAA", "AA", "A", "BBB", "BB", "B", "C", "D")
 
 _VOTES = Column("string", ("approve", "review", "decline"))
@@ -51,7 +52,7 @@ SPECS = {
         "funder": Output(_TEXT), "mode": Output(Column("string", MODES)), "share_max": _RATE, "cap_minor": _MONEY,
         "funder_rate": _RATE,
     }),
-    "authority": Spec("collect", {"amount_max_minor": _MONEY}),
+    AUTHORITY: Spec("collect", {"amount_max_minor": _MONEY}),
 }  # fmt: skip
 
 # The table that reads a model's probability, and the tables that must be there where the schema has the model's label.
@@ -113,18 +114,28 @@ def check_tables(
     for label in schema.labels:
         for name in NEEDED[label]:
             if name not in tables:
-                raise PolicyError(path, f"the table is missing, and schema {schema.name} has a {label} model", name)
+                raise PolicyError(
+                    path, f"the table is missing, and schema {schema.name} has a {label} model", name,
+                    zh=f"缺少这张表，而 schema {schema.name} 有 {label} 模型",
+                )  # fmt: skip
     for name, label in MODEL_OF.items():
         if name in tables and f"{label}_probability" not in tables[name].inputs:
-            raise PolicyError(path, f"no cell tests {label}_probability", name, column=f"{label}_probability")
+            column = f"{label}_probability"
+            raise PolicyError(path, f"no cell tests {column}", name, column=column, zh=f"没有单元格使用 {column}")
     if "price" in tables and schema.term_months[0] < 1:
-        raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price")
+        zh = f"schema {schema.name} 有无期限的业务，不能定价"
+        raise PolicyError(path, f"schema {schema.name} has loans of no term, they have no rate", "price", zh=zh)
+    for name in ("limit", "price"):
+        if "funders" in tables and name not in tables:
+            zh = "有 funders 表就必须有这张表：资金方承接的是金额与利率"
+            raise PolicyError(path, "the table is missing: funders lend an amount at a rate", name, zh=zh)
     for capacity in capacities(tables):
         for name in capacity.inputs:
             if name not in inputs:
                 raise PolicyError(
-                    path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output
-                )
+                    path, f"schema {schema.name} has no {name} to multiply", "limit", column=capacity.output,
+                    zh=f"schema {schema.name} 没有可相乘的 {name}",
+                )  # fmt: skip
     _check_words(path, tables, texts)
 
 
@@ -140,4 +151,5 @@ def _check_words(path: Path, tables: Mapping[str, Table], texts: Mapping[str, tu
         for row in table.rows:
             reason, outcome = row.literals.get("reason", ""), row.literals.get("outcome", "approve")
             if (reason or outcome != "approve" or table.name in approving) and reason not in texts:
-                raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason")
+                zh = f"未知的原因代码 {reason!r}"
+                raise PolicyError(path, f"unknown reason code {reason!r}", table.name, row.id, "reason", zh)

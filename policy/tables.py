@@ -6,13 +6,14 @@ from pathlib import Path
 from policy.arithmetic import Arithmetic, parse_arithmetic
 from policy.cells import CellError, Column, Test, Value, parse_literal, parse_test
 from policy.checks import check_overlaps, check_regions
-from policy.jdm import PolicyError as PolicyError
+from policy.errors import PolicyError as PolicyError
 from policy.jdm import Sheet, read_sheets
 from policy.rows import Hit as Hit
 from policy.rows import Output as Output
 from policy.rows import Result as Result
-from policy.rows import Row, Table
+from policy.rows import Row as Row
 from policy.rows import Spec as Spec
+from policy.rows import Table as Table
 from policy.rows import Undecided as Undecided
 
 
@@ -32,11 +33,11 @@ def load_tables(path: Path, raw: bytes, inputs: Mapping[str, Column], specs: Map
             raise PolicyError(path, f"stands twice or out of order; the order is {names}", sheet.name, zh=zh)
         table = _table(path, sheet, specs[sheet.name], known)
         tables[sheet.name] = table
+        if table.spec.unique:
+            check_overlaps(path, table)
         if table.spec.hit_policy == "first":
             check_regions(path, table)
             known.update((f"{table.name}.{field}", column) for field, column in table.outputs.items())
-        if table.spec.unique:
-            check_overlaps(path, table)
     return tables
 
 
@@ -54,6 +55,8 @@ def _table(path: Path, sheet: Sheet, spec: Spec, known: Mapping[str, Column]) ->
     for field, output in spec.outputs.items():
         if output.needed and field not in sheet.outputs.values():
             raise PolicyError(path, "the table needs this output", name, column=field, zh="该表必须有这个输出项")
+    named = {field: known[field].naming(row[key] for row in sheet.rows.values()) for key, field in sheet.inputs.items()}
+    known = {**known, **named}
     rows = tuple(_row(path, sheet, spec, known, row) for row in sheet.rows)
     used = dict.fromkeys(n for row in rows for n in (*row.tests, *row.reads))
     outputs = {field: _said(spec.outputs[field].column, field, rows) for field in sheet.outputs.values()}

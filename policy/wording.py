@@ -47,17 +47,17 @@ class Wording(dict[int, Reason | Make]):
     """By vote its Reason, or what makes it where evidence has values."""
 
     def __init__(
-        self, tables: Mapping[str, Table], texts: Mapping[str, tuple[str, str]], slot: Mapping[str, int],
+        self, tables: Sequence[Table], texts: Mapping[str, tuple[str, str]], slot: Mapping[str, int],
         columns: Mapping[str, Column], private: Set[str], sources: Sequence[str], bounds: Sequence[Capacity],
     ) -> None:  # fmt: skip
         super().__init__()
-        self._tables, self._texts, self._slot, self._private = list(tables.values()), texts, slot, private
-        self._rows = [(table, row) for table in tables.values() for row in table.rows]
+        self._tables, self._texts, self._slot, self._private = tables, texts, slot, private
+        self._rows = [(table, row) for table in tables for row in table.rows]
         self._at = {id(row): i for i, (_, row) in enumerate(self._rows)}
         self._sources, self._bounds = sources, bounds
         self.lost = Lost(sources)
         self._show = {name: _shower(column) for name, column in columns.items()}
-        self.asked_for_a_person = self._reason(HUMAN_REVIEW, "human_review_requested=true", HUMAN_REVIEW_LAW)
+        self.asked_for_a_person = self.reason(HUMAN_REVIEW, "human_review_requested=true", HUMAN_REVIEW_LAW)
 
     def __missing__(self, vote: int) -> Reason | Make:
         kind, number = vote >> 32 & 255, vote & 0xFFFF_FFFF
@@ -114,7 +114,7 @@ class Wording(dict[int, Reason | Make]):
 
     def _no_capacity(self, bound: Capacity, row: Row, item: Item, i: int, status: Status) -> Reason:
         names = (name for name in bound.inputs if not math.isfinite(item(self._slot[name], i)))
-        return self._reason("INPUT_MISSING", f"{', '.join(names)} (limit.{row.id})")
+        return self.reason("INPUT_MISSING", f"{', '.join(names)} (limit.{row.id})")
 
     def _missing(self, table: Table, rows: Iterable[Row], where: str, item: Item, i: int, status: Status) -> Reason:
         """Of rows that may or may not hold: what they lack."""
@@ -123,7 +123,7 @@ class Wording(dict[int, Reason | Make]):
             if (said := status.item(self._at[id(row)], i)) not in (kernel.FALSE, kernel.HIT):
                 lacking = row.lacking(said, lambda name: item(self._slot[name], i), table.written(row))
                 names.update((name, None) for name in lacking if self._is_told(name, i, status))
-        return self._reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
+        return self.reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
 
     def _is_told(self, name: str, i: int, status: Status) -> bool:
         """An output is missing where its table did not decide, and that voted already."""
@@ -150,7 +150,8 @@ class Wording(dict[int, Reason | Make]):
     def _amount(self, name: str, key: str) -> Piece:
         return f"{name}=", (self._slot[key], "%.0f", _number)
 
-    def _reason(self, code: str, evidence: str, legal: str = "") -> Reason:
+    def reason(self, code: str, evidence: str, legal: str = "") -> Reason:
+        """In this policy's words."""
         zh, en = self._texts[code]
         return Reason(code, zh, en, 0.0, evidence, legal)
 
@@ -165,7 +166,7 @@ class Wording(dict[int, Reason | Make]):
                 head = ""
         tail = head + (f" ({where})" if where else "")
         if not fills:
-            return self._reason(code, tail.lstrip(), legal)
+            return self.reason(code, tail.lstrip(), legal)
         zh, en = self._texts[code]
         places, form = [place for place, _, _ in fills], ""
         if all(written for _, written, _ in fills):

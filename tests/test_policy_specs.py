@@ -12,7 +12,7 @@ from features import schema as schemas
 from policy.decide import Policy
 from policy.reasons import REASONS_PATH, reason_texts
 from policy.tables import PolicyError
-from tests.test_policy_tables import ROOT, product_document, product_path, table_of
+from tests.test_policy_tables import ROOT, in_both_languages, product_document, product_path, table_of
 
 CONSUMER = schemas.load(ROOT / "features/schemas/consumer.yaml")
 
@@ -73,6 +73,7 @@ def test_unfit_policy_refuses_and_says_where(
     with pytest.raises(PolicyError, match=reason) as refused:
         Policy.load(tmp_path, "consumer", CONSUMER)
     assert (refused.value.table, refused.value.row, refused.value.column) == where and refused.value.file == path
+    assert in_both_languages(refused.value)
 
 
 def test_a_policy_of_another_product_or_no_file_refuses(tmp_path: Path) -> None:
@@ -84,8 +85,9 @@ def test_a_policy_of_another_product_or_no_file_refuses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "A: {zh: 一}", "A: {zh: 一, en: ''}", "A: {zh: 一, en: one, fr: un}", "A: ["])
 def test_unfit_reasons_refuse(text: str) -> None:
-    with pytest.raises(PolicyError, match=r"^some\.yaml"):
+    with pytest.raises(PolicyError, match=r"^some\.yaml") as refused:
         reason_texts(Path("some.yaml"), text.encode())
+    assert in_both_languages(refused.value)
 
 
 def test_a_code_of_the_engine_without_words_refuses(tmp_path: Path) -> None:

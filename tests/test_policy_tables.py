@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from features import schema as schemas
 from policy.cells import Column, Value, parse_test
 from policy.specs import SPECS, policy_columns
-from policy.tables import NOTHING, Output, PolicyError, Result, Spec, Table, Values, load_tables
+from policy.tables import Output, PolicyError, Result, Spec, Table, load_tables
+
+Values = Mapping[str, Value | None]
 
 ROOT = Path(__file__).parent.parent
 PRODUCTS = {"consumer": "consumer", "auto": "auto", "card_transaction": "sffsd"}
@@ -59,6 +61,17 @@ def load(document: Any, specs: Mapping[str, Spec], inputs: Mapping[str, Column] 
     return load_tables(Path("some.json"), json.dumps(document).encode(), inputs, specs)
 
 
+def in_both_languages(error: PolicyError) -> bool:
+    """Whether it says what is wrong, and where, in English and in Chinese."""
+    english, _, chinese = str(error).partition(" | ")
+    places = [place for place in (error.table, error.row, error.column) if place]
+    return (
+        any("\u4e00" <= letter <= "\u9fff" for letter in error.zh)
+        and error.reason in english and chinese.endswith(error.zh)
+        and all(repr(place) in english and repr(place) in chinese for place in places)
+    )  # fmt: skip
+
+
 def ask_zen(document: Any) -> Callable[[Values], dict[str, Any]]:
     for node in document["nodes"]:
         node.setdefault("position", {"x": 0, "y": 0})
@@ -100,7 +113,7 @@ def test_shipped_tables_equal_zen(product: str) -> None:
     oracle = ask_zen(product_document(product))
     rng = random.Random(product)
     hit: set[tuple[str, str]] = set()
-    for _ in range(5000):
+    for _ in range(2000):
         values = complete_values(rng, columns, cuts)
         want = oracle(values)
         earlier: dict[str, Mapping[str, Value]] = {}
@@ -113,7 +126,7 @@ def test_shipped_tables_equal_zen(product: str) -> None:
             if SPECS[name].hit_policy == "first":
                 earlier[name] = result.hits[0].outputs
     rows = [(table.name, row) for table in tables.values() for row in table.rows]
-    of_missing = {(name, row.id) for name, row in rows if any(test.source == "False" for test in row.tests.values())}
+    of_missing = {(name, row.id) for name, row in rows if any(not test.spans for test in row.tests.values())}
     assert {(name, row.id) for name, row in rows} - hit == of_missing  # `null` holds for no value that is there
 
 
@@ -170,7 +183,7 @@ def test_arithmetic_equals_zen(terms: list[str], signs: list[str], x: int, y: fl
     ],
 )  # fmt: skip
 def test_truth_of_a_cell_where_the_input_is_missing(cell: str, column: str, if_missing: bool | None) -> None:
-    test = parse_test(cell, INPUTS[column], "x")
+    test = parse_test(cell, INPUTS[column])
     assert test is not None and test.if_missing is if_missing
     for missing in ({}, {column: None}, {column: math.nan}):
         hits, undecided = collect([{column: cell}], missing, (column,))
@@ -179,7 +192,7 @@ def test_truth_of_a_cell_where_the_input_is_missing(cell: str, column: str, if_m
 
 
 def test_a_false_cell_makes_a_row_false_whatever_is_missing() -> None:
-    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 1}, ("x", "y")) == NOTHING
+    assert collect([{"x": "> 5", "y": "> 5"}], {"x": 1}, ("x", "y")) == Result((), ())
     assert collect([{"x": "> 5", "y": "> 5"}], {"x": 9}, ("x", "y")).undecided[0].missing == ("y",)
 
 
@@ -226,19 +239,21 @@ def test_malformed_or_mistyped_cell_refuses_and_says_where(column: str, cell: st
         load(document, COLLECT)
     error = refused.value
     assert (str(error.file), error.table, error.row, error.column) == ("some.json", "t", "r1", column)
-    assert all(part in str(error) for part in ("some.json", "'t'", "'r1'", repr(column)))
+    assert in_both_languages(error)
     ask_zen(document)({"x": 3, "kind": "new", "flag": False})
 
 
 @pytest.mark.parametrize(
     "cell",
     ["", "'text'", "true", "x +", "x ** 2", "x // 2", "x % 2", "x / y", "x / 0", "x / (1 - 1)", "unknown * 2",
-     "kind * 2", "min(x, y)", "x if y else 1", ".5 * x", "1e3", "x == 1", "x.real", "0x10", "x; y", "(x", "1_000"],
+     "kind * 2", "min(x, y)", "x if y else 1", ".5 * x", "1e3", "x == 1", "x.real", "0x10", "x; y", "(x", "1_000",
+     "True * 2", "-" * 90 + "x"],
 )  # fmt: skip
 def test_malformed_or_mistyped_output_refuses_and_says_where(cell: str) -> None:
     with pytest.raises(PolicyError) as refused:
         load(jdm("collect", [{"out": cell}]), COLLECT)
     assert (refused.value.table, refused.value.row, refused.value.column) == ("t", "r0", "out")
+    assert in_both_languages(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +261,7 @@ def test_malformed_or_mistyped_output_refuses_and_says_where(cell: str) -> None:
     [
         ([{"x": "< 5"}, {"x": "> 5"}], "", "no row for x=5"),
         ([{"x": "< 5"}, {"x": "[6..9)"}, {"x": ">= 9"}], "", "no row for x=5"),
-        ([{"x": "!= null"}], "", "no row for x=None"),
+        ([{"x": "!= null"}], "", "no row for x=missing"),
         ([{"kind": "'new'", "x": "< 5"}, {"kind": "'used'"}, {"x": "> 5"}], "", "no row for x=5"),
         ([{"x": "< 5"}, {}, {"x": "> 5"}], "r2", "can never be reached"),
         ([{"x": "< 5"}, {"x": "< 4"}, {}], "r1", "can never be reached"),
@@ -255,4 +270,4 @@ def test_malformed_or_mistyped_output_refuses_and_says_where(cell: str) -> None:
 def test_gap_or_unreachable_row_refuses(rows: list[dict[str, str]], row: str, reason: str) -> None:
     with pytest.raises(PolicyError, match=reason) as refused:
         load(jdm("first", rows, ("x", "kind")), FIRST)
-    assert (refused.value.table, refused.value.row) == ("t", row)
+    assert (refused.value.table, refused.value.row) == ("t", row) and in_both_languages(refused.value)

@@ -1,0 +1,145 @@
+"""What a policy is refused for before it decides: overlaps, and fraud that helps; and what missing does, stated."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policy.cells import Column
+from policy.decide import Policy
+from policy.missing import treatments
+from policy.specs import CAPACITIES
+from policy.tables import Output, PolicyError, Spec
+from tests.test_policy_decide import policy_of, schema_of
+from tests.test_policy_tables import (
+    COLLECT,
+    INPUTS,
+    NUMBER,
+    PRODUCTS,
+    in_both_languages,
+    jdm,
+    load,
+    product_document,
+    table_of,
+)
+
+UNIQUE = {"t": Spec("first", {"out": Output(NUMBER)}, unique=True)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "reason"),
+    [
+        ([{"x": "<= 5"}, {"x": ">= 5"}], "r0", "overlaps row 'r1': both hold for x=5, kind=new"),
+        ([{"x": "< 5", "kind": "'new'"}, {"x": ">= 5"}, {"kind": "'new'"}, {}], "r0", "overlaps row"),
+        ([{"x": "null"}, {"x": "== null or > 1"}, {"x": "<= 1"}], "r0", "both hold for x=missing"),
+    ],
+)
+def test_rows_that_overlap_where_order_must_not_decide_are_refused(
+    rows: list[dict[str, str]], row: str, reason: str
+) -> None:
+    rows[0].setdefault("kind", "'new', 'used'")
+    with pytest.raises(PolicyError, match=reason) as refused:
+        load(jdm("first", rows, ("x", "kind")), UNIQUE)
+    assert (refused.value.table, refused.value.row) == ("t", row) and in_both_languages(refused.value)
+
+
+def test_rows_apart_do_not_overlap() -> None:
+    rows = [{"x": "< 5"}, {"x": "[5..9]", "flag": "true"}, {"x": "> 9"}, {"x": "[5..9]", "flag": "false"}]
+    assert len(load(jdm("first", rows, ("x", "flag")), UNIQUE)["t"].rows) == 4
+
+
+def _row(table: str, **cells: str) -> Callable[[Any], None]:
+    """Adds columns: a cell in every row, `first=...` another text in the first."""
+
+    def change(document: Any) -> None:
+        content = table_of(document, table)
+        for field, text in cells.items():
+            content["inputs"].append({"id": field, "name": field, "field": field.replace("__", ".")})
+            for rule in content["rules"]:
+                rule[field] = text
+
+    return change
+
+
+def _twisted(document: Any) -> None:
+    """Fraud above 0.6 is let through to a person where below it is declined."""
+    rules = table_of(document, "fraud")["rules"]
+    rules.insert(0, {**rules[1], "_id": "odd", "in_fraud_probability": "> 0.6"})
+    rules[1]["in_fraud_probability"] = "[0.3..0.6]"
+
+
+def _twisted_for_some(document: Any) -> None:
+    """Only where the applicant is black-listed, and there only from review to approval."""
+    rules = table_of(document, "fraud")["rules"]
+    table_of(document, "fraud")["inputs"].append({"id": "b", "name": "b", "field": "listed_black"})
+    for rule in rules:
+        rule["b"] = ""
+    rules[1]["b"] = "<= 0"
+    rules += [
+        {**rules[1], "_id": "odd-low", "b": "> 0", "in_fraud_probability": "[0.1..0.2)"},
+        {**rules[2], "_id": "odd-high", "b": "> 0", "in_fraud_probability": "[0.2..0.3)"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "reason"),
+    [
+        (_row("price", fraud_probability="<= 1"), ("price", "", "fraud_probability"), "only the table 'fraud'"),
+        (_row("limit", fraud__outcome="'approve', 'review', 'decline'"), ("limit", "", "fraud.outcome"), "only the"),
+        (_twisted, ("fraud", "odd", "fraud_probability"), "decline for fraud_probability=0.6, review for"),
+        (_twisted_for_some, ("fraud", "odd-high", "fraud_probability"), "review for .*listed_black=.*approve for"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_fraud_could_help_is_refused(
+    tmp_path: Path, change: Callable[[Any], None], where: tuple[str, str, str], reason: str
+) -> None:
+    document = product_document("consumer")
+    change(document)
+    (tmp_path / "policy.json").write_text(json.dumps(document))
+    with pytest.raises(PolicyError, match=reason) as refused:
+        Policy.load(tmp_path, "consumer", schema_of("consumer"))
+    assert (refused.value.table, refused.value.row, refused.value.column) == where and in_both_languages(refused.value)
+
+
+def test_funders_without_a_limit_are_refused(tmp_path: Path) -> None:
+    document = product_document("card_transaction")
+    offer = {"funder": "'bank'", "mode": "'own'", "share_max": "1", "cap_minor": "1000", "funder_rate": "0.05"}
+    content = {
+        "hitPolicy": "collect", "inputs": [], "outputs": [{"id": k, "name": k, "field": k} for k in offer],
+        "rules": [{"_id": "bank", **offer}], "passThrough": True, "outputPath": "funders",
+    }  # fmt: skip
+    document["nodes"].insert(-1, {"id": "f", "type": "decisionTableNode", "name": "funders", "content": content})
+    document["edges"][-1]["targetId"] = "f"
+    document["edges"].append({"id": "last", "sourceId": "f", "targetId": document["nodes"][-1]["id"]})
+    (tmp_path / "policy.json").write_text(json.dumps(document))
+    with pytest.raises(PolicyError, match="funders lend an amount at a rate") as refused:
+        Policy.load(tmp_path, "card_transaction", schema_of("card_transaction"))
+    assert in_both_languages(refused.value)
+
+
+def test_an_open_text_column_tells_its_texts_apart() -> None:
+    """As the table `authority` does for who asks."""
+    inputs = {**INPUTS, "who": Column("string")}
+    rows = [{"who": "'junior'"}, {"who": "'senior'"}, {"who": "!= 'senior'"}]
+    table = load(jdm("collect", rows, ("who",)), COLLECT, inputs)["t"]
+    assert [hit.row for hit in table.evaluate({"who": "senior"}, {}).hits] == ["r1"]
+    assert [hit.row for hit in table.evaluate({"who": "nobody"}, {}).hits] == ["r2"]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_what_missing_does_is_stated_for_every_input_of_every_table(product: str) -> None:
+    tables = policy_of(product).tables
+    stated = treatments(tables)
+    assert {(t.table, t.input) for t in stated} >= {(t.name, name) for t in tables.values() for name in t.inputs}
+    assert all(t.rows and t.en and t.zh for t in stated)
+    if product == "card_transaction":
+        return
+    said = {(t.table, t.input, row): t.en for t in stated for row in t.rows}
+    assert said["knockouts", "age_years", "under-age"].startswith("undecided")
+    assert said["knockouts", "verified_income", "income-unverified"].startswith("the cell holds")
+    assert said["knockouts", "income_to_tax", "income-contradicted"].startswith("the row does not hold")
+    multiples = [c for c in CAPACITIES if c.output in tables["limit"].outputs]
+    assert multiples and all(("limit", name, "REVIEW") in {(t.table, t.input, t.en.split()[1]) for t in stated}
+                             for c in multiples for name in c.inputs)  # fmt: skip
