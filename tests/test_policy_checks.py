@@ -32,7 +32,7 @@ UNIQUE = {"t": Spec("first", {"out": Output(NUMBER)}, unique=True)}
     ("rows", "row", "reason"),
     [
         ([{"x": "<= 5"}, {"x": ">= 5"}], "r0", "overlaps row 'r1': both hold for x=5, kind=new"),
-        ([{"x": "< 5", "kind": "'new'"}, {"x": ">= 5"}, {"kind": "'new'"}, {}], "r0", "overlaps row"),
+        ([{"x": "< 5", "kind": "'new'"}, {"x": ">= 5"}, {"kind": "'new'"}, {}], "r1", "overlaps row 'r2'"),
         ([{"x": "null"}, {"x": "== null or > 1"}, {"x": "<= 1"}], "r0", "both hold for x=missing"),
     ],
 )
