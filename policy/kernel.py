@@ -67,8 +67,13 @@ def _table(p, t, active, memory, status):  # type: ignore[no-untyped-def]
         for i in range(len(active)):
             o = rows[r, 2]
             while status[r, i] == HIT and o < rows[r, 3]:
+                at_step = int(outputs[o, 3])
+                if outputs[o, 4] == at_step + 1 and steps[at_step, 0] == NUMBER:
+                    memory[int(outputs[o, 0]), i] = steps[at_step, 1]  # literals were checked when the policy loaded
+                    o += 1
+                    continue
                 top = -1
-                for k in range(int(outputs[o, 3]), int(outputs[o, 4])):
+                for k in range(at_step, int(outputs[o, 4])):
                     step, value = steps[k, 0], steps[k, 1]
                     if step <= LOAD:
                         top += 1

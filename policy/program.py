@@ -71,11 +71,16 @@ class Judged(NamedTuple):
 
 
 def slots(tables: Sequence["Table"], inputs: Sequence[str]) -> dict[str, int]:
-    """Where in memory each input and output stands, by name: `table.field`, of a collect table `table.row.field`."""
+    """Where in memory each input and output stands, by name: `table.field`, of a collect table `table.row.field`.
+
+    Of outputs that are text those alone that a later table reads.
+    """
     names = list(inputs)
+    read = {name for table in tables for name in table.inputs}
     for table in tables:
         if table.spec.hit_policy == "first":
-            names += [f"{table.name}.{field}" for field in table.outputs]
+            every = ((f"{table.name}.{field}", column) for field, column in table.outputs.items())
+            names += [name for name, column in every if column.kind == "number" or name in read]
         else:
             names += [output_name(table, row, field) for row in table.rows for field in row.computed]
     return {name: i for i, name in enumerate((*names, *SHOWN))}
@@ -102,8 +107,10 @@ def assemble(tables: Sequence["Table"], slot: Mapping[str, int]) -> Program:
                 spans = test.spans or ((math.inf, -math.inf),)
                 for span in spans:
                     tests.append((slot[name], MISSING[test.if_missing], *span, span is not spans[-1]))
-            literals = {f: (table.outputs[f].number(v),) for f, v in row.literals.items()} if first else {}
+            literals = {f: (table.outputs[f].number(v),) for f, v in row.literals.items() if first}
             for field, written in (literals | {f: a.steps for f, a in row.computed.items()}).items():
+                if output_name(table, row, field) not in slot:
+                    continue
                 start = len(steps)
                 steps.extend(_step(step, slot) for step in written)
                 place = slot[output_name(table, row, field)]

@@ -114,13 +114,13 @@ class Table:
                 computed = {f: memory.item(slot[output_name(self, one, f)], 0) for f in one.computed}
                 hits.append(Hit(one.id, {**one.literals, **computed}, tuple(one.tests)))
             elif said != FALSE:
-                missing = one.lacking(said, lambda name: memory.item(slot[name], 0), self.written(one))
+                missing = one.lacking(said, lambda name: memory.item(slot[name], 0), self.written(one, slot))
                 undecided.append(Undecided(one.id, tuple(missing)))
         return Result(tuple(hits), tuple(undecided))
 
-    def written(self, row: Row) -> tuple[str, ...]:
+    def written(self, row: Row, slot: Mapping[str, int]) -> tuple[str, ...]:
         """The outputs of a row that go to memory, in their order there."""
-        return (*(row.literals if self.spec.hit_policy == "first" else ()), *row.computed)
+        return tuple(f for f in (*row.literals, *row.computed) if output_name(self, row, f) in slot)
 
     @cached_property
     def _alone(self) -> tuple[Program, Mapping[str, int]]:

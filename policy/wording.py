@@ -121,7 +121,7 @@ class Wording(dict[int, Reason | Make]):
         names: dict[str, None] = {}
         for row in rows:
             if (said := status.item(self._at[id(row)], i)) not in (kernel.FALSE, kernel.HIT):
-                lacking = row.lacking(said, lambda name: item(self._slot[name], i), table.written(row))
+                lacking = row.lacking(said, lambda name: item(self._slot[name], i), table.written(row, self._slot))
                 names.update((name, None) for name in lacking if self._is_told(name, i, status))
         return self.reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
 
@@ -174,7 +174,7 @@ class Wording(dict[int, Reason | Make]):
             form += tail.replace("%", "%%")
 
         def shown(values: Sequence[float]) -> str:
-            if form and all(x == x for x in values):
+            if form and (total := sum(values)) == total:  # none is NaN
                 return form % tuple(values)
             return "".join([h + show(x) for h, x, (_, _, show) in zip(heads, values, fills, strict=True)]) + tail
 
