@@ -75,6 +75,7 @@ class Policy:
         slot = slots(deciding, self.inputs)
         self._program = assemble(deciding, slot)
         self._plan = plan_of(deciding, slot, states, bounds[2:], schema.minor_per_major)
+        self._exposure_at = int(self._plan.places[at.EXPOSURE_MAX])
         self._votes_max = votes_max(deciding, states)
         self._offers = offers_of(deciding, slot)
         shown = {f"{t.name}.{field}": c for t in deciding for field, c in t.outputs.items()}
@@ -116,9 +117,7 @@ class Policy:
         judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
         self._close(asked, judged, 0, len(asked))
         shares = self._fund(asked, judged, dict(lent)) if self._offers else {}
-        return Decisions(
-            judged, asked.human_review_requested, shares, self._wording, int(self._plan.places[at.EXPOSURE_MAX])
-        )
+        return Decisions(judged, asked.human_review_requested, shares, self._wording, self._exposure_at)
 
     def contended(self, decision: Decision, evidence: str) -> Decision:
         """REVIEW in place of an approval whose room others took at the same time; `evidence`: what they have now."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.application import Reason
 from policy.funding import Share
 from policy.kernel import LIMIT
-from policy.program import AMOUNT, GRADED, OUTCOME, Ints, Judged
+from policy.program import ALL_IN, AMOUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
 from policy.specs import GRADES, MODEL_OF
 from policy.wording import Wording
 
@@ -67,8 +67,6 @@ class Decisions:
         self, judged: Judged, human_review: Ints, shares: Mapping[int, tuple[Share, ...]], wording: Wording,
         exposure_at: int,
     ) -> None:  # fmt: skip
-        self.approved_amount_minor = judged.ints[AMOUNT]
-        self.annual_rate, self.all_in_rate = judged.floats
         self._judged, self._human_review, self._shares, self._wording = judged, human_review, shares, wording
         self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
 
@@ -77,11 +75,23 @@ class Decisions:
         return np.asarray(self._judged.ints[OUTCOME], dtype=np.int8)
 
     @property
+    def approved_amount_minor(self) -> Ints:
+        return np.asarray(self._judged.ints[AMOUNT])
+
+    @property
+    def annual_rate(self) -> Floats:
+        return np.asarray(self._judged.floats[RATE])
+
+    @property
+    def all_in_rate(self) -> Floats:
+        return np.asarray(self._judged.floats[ALL_IN])
+
+    @property
     def grade(self) -> NDArray[np.int8]:
         return np.asarray(self._judged.ints[GRADED], dtype=np.int8)
 
     def __len__(self) -> int:
-        return len(self.approved_amount_minor)
+        return len(self._human_review)
 
     def __getitem__(self, row: int) -> Decision:
         at = row - self._begin
@@ -125,6 +135,7 @@ class Decisions:
                 reason = wording[vote]
                 reasons.append(reason if isinstance(reason, Reason) else reason(item, i, status))
             every.append(tuple(reasons))
-        for i in np.flatnonzero(self._human_review[begin:end]).tolist():
-            every[i] = (wording.asked_for_a_person, *every[i])
+        if any(persons := self._human_review[begin:end].tolist()):
+            asked = wording.asked_for_a_person
+            every = [(asked, *reasons) if person else reasons for person, reasons in zip(persons, every, strict=True)]
         return every
