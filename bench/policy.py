@@ -57,8 +57,9 @@ def _product(name: str, schema: Schema, inputs: int, rng: Numbers) -> dict[str, 
     raw = path.read_bytes()
     policy, columns = Policy.load(path.parent, name, schema), policy_columns(schema)
     tables = list(load_tables(path, raw, columns, SPECS).values())
-    names = dict.fromkeys([*policy.inputs, "amount_minor", "term_months", "repayment"])
-    columns = {n: columns[n] for n in names}
+    read = {n: c for t in tables for n, c in t.inputs.items() if "." not in n}  # also of tables that decide nothing
+    names = dict.fromkeys([*policy.inputs, *read, "amount_minor", "term_months", "repayment"])
+    columns = {n: read.get(n, columns[n]) for n in names}
     values = random_inputs(rng, tables, columns, inputs)
     mismatches, hit = _compare(name, json.loads(raw), policy, tables, columns, values)
     possible = {
