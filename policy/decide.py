@@ -9,10 +9,9 @@ Pure and deterministic: the same application, values and policy file give the sa
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -24,9 +23,8 @@ from policy.decisions import Decision as Decision
 from policy.decisions import Decisions as Decisions
 from policy.decisions import Outcome as Outcome
 from policy.errors import PolicyError
-from policy.funding import Offer, Share, split
 from policy.inputs import Asked
-from policy.kernel import FALSE, FUNDED_LESS, HIT, NO_FUNDER, close, judge
+from policy.kernel import FUNDED_LESS, NO_FUNDER, close, judge
 from policy.plan import offers_of, plan_of, votes_max
 from policy.program import Floats, Judged, assemble, slots
 from policy.rates import all_in_rates
@@ -70,14 +68,13 @@ class Policy:
             names.update(EXPOSURE.inputs)
         self.inputs = tuple(sorted(names))
         self.columns = {name: columns[name] for name in self.inputs}
-        rows = tables["funders"].rows if "funders" in tables else ()
-        self.funders = tuple(dict.fromkeys(str(row.literals["funder"]) for row in rows))
         slot = slots(deciding, self.inputs)
         self._program = assemble(deciding, slot)
         self._plan = plan_of(deciding, slot, states, bounds[2:], schema.minor_per_major)
         self._exposure_at = int(self._plan.places[at.EXPOSURE_MAX])
         self._votes_max = votes_max(deciding, states)
         self._offers = offers_of(deciding, slot)
+        self.funders = self._offers.funders if self._offers is not None else ()
         shown = {f"{t.name}.{field}": c for t in deciding for field, c in t.outputs.items()}
         private = {feature.name for feature in schema.features if feature.personal}
         for table in deciding:  # an output computed from what is personal is personal
@@ -116,8 +113,10 @@ class Policy:
         judged = Judged.empty(len(asked), self._program, self._votes_max)
         judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
         self._close(asked, judged, 0, len(asked))
-        shares = self._fund(asked, judged, dict(lent)) if self._offers else {}
-        return Decisions(judged, asked.human_review_requested, shares, self._wording, self._exposure_at)
+        parts = None
+        if self._offers is not None:
+            parts = self._offers.fund(judged, self._plan.places, lent, partial(self._fund_less, asked, judged))
+        return Decisions(judged, asked.human_review_requested, self._wording, self._exposure_at, self._offers, parts)
 
     def contended(self, decision: Decision, evidence: str) -> Decision:
         """REVIEW in place of an approval whose room others took at the same time; `evidence`: what they have now."""
@@ -136,54 +135,22 @@ class Policy:
         )  # fmt: skip
         close(self._plan, asked.human_review_requested, judged, begin, end)
 
-    def _fund(self, asked: Asked, judged: Judged, lent: dict[str, int]) -> dict[int, tuple[Share, ...]]:
-        """Who lends what is approved; less votes LIMIT, too little REVIEW. A row that may or may not hold does not
-        lend. Adds to `lent`.
+    def _fund_less(self, asked: Asked, judged: Judged, row: int, funded: int) -> bool:
+        """Decides an application anew where funders lend less: LIMIT, or REVIEW where that is too little; whether it is
+        still approved.
         """
-        shares, outcome = {}, judged.ints[at.OUTCOME]
-        for row in np.flatnonzero(outcome <= Outcome.LIMIT).tolist():
-            rounding, minimum = (
-                judged.memory.item(place, row) for place in self._plan.places[at.ROUNDING : at.MINIMUM + 1]
-            )
-            amount, annual_rate = judged.ints.item(at.AMOUNT, row), judged.floats.item(at.RATE, row)
-            found = split(amount, annual_rate, int(rounding), self._offered(judged, row), lent)
-            if (funded := sum(share.amount_minor for share in found)) < amount:
-                self._fund_less(asked, judged, row, 0 if funded < minimum else funded)
-            if outcome[row] <= Outcome.LIMIT:
-                shares[row] = found
-                for share in found:
-                    lent[share.offer.funder] = lent.get(share.offer.funder, 0) + share.amount_minor
-        return shares
-
-    def _fund_less(self, asked: Asked, judged: Judged, row: int, less: int) -> None:
-        """Decides an application anew where funders lend less."""
-        ints, shown = judged.ints, self._plan.places[at.SHOWN_AT]
-        judged.memory[shown + 2 : shown + 4, row] = ints[at.AMOUNT, row], less
-        outcome, kind = (Outcome.LIMIT, FUNDED_LESS) if less else (Outcome.REVIEW, NO_FUNDER)
+        ints, shown, minimum = judged.ints, self._plan.places[at.SHOWN_AT], self._plan.places[at.MINIMUM]
+        enough = funded >= judged.memory[minimum, row]
+        judged.memory[shown + 2 : shown + 4, row] = ints[at.AMOUNT, row], funded
+        outcome, kind = (Outcome.LIMIT, FUNDED_LESS) if enough else (Outcome.REVIEW, NO_FUNDER)
         judged.votes[row, ints[at.COUNT, row]] = outcome << 40 | kind << 32
-        ints[[at.COUNT, at.OUTCOME, at.AMOUNT], row] = (
-            ints[at.COUNT, row] + 1,
-            max(ints[at.OUTCOME, row], outcome),
-            less,
-        )
-        if not less:
+        ints[at.COUNT, row] += 1
+        ints[at.OUTCOME, row] = max(ints[at.OUTCOME, row], outcome)
+        ints[at.AMOUNT, row] = funded
+        if not enough:
             judged.floats[at.RATE, row] = math.nan
         self._close(asked, judged, row, row + 1)
-
-    def _offered(self, judged: Judged, row: int) -> list[Offer]:
-        """The offers that hold for an application; of two by one funder the first, none if that one may hold."""
-        offers: dict[str, Offer | None] = {}
-        for place, offer, computed in self._offers:
-            said = judged.status[place, row]
-            if said == FALSE or offer.funder in offers:
-                continue
-            offers[offer.funder] = offer if said == HIT else None
-            for field, slot in computed.items() if said == HIT else ():
-                number = judged.memory.item(slot, row)
-                terms: dict[str, Any] = {field: int(number) if field == "cap_minor" else number}
-                offer = replace(offer, **terms)
-                offers[offer.funder] = offer
-        return [offer for offer in offers.values() if offer is not None]
+        return bool(ints[at.OUTCOME, row] <= Outcome.LIMIT)
 
 
 def _read(path: Path) -> bytes:

@@ -1,6 +1,6 @@
 """What is decided: a batch as arrays, and each Decision of it with its reasons when asked for (R2, R22, R24)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import partial
 from itertools import repeat
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Reason
-from policy.funding import Share
+from policy.funding import Offers, Share
 from policy.kernel import LIMIT
 from policy.program import ALL_IN, AMOUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
 from policy.specs import GRADES, MODEL_OF
@@ -64,10 +64,11 @@ class Decisions:
     """
 
     def __init__(
-        self, judged: Judged, human_review: Ints, shares: Mapping[int, tuple[Share, ...]], wording: Wording,
-        exposure_at: int,
+        self, judged: Judged, human_review: Ints, wording: Wording, exposure_at: int, offers: Offers | None,
+        parts: Ints | None,
     ) -> None:  # fmt: skip
-        self._judged, self._human_review, self._shares, self._wording = judged, human_review, shares, wording
+        self._judged, self._human_review, self._wording = judged, human_review, wording
+        self._offers, self._parts = offers, parts
         self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
 
     @property
@@ -110,8 +111,9 @@ class Decisions:
             most = zip(outcomes, memory[self._exposure_at, begin:end].tolist(), strict=True)
             exposures = [int(x) if outcome <= LIMIT and x == x else None for outcome, x in most]
         shares: Iterable[tuple[Share, ...]] = repeat(())
-        if self._shares:
-            shares = [self._shares.get(i, ()) for i in range(begin, end)]
+        if self._offers is not None and self._parts is not None:
+            of, item, parts = self._offers.shares, memory.item, self._parts[begin:end].tolist()
+            shares = [of(i, some, item) if any(some) else () for i, some in enumerate(parts, begin)]
         degraded = map(self._wording.lost.__getitem__, lost)
         every = zip(
             map(_OUTCOMES.__getitem__, outcomes), amounts, *floats[:, begin:end].tolist(),

@@ -5,8 +5,20 @@ most that they can is found; shares then follow the smaller amount.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from policy import program as at
+from policy.kernel import FALSE, HIT, LIMIT
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+TERMS = ("share_max", "cap_minor", "funder_rate")
 
 
 @dataclass(frozen=True)
@@ -20,12 +32,61 @@ class Offer:
     funder_rate: float
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """A funder's part of a loan, minor units."""
 
     offer: Offer
     amount_minor: int
+
+
+class Offers:
+    """The rows of a funders' table: what they offer, by which row of the program, and where those terms stand in memory
+    that are computed. Of two rows of one funder the first counts, also if it only may hold: then that funder does not
+    lend, for what is missing must not choose the better of the two.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, Offer, Mapping[str, int]]]) -> None:
+        self._rows = rows
+        self.funders = tuple(dict.fromkeys(offer.funder for _, offer, _ in rows))
+        self._row = np.array([row for row, _, _ in rows], dtype=np.int64)
+        self._funder = np.array([self.funders.index(offer.funder) for _, offer, _ in rows], dtype=np.int64)
+        self._terms = np.array([[getattr(offer, t) for t in TERMS] for _, offer, _ in rows], dtype=np.float64)
+        self._slots = np.array([[slots.get(t, -1) for t in TERMS] for _, _, slots in rows], dtype=np.int64)
+
+    def fund(
+        self, judged: at.Judged, places: Ints, lent: Mapping[str, int], fund_less: Callable[[int, int], bool]
+    ) -> Ints:
+        """int64 [B, rows]: each offer's part of what is approved, in the order of the batch.
+
+        fund_less(i, funded) decides application `i` anew where that is less than its amount; whether it is lent.
+        """
+        parts = np.zeros((judged.ints.shape[1], len(self._rows)), dtype=np.int64)
+        so_far = np.array([lent.get(name, 0) for name in self.funders], dtype=np.int64)
+        i = -1
+        while (i := _fund(
+            self._row, self._funder, self._terms, self._slots, judged.status, judged.memory, judged.ints,
+            judged.floats[at.RATE], places[at.ROUNDING], so_far, parts, i + 1,
+        )) < len(parts):  # fmt: skip
+            if fund_less(i, int(parts[i].sum())):
+                np.add.at(so_far, self._funder, parts[i])
+            else:
+                parts[i] = 0
+        return parts
+
+    def shares(self, i: int, parts: Sequence[int], item: Callable[[int, int], float]) -> tuple[Share, ...]:
+        """Of application `i`, with its parts and what stands in memory."""
+        return tuple(
+            [Share(_filled(*row[1:], i, item), part) for row, part in zip(self._rows, parts, strict=True) if part]
+        )
+
+
+def _filled(offer: Offer, slots: Mapping[str, int], i: int, item: Callable[[int, int], float]) -> Offer:
+    if not slots:
+        return offer
+    terms: dict[str, Any] = {term: item(slot, i) for term, slot in slots.items()}
+    if "cap_minor" in terms:
+        terms["cap_minor"] = int(terms["cap_minor"])
+    return replace(offer, **terms)
 
 
 def split(
@@ -36,30 +97,68 @@ def split(
     lent: minor units that each funder has lent already. None where nothing can be lent.
     """
     willing = [offer for offer in offers if offer.funder_rate <= annual_rate]
-    most = [offer.cap_minor - lent.get(offer.funder, 0) for offer in willing]
-    if not _lendable(amount_minor, willing, most):
-        low, high = 0, -(-amount_minor // rounding_minor)  # low can be lent, high cannot: what can is an interval
+    share = np.array([offer.share_max for offer in willing], dtype=np.float64)
+    room = np.array([offer.cap_minor - lent.get(offer.funder, 0) for offer in willing], dtype=np.int64)
+    parts = np.zeros(len(willing), dtype=np.int64)
+    _divide(amount_minor, rounding_minor, share, room, parts)
+    return tuple(Share(offer, part) for offer, part in zip(willing, parts.tolist(), strict=True) if part)
+
+
+@njit(cache=True, nogil=True)
+def _fund(row, funder, terms, slots, status, memory, ints, rates, rounding_at, lent, parts, begin):  # type: ignore[no-untyped-def]
+    """int: the first application from `begin` on that gets less than its amount, its parts filled; else how many."""
+    share, room = np.empty(len(row)), np.empty(len(row), dtype=np.int64)
+    asked, now = np.empty(len(lent), dtype=np.bool_), np.empty(3)
+    for i in range(begin, len(parts)):
+        if ints[at.OUTCOME, i] > LIMIT:
+            continue
+        asked[:] = False
+        share[:], room[:] = 0.0, 0
+        for k in range(len(row)):
+            said = status[row[k], i]
+            if said == FALSE or asked[funder[k]]:
+                continue
+            asked[funder[k]] = True
+            for t in range(3):
+                now[t] = terms[k, t] if slots[k, t] < 0 else memory[slots[k, t], i]
+            if said == HIT and now[2] <= rates[i]:
+                share[k], room[k] = now[0], int(now[1]) - lent[funder[k]]
+        amount = ints[at.AMOUNT, i]
+        if _divide(amount, int(memory[rounding_at, i]), share, room, parts[i]) < amount:
+            return i
+        for k in range(len(row)):
+            lent[funder[k]] += parts[i, k]
+    return len(parts)
+
+
+@njit(cache=True, nogil=True)
+def _divide(amount, rounding, share, room, parts):  # type: ignore[no-untyped-def]
+    """int: what is lent, in `parts`."""
+    if not _lendable(amount, share, room):
+        low, high = 0, -(-amount // rounding)  # low can be lent, high cannot: what can is an interval
         while high - low > 1:
             middle = (low + high) // 2
-            if _lendable(middle * rounding_minor, willing, most):
+            if _lendable(middle * rounding, share, room):
                 low = middle
             else:
                 high = middle
-        amount_minor = low * rounding_minor
-    shares, left = [], amount_minor
-    for offer, room in zip(willing, most, strict=True):
-        take = min(_part(offer, amount_minor), room, left)
-        if take > 0:
-            shares.append(Share(offer, take))
-            left -= take
-    return tuple(shares)
+        amount = low * rounding
+    left = amount
+    for k in range(len(share)):
+        parts[k] = max(min(_part(share[k], amount), room[k], left), 0)
+        left -= parts[k]
+    return amount - left
 
 
-def _lendable(amount_minor: int, offers: Sequence[Offer], most: Sequence[int]) -> bool:
-    parts = (max(min(_part(offer, amount_minor), room), 0) for offer, room in zip(offers, most, strict=True))
-    return sum(parts) >= amount_minor
+@njit(cache=True, nogil=True)
+def _lendable(amount, share, room):  # type: ignore[no-untyped-def]
+    total = 0
+    for k in range(len(share)):
+        total += max(min(_part(share[k], amount), room[k]), 0)
+    return total >= amount
 
 
-def _part(offer: Offer, amount_minor: int) -> int:
+@njit(cache=True, nogil=True)
+def _part(share, amount):  # type: ignore[no-untyped-def]
     """Rounded up, so that shares of 0.7 and 0.3 sum to the whole; 0.3 × 100 000 is 30 000, the rest binary noise."""
-    return math.ceil(offer.share_max * amount_minor - 1e-6)
+    return math.ceil(share * amount - 1e-6)

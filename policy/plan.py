@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from policy.funding import Offer
+from policy.funding import Offer, Offers
 from policy.program import SHOWN, Plan, ints, output_name
 from policy.rows import Row, Table
 from policy.specs import EXPOSURE, GRADES, MODEL_OF, Capacity
@@ -53,10 +53,8 @@ def votes_max(tables: Sequence[Table], sources: Sequence[str]) -> int:
     return sum(len(table.rows) for table in tables if table.name in ("knockouts", "sources")) + len(sources) + 16
 
 
-def offers_of(tables: Sequence[Table], slot: Mapping[str, int]) -> list[tuple[int, Offer, dict[str, int]]]:
-    """What the table of funders may offer: its row, the offer, and where in memory those of its fields stand that are
-    computed, 0 in the offer.
-    """
+def offers_of(tables: Sequence[Table], slot: Mapping[str, int]) -> Offers | None:
+    """What the table of funders may offer; computed terms are 0 in the offer."""
     offers = []
     rows = [(table, row) for table in tables for row in table.rows]
     for i, (table, row) in enumerate(rows):
@@ -67,4 +65,4 @@ def offers_of(tables: Sequence[Table], slot: Mapping[str, int]) -> list[tuple[in
                 float(terms["funder_rate"]),
             )  # fmt: skip
             offers.append((i, offer, {field: slot[output_name(table, row, field)] for field in row.computed}))
-    return offers
+    return Offers(offers) if offers else None

@@ -143,7 +143,7 @@ class Wording(dict[int, Reason | Make]):
 
     def _said(self, row: Row, table: str, field: str, form: str = "{:g}") -> Piece:
         """An output of a row that holds."""
-        if field in row.literals:
+        if field in row.literals and f"{table}.{field}" not in self._private:
             return f"{field}={form.format(row.literals[field])}", None
         return self._fact(field, f"{table}.{field}")
 

@@ -286,23 +286,21 @@ def test_version_covers_the_policy_and_the_words(tmp_path: Path) -> None:
 
 
 def test_an_approval_whose_room_is_gone_is_a_review_that_says_so() -> None:
-    policy, limited = policy_of("consumer"), decide(default_probability=0.1)
-    contended = policy.contended(limited, "exposure_minor=1")
+    policy = policy_of("consumer")
+    contended = policy.contended(decide(default_probability=0.1), "exposure_minor=1")
     assert (contended.outcome, contended.approved_amount_minor, contended.annual_rate) == (Outcome.REVIEW, 0, 0.0)
     assert codes(contended) == ["CONTENDED", "LIMIT_BY_CAP"] and contended.reasons[0].evidence == "exposure_minor=1"
-    assert codes(policy.contended(decide(), "")) == ["CONTENDED"]  # what spoke for approval speaks for no review
+    assert codes(policy.contended(decide(), "")) == ["CONTENDED"]
 
 
 def test_an_exposure_that_is_not_known_is_reviewed(tmp_path: Path) -> None:
-    document = product_document("consumer")
-    limit = table_of(document, "limit")
+    limit = table_of(document := product_document("consumer"), "limit")
     if "exposure_max_minor" not in {column["field"] for column in limit["outputs"]}:
         limit["outputs"].append({"id": "exposure", "name": "exposure", "field": "exposure_max_minor"})
         for rule in limit["rules"]:
             rule["exposure"] = "4000000"
     (tmp_path / "policy.json").write_text(json.dumps(document))
-    policy = Policy.load(tmp_path, "consumer", schema_of("consumer"))
-    assert "exposure_minor" in policy.inputs
-    unknown = decide_one(policy, application(), values_of() | {"exposure_minor": None})
+    loaded = Policy.load(tmp_path, "consumer", schema_of("consumer"))
+    unknown = decide_one(loaded, application(), {**values_of(), "exposure_minor": None})
     assert (unknown.outcome, codes(unknown)) == (Outcome.REVIEW, ["INPUT_MISSING"])
     assert unknown.reasons[0].evidence.startswith("exposure_minor (limit.")

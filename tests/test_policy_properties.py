@@ -23,6 +23,7 @@ from tests.test_policy_decide import policy_of, schema_of, values_of
 from tests.test_policy_tables import complete_values, product_document, table_of
 
 Floats = NDArray[np.float64]
+Case = tuple[random.Random, Policy, Asked, Floats]
 LENDING = ("consumer", "auto")
 BATCH = 48
 APPROVED = Outcome.LIMIT  # and better
@@ -161,9 +162,6 @@ def _row(asked: Asked, i: int) -> Asked:
     return asked.take(np.array([i]))
 
 
-Case = tuple[random.Random, Policy, Asked, Floats]
-
-
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """A policy, every fourth a shipped one, with a batch."""
@@ -258,8 +256,8 @@ def test_who_else_is_in_the_batch_changes_nothing(case: Case) -> None:
     every = [together[i] for i in range(BATCH)]
     assert [d.outcome for d in every] == together.outcome.tolist()
     assert [d.approved_amount_minor for d in every] == together.approved_amount_minor.tolist()
-    assert [d.annual_rate for d in every] == together.annual_rate.tolist()
-    assert [d.all_in_rate for d in every] == together.all_in_rate.tolist()
+    rates = [(d.annual_rate, d.all_in_rate) for d in every]
+    assert rates == list(zip(together.annual_rate.tolist(), together.all_in_rate.tolist(), strict=True))
     if not policy.funders:
         order = np.array(rng.sample(range(BATCH), BATCH // 2))
         some = policy.decide(asked.take(order), values[order])
