@@ -13,8 +13,9 @@ from rich.text import Text
 
 from features.schema import Schema, SchemaError
 from policy import versions
-from policy.decide import POLICY
+from policy.decide import POLICY, Policy
 from policy.errors import PolicyError
+from policy.missing import treatments
 from policy.simulate_command import simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -40,7 +41,7 @@ def check(
     policies: PoliciesFolder = POLICIES,
     schemas: SchemasFolder = SCHEMAS,
 ) -> None:
-    """All checks of loading, every case, and which rows and reasons the cases reach."""
+    """All checks of loading, what a missing input does, every case, and which rows and reasons the cases reach."""
     from policy.cases import ASKED, CASES, LENT
     from policy.cases import check as check_cases
     from policy.cases import read as read_cases
@@ -48,6 +49,7 @@ def check(
 
     place, product, schema = _find(policy, product, policies, schemas)
     loaded = versions.load(place, product, schema)
+    console.print(_missing(loaded))
     if not (place / CASES).exists():
         _warn(f"{place / CASES}: there is none, so the policy cannot be published")
         return
@@ -82,7 +84,6 @@ def diff(
     """What a new policy changes: tables, rows, cells, words of reasons, and which cases come out otherwise."""
     from policy.cases import CASES
     from policy.cases import read as read_cases
-    from policy.decide import Policy
     from policy.difference import decided_otherwise, differences
 
     after, product, schema = _find(new, product, policies, schemas)
@@ -168,6 +169,15 @@ def _schema_of(product: str, schemas: Path) -> Schema:
 
 def _say(message: str) -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _missing(policy: Policy) -> Table:
+    """What each table does where an input is missing, a line for each input and effect."""
+    table = Table("table", "input", "where it is missing", "缺失时", "rows")
+    for stated in treatments(policy.tables):
+        rows = stated.rows if len(stated.rows) < 4 else (*stated.rows[:2], f"… {len(stated.rows)} rows")
+        table.add_row(stated.table, stated.input, stated.en, stated.zh, ", ".join(rows))
+    return table
 
 
 def _warn(message: str) -> None:
