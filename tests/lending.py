@@ -60,6 +60,8 @@ def _almost_always(table: dict[str, Any], field: str, value: str) -> None:
     (column,) = table["inputs"]
     (output,) = (o["id"] for o in table["outputs"] if o["field"] == field)
     others = [rule for rule in table["rules"] if rule[output] != value]
+    if field == "outcome":
+        others.reverse()  # the worst one last: a worse probability helps nobody
     edges = [0.99 + 0.001 * n for n in range(len(others))]
     for rule in table["rules"]:
         rule[column["id"]] = "< 0.99"
