@@ -118,6 +118,10 @@ class Policy:
             parts = self._offers.fund(judged, self._plan.places, lent, partial(self._fund_less, asked, judged))
         return Decisions(judged, asked.human_review_requested, self._wording, self._exposure_at, self._offers, parts)
 
+    def scarce(self, lent: Mapping[str, int], amount_minor: int) -> bool:
+        """Whether funders that have lent so much might not do for loans of amount_minor together."""
+        return self._offers is not None and self._offers.scarce(lent, amount_minor)
+
     def contended(self, decision: Decision, evidence: str) -> Decision:
         """REVIEW in place of an approval whose room others took at the same time; `evidence`: what they have now."""
         limits = decision.reasons if decision.outcome is Outcome.LIMIT else ()  # an approval's are not a review's

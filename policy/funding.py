@@ -53,6 +53,12 @@ class Offers:
         self._terms = np.array([[getattr(offer, t) for t in TERMS] for _, offer, _ in rows], dtype=np.float64)
         self._slots = np.array([[slots.get(t, -1) for t in TERMS] for _, _, slots in rows], dtype=np.int64)
 
+    def scarce(self, lent: Mapping[str, int], amount_minor: int) -> bool:
+        """Whether loans of so much together might come up against a cap: then it counts who comes first."""
+        room = self._terms[:, TERMS.index("cap_minor")] - [lent.get(offer.funder, 0) for _, offer, _ in self._rows]
+        computed = self._slots[:, TERMS.index("cap_minor")] >= 0
+        return bool(np.any(computed | ((room > 0) & (room < amount_minor))))
+
     def fund(
         self, judged: at.Judged, places: Ints, lent: Mapping[str, int], fund_less: Callable[[int, int], bool]
     ) -> Ints:

@@ -83,7 +83,7 @@ async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: C
     Raises StoreError.
     """
     funders = list(dict.fromkeys(funder for scored in batch for funder in scored.product.policy.funders))
-    proposed = [p for scored in batch for p in _propose(scored, range(len(scored.indices)), totals, clock)]
+    proposed = _proposals([(scored, range(len(scored.indices))) for scored in batch], totals, clock)
     stored: dict[int, bytes] = {}
     own = True
     for refusals in range(1, REFUSALS_MAX + 2):
@@ -99,9 +99,11 @@ async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: C
                 own = own and body == p.proposal.decision
         if not refused:
             break
-        proposed = [] if refusals < REFUSALS_MAX else [_contended(p, fresh) for p in refused]
-        for scored in batch if refusals < REFUSALS_MAX else ():
-            proposed += _propose(scored, [p.row for p in refused if p.scored is scored], fresh, clock)
+        if refusals < REFUSALS_MAX:
+            again = [(scored, [p.row for p in refused if p.scored is scored]) for scored in batch]
+            proposed = _proposals(again, fresh, clock)
+        else:
+            proposed = [_contended(p, fresh) for p in refused]
     return stored, own
 
 
@@ -116,6 +118,32 @@ def model_reasons(scored: Scored, rows: NDArray[np.int64], decisions: Decisions)
             ):
                 reasons[i] += some
     return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
+
+
+_Rows = tuple[Scored, Sequence[int]]
+
+
+def _proposals(batch: Sequence[_Rows], totals: Totals, clock: Clock) -> list[_Proposed]:
+    """What the policies decide on some rows of each; approvals are added to `totals`."""
+    asked_minor = sum(int(scored.asked.amount_minor[rows].sum()) for scored, rows in batch)
+    if any(scored.product.policy.scarce(totals.lent, asked_minor) for scored, _ in batch):
+        batch = _in_order(batch)
+    return [p for scored, rows in batch for p in _propose(scored, rows, totals, clock)]
+
+
+def _in_order(batch: Sequence[_Rows]) -> list[_Rows]:
+    """The same rows in the order of the log, in runs of one product that no borrower is in twice."""
+    runs: list[tuple[Scored, list[int]]] = []
+    borrowers: set[str] = set()
+    every = [(scored.indices[row], row, scored) for scored, rows in batch for row in rows]
+    for _, row, scored in sorted(every, key=lambda of: of[0]):
+        borrower = scored.applications[row].borrower
+        if not runs or runs[-1][0] is not scored or borrower in borrowers:
+            runs.append((scored, []))
+            borrowers.clear()
+        runs[-1][1].append(row)
+        borrowers.add(borrower)
+    return list(runs)
 
 
 def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) -> list[_Proposed]:

@@ -30,8 +30,9 @@ from tests.test_engine import past
 __all__ = ["past"]
 EVENTS = 900  # of the world's: applications and reports
 OUTPUTS = ("outcome", "approved_amount_minor", "annual_rate", "grade")
+FUNDER_COLUMNS = ("funder", "mode", "share_max", "cap_minor", "funder_rate")
 FUNDERS = table(
-    "funders", "collect", ("grade.grade",), ("funder", "mode", "share_max", "cap_minor", "funder_rate"),
+    "funders", "collect", ("grade.grade",), FUNDER_COLUMNS,
     ("'AAA', 'AA', 'A', 'BBB' | 'bank' | 'joint' | 0.7 | 60000000 | 0.05", "| 'trust' | 'joint' | 1 | 90000000 | 0.1"),
 )  # fmt: skip
 
@@ -73,6 +74,25 @@ def test_its_own_policy_changes_nothing(world: Path, records: Records) -> None:
     assert records.recorded is not None
     for name in (*OUTPUTS, "reasons"):
         assert list(getattr(found, name)) == list(getattr(records.recorded, name)), name
+
+
+def test_who_comes_first_has_the_last_of_a_funder(past: History, redis_url: str, tmp_path: Path) -> None:
+    """Whatever product: served in batches of several, a funder that runs dry lends in the order of the log."""
+    policies = bench.variant(ROOT / "policy/products", tmp_path / "policies", bench.FIRST)
+    for product in ("consumer", "auto", "small_business"):
+        tables = [t for t in read_tables(policies, product) if t["name"] not in ("funders", "authority")]
+        dry = table(
+            "funders", "collect", ("grade.grade",), FUNDER_COLUMNS, ("| 'trust' | 'joint' | 1 | 200000000 | 0",)
+        )
+        write(policies, product, chained([*tables, dry]))
+    some = replace(past, events=past.events[:EVENTS])
+    asyncio.run(bench.decide(redis_url, some, policies, tmp_path / "dry", f"dry-{id(past)}"))
+    records = bench.records(tmp_path / "dry")
+    found, actual = run(records, policies), records.recorded
+    assert actual is not None
+    for name in (*OUTPUTS, "reasons"):
+        assert list(getattr(found, name)) == list(getattr(actual, name)), name
+    assert {"LIMIT_BY_FUNDERS", "NO_FUNDER"} <= {code for codes in actual.reasons for code in codes}
 
 
 def test_processes_change_nothing(world: Path, records: Records) -> None:
