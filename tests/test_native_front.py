@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -220,6 +220,8 @@ async def test_who_reads_too_slowly_is_held_within_bounds() -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             assert await unary(channel, ECHO)(b"others", timeout=5) == b"others"
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
         await eventually(lambda: not any(peer.busy for peer in front.peers))
 
 

@@ -23,6 +23,7 @@ CONNECTIONS_MAX = 1024
 ARRIVAL_SECONDS = 20.0  # from a request's first header to its last byte
 SILENT_SECONDS = 600.0  # a connection without an open request that says nothing
 SWEEP_SECONDS = 1.0
+CLOSE_SECONDS = 1.0  # for a peer to read the last of what it is told
 BACKLOG = 1024
 
 
@@ -102,6 +103,11 @@ class Front:
             await asyncio.sleep(0.01)
         for peer in list(self.peers):
             peer.close()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self.peers and time.monotonic() < deadline:
+            await asyncio.sleep(0)
+        for peer in list(self.peers):  # reads nothing of what it was told: what is left to say is lost
+            peer.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
@@ -195,6 +201,10 @@ class _Peer(asyncio.Protocol):
         """After what is written has been sent."""
         self._flush()
         self._transport.close()
+
+    def abort(self) -> None:
+        """At once, whatever is left to send."""
+        self._transport.abort()
 
     def sweep(self, now: float) -> None:
         """Refuse what takes too long to arrive; close what says nothing."""
