@@ -105,7 +105,7 @@ class Front:
             peer.close()
         deadline = time.monotonic() + CLOSE_SECONDS
         while self.peers and time.monotonic() < deadline:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         for peer in list(self.peers):  # reads nothing of what it was told: what is left to say is lost
             peer.abort()
         if self._sweeper is not None:
