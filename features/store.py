@@ -5,17 +5,14 @@ reads the profiles and every event up to the batch's own: that is what makes a d
 before it, on every replica (R11). Keys hold tokens only (R21). Every failure of Redis is a StoreError.
 """
 
-import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from features.application import Application, Profile, Report
 from features.challenged import FIELD, PROBABILITIES, challengers_said
@@ -24,6 +21,7 @@ from features.durability import AT_ONCE, Durability, redis_errors
 from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
 from features.events import Events, pack_application, pack_report, unpack
+from features.functions import Functions, named
 from features.profiles import Layouts, UnknownLayoutError
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
 from features.schema import Schema
@@ -31,9 +29,6 @@ from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
-
-_CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
-_VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,9 @@ class Store:
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
         durability: Durability = AT_ONCE,
     ) -> None:  # fmt: skip
-        self._redis, self._durability = redis, durability
+        self._redis = redis
         self._prefix = prefix(tenant)
+        self._functions = Functions(redis, f"{self._prefix}confirmed", durability)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
         self._schemas: dict[Any, Any] = {
@@ -94,9 +90,8 @@ class Store:
 
     async def prepare(self) -> None:
         """Load the functions where the store lacks them, register schemas, and exchange profile layouts."""
+        await self._functions.prepare()
         with redis_errors():
-            if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
-                await self._load_functions()
             if self._schemas:
                 await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}schemas", mapping=self._schemas))
             if self._layouts.own:
@@ -128,7 +123,7 @@ class Store:
         read += [f"{self._prefix}f:{funder}" for funder in funders]
         with redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
+            pipeline.execute_command("FCALL", named("begin"), len(keys), *keys, *arguments)
             pipeline.mget(read)
             pipeline.xrange(self._log, self.cursor, "+", PAGE)
             replies = await pipeline.execute()
@@ -200,7 +195,10 @@ class Store:
             return await cast(Awaitable[list[bytes | None]], known)
 
     async def report(self, reports: Sequence[tuple[Report, Schema]]) -> list[tuple[str, int]]:
-        """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
+        """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number.
+
+        Raises NotDurableError where they are recorded and too few have confirmed it.
+        """
         keys, arguments = [self._log, self._meta], cast("list[bytes | str]", [self.epoch])
         for item, schema in reports:
             outcome = f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}"
@@ -208,7 +206,7 @@ class Store:
             told = f"{item.application_id}\0{item.kind}" + (f"\0{item.amount_minor}" if item.amount_minor else "")
             arguments += [self._tokenizer.body_hash(told.encode()), pack_report(item, schema)]
             arguments += [str(item.event_time_ms or ""), given_back(item)]
-        replies = await self.call("report", keys, arguments)
+        replies = await self.call("report", keys, arguments, durable=True)
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
@@ -236,37 +234,15 @@ class Store:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
         self._layouts.learn(known)
 
-    async def _load_functions(self) -> None:
-        try:
-            await cast(Awaitable[Any], self._redis.function_load(_CODE.replace("VERSION", _VERSION)))
-        except ResponseError as error:
-            if "already exists" not in str(error):  # another server was first
-                raise
-
     async def call(
-        self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
+        self, verb: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
     ) -> Any:
         """The reply of a verb; a `durable` one when as many as asked for have confirmed it. Raises StoreError."""
-        with redis_errors():
-            try:
-                return await self._fcall(name, keys, arguments, durable)
-            except ResponseError as error:
-                if "unction not found" not in str(error):
-                    raise
-                await self._load_functions()  # a store that lost its functions ran nothing of the call
-                return await self._fcall(name, keys, arguments, durable)
+        return await self._functions.call(verb, keys, arguments, durable)
 
-    async def _fcall(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool) -> Any:
-        function, waits = f"{name}_{_VERSION}", self._durability.waits if durable else ()
-        if not waits:
-            return await self._redis.fcall(function, len(keys), *keys, *arguments)
-        pipeline = self._redis.pipeline(transaction=False)  # on one connection: WAIT is for what its own wrote
-        pipeline.execute_command("FCALL", function, len(keys), *keys, *arguments)
-        for command in waits:
-            pipeline.execute_command(*command)
-        reply, *confirmed = await pipeline.execute()
-        self._durability.check(confirmed)
-        return reply
+    async def confirm(self) -> None:
+        """Return when as many as asked for have all that was written so far. Raises NotDurableError, StoreError."""
+        await self._functions.confirm()
 
     def keys(self, *names: str) -> list[str]:
         """Keys of the tenant, named without its prefix."""

@@ -126,6 +126,8 @@ class Engine:
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
                     self._challengers.offer(self._store, challengers, ids, some.snapshot)
+        elif any(isinstance(reply, Reply) for reply in replies):
+            await self._store.confirm()  # what is said again is as safe as when it is said first
         return [reply for reply in replies if reply is not None]
 
     async def decision(self, application_id: str) -> bytes:

@@ -70,6 +70,7 @@ class Reviews:
         if case.resolution:
             if case.asked_hash != asked_hash:
                 raise ConflictError("a person has decided otherwise")
+            await self._queue.confirm()
             return _stored(case.resolution, case.resolved_at_ms)
         first = pb.DecideResponse.FromString(case.decision)
         if first.outcome != pb.OUTCOME_REVIEW:
