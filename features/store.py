@@ -160,11 +160,11 @@ class Store:
 
         Raises NotDurableError where they are stored and too few have confirmed it.
         """
-        keys = self.keys("decisions", "reviews")
+        keys = self.keys("decisions", "reviews", "meta")
         keys += [self._application_key(p.application_id) for p in proposals]
         stored, lent = await self.call("commit", keys, commit_arguments(proposals, funders), durable=True)
         if None in stored:
-            raise EpochError("an application that was begun is gone")
+            raise EpochError("an application that was begun is gone, or stands elsewhere in another log")
         return committed(stored, lent, funders)
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:

@@ -187,7 +187,8 @@ def _encoded(
         annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
         reasons=[reason.code for reason in decision.reasons],
     )  # fmt: skip
-    body = wire.decision_reply(product, decision, reasons, scored.scores, row, scored.positions[row])
+    position = scored.positions[row]
+    body = wire.decision_reply(product, decision, reasons, scored.scores, row, position)
     reservation = None
     if decision.outcome <= Outcome.LIMIT:
         shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)
@@ -196,7 +197,7 @@ def _encoded(
         )
     proposal = Proposal(
         application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
-        decision.outcome is Outcome.REVIEW,
+        decision.outcome is Outcome.REVIEW, f"{position.epoch}:{position.sequence}",
     )  # fmt: skip
     return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
 
