@@ -40,7 +40,8 @@ class Application:
     tokens: uint64 [16], one per entity slot of the schema, 0 where absent. numbers: the schema's application and
     request features by name, categories as the index of their value. Amounts in minor units. `event_time_ms` is 0
     unless the log is being replayed. shared_tokens: uint64 [16], of the same identifiers under the consortium's secret,
-    0 where there is none. consents: by purpose, when it was last given, ms.
+    0 where there is none. consents: by purpose, when it was last given, ms. owed_by: token of who applied where the log
+    has forgotten it and `tokens` no longer holds it.
     """
 
     application_id: str
@@ -59,11 +60,12 @@ class Application:
     body_hash: bytes = b""
     consents: Mapping[str, int] = field(default_factory=dict)
     shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
+    owed_by: int = 0
 
     @property
     def borrower(self) -> str:
         """Whose exposure it adds to."""
-        return borrower(self.schema, int(self.tokens[0]))
+        return borrower(self.schema, self.owed_by or int(self.tokens[0]))
 
 
 @dataclass(frozen=True)

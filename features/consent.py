@@ -85,7 +85,10 @@ def as_logged(
     empty = ~logged(view)[rows] & (tokens != 0) & (rows >= 0)[:, None]
     if not empty.any():
         return applications, profiles
-    left = [replace(a, tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
+    left = [
+        replace(a, tokens=np.where(e, np.uint64(0), a.tokens), owed_by=int(a.tokens[0]))  # a debt is not forgotten
+        for a, e in zip(applications, empty, strict=True)
+    ]
     known = [
         {name: profile for name, profile in found.items() if not e[a.schema.sources[name].slot]}
         for a, found, e in zip(applications, profiles, empty, strict=True)

@@ -16,6 +16,7 @@ from features.events import FORGETTING, FORGOTTEN
 from features.forget import Forgetting, forget
 from features.load import load_profiles
 from features.replay import History
+from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -195,6 +196,32 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
         await engine.report(Report("o", "gone", "fraud_confirmed"))
         await run(engine, [of("later")], None)
         assert await counted("later", "device_fraud_count") == 0 and await counted("later", "linked_applicants") == 2
+
+
+async def test_who_is_forgotten_and_decided_afterwards_still_owes(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History
+) -> None:
+    """Each for themselves: exposure is that of who applied, not one of all whom the log no longer knows."""
+    tokenizer, sent = test_engine.TOKENIZER, next(
+        e for e in past.events if isinstance(e, Application) and e.product == "consumer"
+    )  # fmt: skip
+
+    def of(name: str, person: str) -> Application:
+        tokens = entity_tokens(sent.schema, tokenizer, person, [("device", f"device of {person}")], ())
+        return replace(sent, application_id=name, body_hash=name.encode(), tokens=tokens, event_time_ms=0)
+
+    asked = [of("first", "a debtor"), of("second", "another person")]
+    async with engine_on(redis, tenant, served, past) as (engine, store):
+        crashed = Store(redis, tenant, tokenizer, [sent.schema])
+        await crashed.open()
+        await crashed.begin([*asked, of("earlier", "a debtor")])
+        await crashed.commit([Proposal("earlier", b"d", b"", Reservation(asked[0].borrower, 4_000_000, None))])
+        await run(engine, [of("read on", "somebody else")], None)
+        for person in ("a debtor", "another person"):
+            await engine.forget(tokenizer, withdrawn(person, None))
+        await engine.decide(lambda: asked)
+        stored = [await store.decision(a.application_id) for a in asked]
+    assert [evidence.unpack(s[1])[0].exposure_minor for s in stored if s is not None] == [4_000_000, 0]
 
 
 async def test_a_server_that_is_fed_history_refuses(

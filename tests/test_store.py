@@ -79,7 +79,7 @@ async def test_what_was_decided_on_a_log_that_is_gone_is_not_stored(
     await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
     if lost == "its end":
         for key, value in kept.items():
-            await redis.restore(key, 0, value)
+            await redis.restore(key, 0, value or b"")
     await other.open()
     await other.begin(mine[::-1])
     with pytest.raises(EpochError):
