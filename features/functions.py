@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from features.durability import Durability, redis_errors
 
@@ -26,8 +26,9 @@ class Functions:
         self._redis, self._marker, self._durability = redis, marker, durability
 
     async def prepare(self) -> None:
-        """Load the functions where the store lacks them. Raises StoreError."""
+        """Connect anew and load the functions where the store lacks them. Raises StoreError."""
         with redis_errors():
+            await self._reconnect()
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load()
 
@@ -39,6 +40,9 @@ class Functions:
         with redis_errors():
             try:
                 return await self._run(command, durable)
+            except ReadOnlyError:
+                await self._reconnect()
+                raise
             except ResponseError as error:
                 if "unction not found" not in str(error):
                     raise
@@ -63,6 +67,10 @@ class Functions:
         reply, _, *confirmed = await pipeline.execute()
         self._durability.check(confirmed)
         return reply
+
+    async def _reconnect(self) -> None:
+        """Close what no call is using: after a failover it may lead to what was the store and is a replica now."""
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _load(self) -> None:
         try:

@@ -136,6 +136,34 @@ async def test_an_entry_of_a_list_is_in_force_when_copies_have_it(pair: Pair, te
         assert await entries.approve(entry_id, "Wang") == 2
 
 
+@pytest.mark.parametrize("noticed_by", ["begin", "report"])
+async def test_a_store_that_failed_over_is_found_at_its_address(
+    tmp_path: Path, tenant: str, consumer: Schema, noticed_by: str
+) -> None:
+    """What was the first is a replica now and keeps its connections; the address is that of another."""
+    address, port = tmp_path / "address", free_port()
+    first, second = tmp_path / "first.sock", tmp_path / "second.sock"
+    address.symlink_to(first)
+    with (
+        ValkeyServer(port=0, unix_socket_path=first, data_dir=tmp_path / "first"),
+        ValkeyServer(port=port, unix_socket_path=second, data_dir=tmp_path / "second"),
+    ):
+        async with Redis.from_url(f"unix://{address}") as redis:
+            store = await waiting(redis, tenant, consumer, Durability())
+            address.unlink()
+            address.symlink_to(second)
+            await cast(Any, redis).replicaof("127.0.0.1", port)
+            if noticed_by == "begin":
+                with pytest.raises(StoreError):
+                    await store.begin([application(consumer, "b")])
+                await store.open()
+                assert (await store.begin([application(consumer, "b")])).begun[0].status == "NEW"
+            else:  # no engine hears of it
+                for place in ("read only", "the log has another epoch"):
+                    with pytest.raises(StoreError, match=place):
+                        await store.report([(Report("o", "a", "repaid"), consumer)])
+
+
 async def test_the_file_on_disk_is_waited_for(on_disk: str, tenant: str, consumer: Schema) -> None:
     async with Redis.from_url(on_disk) as redis:
         store = await waiting(redis, tenant, consumer, Durability(aof=True, wait_ms=1000))
