@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
-from features.durability import Durability, redis_errors
+from features.durability import Durability, StoreError, redis_errors
 
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
@@ -26,9 +26,13 @@ class Functions:
         self._redis, self._marker, self._durability = redis, marker, durability
 
     async def prepare(self) -> None:
-        """Connect anew and load the functions where the store lacks them. Raises StoreError."""
+        """Connect anew and load the functions where the store lacks them.
+
+        Raises StoreError, also of a store that may drop keys: it would lend what was lent, and decide what was decided.
+        """
         with redis_errors():
             await self._reconnect()
+            await self._check_kept()
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load()
 
@@ -71,6 +75,15 @@ class Functions:
     async def _reconnect(self) -> None:
         """Close what no call is using: after a failover it may lead to what was the store and is a replica now."""
         await self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    async def _check_kept(self) -> None:
+        try:
+            memory = await self._redis.info("memory")
+        except NoPermissionError:  # of a store run by others, who may keep INFO to themselves
+            return
+        policy = str(memory.get("maxmemory_policy", ""))
+        if memory.get("maxmemory") and policy.startswith("allkeys"):
+            raise StoreError(f"the store drops keys when it is full: maxmemory-policy {policy}, noeviction is needed")
 
     async def _load(self) -> None:
         try:

