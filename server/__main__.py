@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -42,6 +43,16 @@ REDIS_TIMEOUT_SECONDS = 2.0
 REDIS_CONNECTIONS = 32  # more callers than that wait for one
 
 log = structlog.get_logger()
+
+
+def _tenants(
+    redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings, shared: Tokenizer | None
+) -> dict[str, Tenant]:
+    """Every lender that is served. shared: makes the consortium's tokens."""
+    secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
+    return {
+        name: _tenant(name, secret, redis, loaded, challengers, settings, shared) for name, secret in secret_of.items()
+    }
 
 
 def _tenant(
@@ -94,38 +105,16 @@ async def serve(settings: Settings) -> None:
     for product in loaded.values():
         reload.rehearse(product)
     async with AsyncExitStack() as stack:
-        url = settings.redis_url
-        if not url:
-            url = stack.enter_context(embedded_store())
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=REDIS_CONNECTIONS, timeout=REDIS_TIMEOUT_SECONDS,
-            socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        )  # fmt: skip
-        redis = Redis.from_pool(pool)
-        stack.push_async_callback(redis.aclose)
-        secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
         challengers = Challengers()
         # what is shared has times of now: a server that is fed history takes nothing of it
         sharing = settings.consortium_secret and not settings.replay
         shared = Tokenizer(settings.consortium_secret.encode()) if sharing else None
-        tenants = {
-            name: _tenant(name, secret, redis, loaded, challengers, settings, shared)
-            for name, secret in secret_of.items()
-        }
-        server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
-        )
+        tenants = _tenants(_connect(stack, settings), loaded, challengers, settings, shared)
         service = Service(tenants, loaded, settings.replay, shared)
-        server.add_generic_rpc_handlers((service.handler(),))
-        servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        _listen(server, settings)
-        background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
-        background += [
-            asyncio.create_task(task)
-            for task in (_watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
-        ]
+        server, servicer = _grpc_server(service, settings)
+        follow = [t.engine.follow() for t in tenants.values()]
+        every = (*follow, _watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
+        background = [asyncio.create_task(task) for task in every]
         await server.start()
         fronts = []
         if settings.native_listen:
@@ -139,17 +128,43 @@ async def serve(settings: Settings) -> None:
         log.info("draining")
         await servicer.enter_graceful_shutdown()
         service.stopping.set()
-        await asyncio.gather(
-            server.stop(settings.drain_seconds), *(front.stop(settings.drain_seconds) for front in fronts)
-        )
+        drained = [front.stop(settings.drain_seconds) for front in fronts]
+        await asyncio.gather(server.stop(settings.drain_seconds), *drained)
         await asyncio.gather(*(t.batcher.drain() for t in tenants.values()))
-        for task in background:
-            task.cancel()
-        failed = await asyncio.gather(*background, return_exceptions=True)
-        for error in failed:
-            if not isinstance(error, asyncio.CancelledError):
-                raise error if isinstance(error, BaseException) else AssertionError("a background task ended")
+        await _end(background)
         log.info("stopped", challengers=dict(challengers.counts))
+
+
+def _connect(stack: AsyncExitStack, settings: Settings) -> Redis:
+    """A client of the store, an embedded one where no other is named; `stack` closes both."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url or stack.enter_context(embedded_store()),
+        max_connections=REDIS_CONNECTIONS, timeout=REDIS_TIMEOUT_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+    )  # fmt: skip
+    redis = Redis.from_pool(pool)
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+def _grpc_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """The server of the service, its health and reflection; it listens when it is started."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((service.handler(),))
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    _listen(server, settings)
+    return server, servicer
+
+
+async def _end(background: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel what runs beside the calls. Raises what any of it had ended with before."""
+    for task in background:
+        task.cancel()
+    for error in await asyncio.gather(*background, return_exceptions=True):
+        if not isinstance(error, asyncio.CancelledError):
+            raise error if isinstance(error, BaseException) else AssertionError("a background task ended")
 
 
 def main() -> int:
