@@ -3,7 +3,8 @@
 -- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
 -- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
 -- c:<version> what a challenger says: fraud and default probability, float64 each,
--- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's,
+-- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's, z where it
+-- was given back as the loan was said never to be paid out,
 -- v what a person decided after d, vh hash of what was asked then, vt when, ms.
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
@@ -107,13 +108,24 @@ local function reserve(prefix, application, packed)
   return true
 end
 
+-- floor(a * b / c) of whole numbers below 2^50, a not above c: long multiplication, two bits of b at a time, as a * b
+-- itself may be more than a double holds.
+local function portion(a, b, c)
+  local quotient, rest = 0, 0
+  for place = 24, 0, -1 do
+    rest = rest * 4 + a * (math.floor(b / 4 ^ place) % 4)
+    local times = math.floor(rest / c)
+    quotient, rest = quotient * 4 + times, rest - times * c
+  end
+  return quotient
+end
+
 -- How much of `freed` each share's funder gets back: in proportion to what is left of it, in whole minor units that sum
 -- to it. `left` is the sum of what is left.
 local function spread(shares, back, freed, left)
   local parts, rest = {}, freed
   for n, share in ipairs(shares) do
-    local open = share[2] - back[n]
-    parts[n] = math.min(open, rest, math.floor(open * freed / left))
+    parts[n] = portion(share[2] - back[n], freed, left)
     rest = rest - parts[n]
   end
   for n, share in ipairs(shares) do
@@ -123,21 +135,33 @@ local function spread(shares, back, freed, left)
   return parts
 end
 
--- Give back of what an application reserved: 'all' that is left, an amount of it, or 'none', which takes all back again.
+-- Give back of what an application reserved: 'all' that is left, or as 'lapsed', since the loan is never paid out; an
+-- amount of it; 'none' takes all back again, and so does 'paid' what had lapsed.
 local function release(prefix, application, what)
   local packed = what ~= '' and redis.call('HGET', application, 'r')
   if not packed then return end
   local borrower, amount, _, shares = unpack(cjson.decode(packed))
-  local released, back = tonumber(redis.call('HGET', application, 'x') or 0), {}
+  local known, back = redis.call('HMGET', application, 'x', 'z'), {}
+  if what == 'paid' then
+    if not known[2] then return end
+    what = 'none'
+  end
+  if what == 'all' or what == 'none' then redis.call('HDEL', application, 'z') end
   for n, share in ipairs(shares) do back[n] = tonumber(redis.call('HGET', application, 'x:' .. share[1]) or 0) end
+  local released = tonumber(known[1] or 0)
   local left, freed, parts = amount - released, -released, {}
-  if what ~= 'none' then freed = what == 'all' and left or math.min(left, tonumber(what)) end
+  if what == 'lapsed' or what == 'all' then
+    freed = left
+  elseif what ~= 'none' then
+    freed = math.min(left, tonumber(what))
+  end
   if freed == 0 then return end
   if what ~= 'none' then
     parts = spread(shares, back, freed, left)
   else
     for n in ipairs(shares) do parts[n] = -back[n] end
   end
+  if what == 'lapsed' then redis.call('HSET', application, 'z', 1) end
   redis.call('HINCRBY', application, 'x', freed)
   redis.call('DECRBY', prefix .. 'x:' .. borrower, freed)
   for n, share in ipairs(shares) do
@@ -213,7 +237,7 @@ local function put_challenger(keys, args)
 end
 
 -- KEYS log, meta, then for each: application key, outcome key; ARGV epoch, then for each: body hash, event, time_ms,
--- what it gives back ('', 'all', 'none' or an amount). Returns for each {status, sequence}.
+-- what it gives back, as `release` reads it, or ''. Returns for each {status, sequence}.
 local function report(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end

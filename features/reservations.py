@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from features.application import Report
 
-# Outcomes after which the loan takes no room; of principal repaid it is the amount, and a retraction takes all back.
-_ENDED = ("not_taken_up", "expired", "repaid")
+# What functions.lua does with a reservation on an outcome; of principal repaid it is the amount that it gives back.
+_GIVES_BACK = {
+    "not_taken_up": "lapsed", "expired": "lapsed", "repaid": "all", "disbursed": "paid", "retracted": "none"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,4 @@ def committed(decisions: Sequence[bytes | int], lent: Sequence[int], funders: Se
 
 def given_back(report: Report) -> str:
     """What a reported outcome gives back of a reservation, as functions.lua reads it."""
-    if report.kind == "principal_repaid":
-        return str(report.amount_minor)
-    return "all" if report.kind in _ENDED else "none" if report.kind == "retracted" else ""
+    return str(report.amount_minor) if report.kind == "principal_repaid" else _GIVES_BACK.get(report.kind, "")

@@ -1,30 +1,33 @@
 """What borrowers owe and funders have lent, as approvals and reports come: exposure as it would have developed (R4).
 
 An approval reserves its amount. `repaid`, `not_taken_up` and `expired` release all of it, `principal_repaid` what it
-says, `retracted` restores the whole; nothing falls below 0, and funders are released in proportion.
+says, `retracted` restores the whole, and `disbursed` what was released as never to be paid out; nothing falls below 0,
+and funders are released in proportion.
 """
 
 from collections.abc import Sequence
 
 from features.specs import OUTCOME_KINDS
 
-RELEASING = frozenset(OUTCOME_KINDS.index(kind) for kind in ("repaid", "not_taken_up", "expired"))
+LAPSED = frozenset(OUTCOME_KINDS.index(kind) for kind in ("not_taken_up", "expired"))
+REPAID, DISBURSED = OUTCOME_KINDS.index("repaid"), OUTCOME_KINDS.index("disbursed")
 PRINCIPAL = OUTCOME_KINDS.index("principal_repaid")
 RETRACTED = OUTCOME_KINDS.index("retracted")
-MOVING = RELEASING | {PRINCIPAL, RETRACTED}
+MOVING = LAPSED | {REPAID, DISBURSED, PRINCIPAL, RETRACTED}
 
 
 Borrower = tuple[str, int]  # schema and token of the applicant, as features.application.borrower
 
 
 class _Loan:
-    """One approval: its amount, who lends it, and what of each share is still reserved."""
+    """One approval: its amount, who lends it, what of each share is still reserved, and whether it was released as
+    never to be paid out."""
 
-    __slots__ = ("amount", "borrower", "left", "open", "shares")
+    __slots__ = ("amount", "borrower", "lapsed", "left", "open", "shares")
 
     def __init__(self, borrower: Borrower, amount: int, shares: Sequence[tuple[str, int]]) -> None:
         self.borrower, self.amount, self.shares = borrower, amount, tuple(shares)
-        self.left, self.open = 0, [0 for _ in shares]
+        self.left, self.open, self.lapsed = 0, [0 for _ in shares], False
 
 
 class Ledger:
@@ -53,11 +56,16 @@ class Ledger:
         loan = self._loans.get(row)
         if loan is None:
             return
-        if kind in RELEASING:
+        if kind in LAPSED:
+            loan.lapsed = loan.lapsed or loan.left > 0
             self._free(loan, loan.left)
         elif kind == PRINCIPAL:
             self._free(loan, min(loan.left, amount))
-        elif kind == RETRACTED:
+        elif kind == REPAID:
+            loan.lapsed = False
+            self._free(loan, loan.left)
+        elif kind == RETRACTED or (kind == DISBURSED and loan.lapsed):
+            loan.lapsed = False
             self._restore(loan)
 
     def _restore(self, loan: _Loan) -> None:

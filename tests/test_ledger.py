@@ -34,6 +34,18 @@ def test_reports_release_and_restore() -> None:
     assert ledger.exposure(WHO) == 1500 and ledger.exposure(("auto", 77)) == 0
 
 
+def test_what_was_paid_out_is_outstanding_whatever_was_said_before() -> None:
+    ledger = Ledger()
+    ledger.approve(1, WHO, 1000, SHARES)
+    for kind, amount, left in (
+        ("expired", 0, 0), ("disbursed", 0, 1000), ("principal_repaid", 400, 600), ("disbursed", 0, 600),
+        ("repaid", 0, 0), ("expired", 0, 0), ("disbursed", 0, 0), ("retracted", 0, 1000), ("not_taken_up", 0, 0),
+        ("repaid", 0, 0), ("disbursed", 0, 0), ("retracted", 0, 1000), ("repaid", 0, 0), ("disbursed", 0, 0),
+    ):  # fmt: skip
+        ledger.report(1, KIND[kind], amount)
+        assert ledger.exposure(WHO) == sum(ledger.lent.values()) == left
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 999)), min_size=1, max_size=6),
     st.lists(st.tuples(st.integers(0, 9), st.sampled_from(sorted(KIND.values())), st.integers(0, 2000)), max_size=12),

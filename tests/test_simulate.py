@@ -109,6 +109,7 @@ def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:
     place = {row: (part, i) for part in records.parts for i, row in enumerate(part.rows.tolist())}
     open_of: dict[int, list[int]] = {}  # by row, what is left of each share, and of the rest that nobody shares
     shares: dict[int, list[tuple[str, int]]] = {}
+    lapsed: set[int] = set()
     reports, found = list(zip(*(getattr(records.reports, f.name).tolist() for f in fields(Reports)), strict=True)), []
 
     def free(row: int, minor: int) -> None:
@@ -125,10 +126,17 @@ def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:
             if subject not in open_of:
                 continue
             left = sum(open_of[subject])
-            if OUTCOME_KINDS[kind] == "retracted":
-                open_of[subject] = [share for _, share in shares[subject]]
+            if OUTCOME_KINDS[kind] in ("not_taken_up", "expired"):
+                lapsed |= {subject} if left else set()
+                free(subject, left)
+            elif OUTCOME_KINDS[kind] == "principal_repaid":
+                free(subject, min(minor, left))
             else:
-                free(subject, min(minor, left) if OUTCOME_KINDS[kind] == "principal_repaid" else left)
+                if OUTCOME_KINDS[kind] == "repaid":
+                    free(subject, left)
+                elif OUTCOME_KINDS[kind] == "retracted" or subject in lapsed:
+                    open_of[subject] = [share for _, share in shares[subject]]
+                lapsed -= {subject}
         product = records.products[records.product[row]]
         part, i = place[row]
         exposure = sum(
