@@ -6,7 +6,6 @@ store knows the newest withdrawal when an application enters the log, so `begin`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -85,7 +84,7 @@ def as_logged(
     empty = ~logged(view)[rows] & (tokens != 0) & (rows >= 0)[:, None]
     if not empty.any():
         return applications, profiles
-    left = [replace(a, tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
+    left = [a._replace(tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
     known = [
         {name: profile for name, profile in found.items() if not e[a.schema.sources[name].slot]}
         for a, found, e in zip(applications, profiles, empty, strict=True)

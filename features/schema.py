@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Source:
     columns: tuple[int, ...]
     slot: int
 
-    @property
+    @cached_property
     def layout(self) -> bytes:
         """uint64 fingerprint, 8 bytes, of the names and order of a stored profile's numbers."""
         return hashlib.blake2b(json.dumps([self.name, *self.features]).encode(), digest_size=8).digest()
@@ -148,6 +149,7 @@ class Schema:
         self.record, self.table = spec.record, spec.table
         self.fairness, self.residual_value = spec.fairness, spec.residual_value
         self.entities = self._entities(spec)
+        self.compounds = [e for e in self.entities.values() if e.of]
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
             raise self._error("entities", f"{self.slots} slots, at most {SLOTS_MAX}")
@@ -166,12 +168,12 @@ class Schema:
         canonical = json.dumps([self.document, *STATISTICS], ensure_ascii=False)
         self.fingerprint = hashlib.blake2b(canonical.encode(), digest_size=8).digest()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hex form of `fingerprint`; what a bundle's manifest and a decision carry."""
         return self.fingerprint.hex()
 
-    @property
+    @cached_property
     def link_slots(self) -> NDArray[np.bool_]:
         """bool [slots]: whether sharing this slot's entity ties two people together."""
         return np.array([e.link for e in self.entities.values() for _ in range(e.slots)], dtype=np.bool_)

@@ -3,8 +3,11 @@
 What passes here is valid; nothing is written before it passed. Checks raise InvalidFieldError with the field's path.
 """
 
+import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -111,12 +114,22 @@ def feature_numbers(
     """Checked numbers by feature name, all of one origin (`request`, or `source` and its name)."""
     if len(values) > FEATURES_MAX:
         raise InvalidFieldError("features", f"at most {FEATURES_MAX}, are {len(values)}")
-    numbers = {}
+    numbers, plain = {}, _plain(schema, source)
+    made = (f"{source}_age_days", f"{source}_completeness")
     for name, value in values.items():
+        low, high, codes = plain.get(name, _NOT_PLAIN)
+        if codes is None:
+            number = value.number
+            if low <= number <= high and (number or value.HasField("number")):
+                numbers[name] = number
+                continue
+        elif (code := codes.get(value.text)) is not None:
+            numbers[name] = code
+            continue
         key = f"features[{name[:ID_MAX]}]"
         column = schema.column.get(name)
         feature = None if column is None else schema.features[column]
-        if feature is None or feature.origin != origin or feature.source != source or name == f"{source}_age_days":
+        if feature is None or feature.origin != origin or feature.source != source or name in made:
             raise InvalidFieldError(key, f"is no feature of {source or 'the request'} in schema {schema.name}")
         kind = value.WhichOneof("value")
         if kind is not None:
@@ -124,6 +137,25 @@ def feature_numbers(
             column_name, number = feature_entry(schema, name, given, key)
             numbers[column_name] = number
     return numbers
+
+
+_NOT_PLAIN: tuple[float, float, None] = (math.inf, -math.inf, None)
+
+
+@cache
+def _plain(schema: Schema, source: str) -> dict[str, tuple[float, float, dict[str, float] | None]]:
+    """What needs no second look, by the name of a feature of the request or of `source`: a number's range, or the
+    codes of a category's texts.
+    """
+    known: dict[str, tuple[float, float, dict[str, float] | None]] = {}
+    for feature in schema.features:
+        wanted = feature.origin == ("source" if source else "request") and feature.source == source
+        made = feature.name in (f"{source}_age_days", f"{source}_completeness")
+        if not wanted or made or feature.missing or (feature.category and not feature.values):
+            continue
+        codes = {text: float(i) for i, text in enumerate(feature.values) if text}
+        known[feature.name] = (*(feature.range or (-sys.float_info.max, sys.float_info.max)), codes or None)
+    return known
 
 
 def profile(request: pb.PutProfileRequest, schema: Schema, replaying: bool) -> Profile:

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,4 +70,4 @@ def application(schema: Schema, application_id: str, device: str = "device-1", *
         numbers={"amount": 10_000.0, "term_months": 12.0, "declared_income": 8_000.0},
         body_hash=application_id.encode(),
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return made._replace(**changes)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,7 +168,7 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
 
     def of(person: str) -> Application:
         tokens = entity_tokens(schema, tokenizer, person, PEOPLE, {"contacts"})
-        return replace(sent, application_id=person, body_hash=person.encode(), tokens=tokens, event_time_ms=0)
+        return sent._replace(application_id=person, body_hash=person.encode(), tokens=tokens, event_time_ms=0)
 
     async with engine_on(redis, tenant, served, past) as (engine, store):
 

@@ -47,7 +47,11 @@ def of_person(name: str, made: Rows, past: History) -> NDArray[np.bool_]:
 async def test_forgotten_applicants_and_withdrawn_contacts_are_not_learned_from(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, people: list[str], tmp_path: Path
 ) -> None:
-    events, consumer = [replace(e, event_time_ms=0) for e in past.events[: 2 * HALF]], served["consumer"].schema
+    consumer = served["consumer"].schema
+    events = [
+        e._replace(event_time_ms=0) if isinstance(e, Application) else replace(e, event_time_ms=0)
+        for e in past.events[: 2 * HALF]
+    ]
     gone, withdrew = people[3:9], people[9:12]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, events[:HALF], 5)
@@ -99,7 +103,7 @@ async def test_where_nobody_is_left_it_says_so(
         e for e in past.events if isinstance(e, Application) and int(e.tokens[0]) == token and e.product == "consumer"
     ]
     async with engine_on(redis, tenant, served, past) as (engine, _):
-        await run(engine, [replace(e, event_time_ms=0) for e in only], None)
+        await run(engine, [e._replace(event_time_ms=0) for e in only], None)
         await engine.forget(TOKENIZER, Forgetting(people[0], "Li"))
         await export.write(redis, tenant, tmp_path / "archive")
     with pytest.raises(ArchiveError, match="every applicant of schema consumer is forgotten"):

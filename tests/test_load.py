@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -76,6 +75,6 @@ async def test_history_in_order(store: Store, consumer: Schema) -> None:
     await load_history(store, History([first, report, second]), done.append)
     assert done == [1, 1, 1] and await store.position() == 3
     with pytest.raises(StoreError, match="a2: PAST"):
-        await load_history(store, History([replace(first, application_id="a2")]))
+        await load_history(store, History([first._replace(application_id="a2")]))
     with pytest.raises(StoreError, match="a0: PENDING"):
         await load_history(store, History([first]))

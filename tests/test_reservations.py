@@ -80,7 +80,7 @@ async def test_begin_reads_what_was_taken(store: Store, consumer: Schema) -> Non
     assert first.exposure_minor == [0, 0] and first.lent == {"bank": 0, "银行": 0}
     shares = (("银行", 30, 100), ("bank", 12, 100))
     await store.commit([Proposal("a", b"d", b"", Reservation(asked.borrower, 42, 42, shares))])
-    again = replace(application(consumer, "c"), tokens=asked.tokens)
+    again = application(consumer, "c")._replace(tokens=asked.tokens)
     then = await store.begin([application(consumer, "b"), again], ["bank", "银行"])
     assert then.exposure_minor == [0, 42] and then.lent == {"bank": 12, "银行": 30}
 
