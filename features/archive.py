@@ -24,7 +24,7 @@ from features.forgotten import Requests, to_learn_from, without_records
 from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.replay import CHUNK, Rows
-from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
+from features.schema import SLOTS_MAX, Feature, Schema, SchemaError
 from features.statistics import STATISTICS
 
 FORMAT = 1
@@ -271,14 +271,14 @@ def _mine(
 
 
 def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:
-    state = np.full((len(decisions), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
+    fetched_at_ms = np.zeros((len(decisions), len(schema.sources)), dtype=np.int64)
     place = {name: i for i, name in enumerate(schema.sources)}
-    known = decisions.select("time_ms", "profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
-    flat = known.select("row", "time_ms", pl.col("profiles").struct.unnest())
-    for row, now_ms, source, fetched_at_ms in zip(*(column.to_list() for column in flat), strict=True):
+    known = decisions.select("profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
+    flat = known.select("row", pl.col("profiles").struct.unnest())
+    for row, source, fetched in zip(*(column.to_list() for column in flat), strict=True):
         if source in place:
-            state[row, place[source]] = freshness(schema.sources[source], fetched_at_ms, now_ms)[1]
-    return state
+            fetched_at_ms[row, place[source]] = fetched
+    return freshness(schema, fetched_at_ms, decisions["time_ms"].to_numpy())[1]
 
 
 def _snapshot(folder: Path, schema: Schema, kept: Kept, at: NDArray[np.int64], view: Neighborhood) -> Snapshot:

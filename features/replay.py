@@ -10,6 +10,7 @@ from features.application import Application, Profile, Report, Snapshot
 from features.assemble import assemble
 from features.events import finish, pack_application, pack_report, unpack
 from features.graph import EntityGraph
+from features.profiles import Profiles
 from features.schema import SLOTS_MAX, Schema
 
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
@@ -100,7 +101,8 @@ def _observe(
     for name, rows in by_schema.items():
         sequences, applications = zip(*(own[row] for row in rows), strict=True)
         known = [_profiles_of(a, profiles) for a in applications]
-        snapshot = assemble(applications[0].schema, applications, known, view, np.array(rows))
+        schema = applications[0].schema
+        snapshot = assemble(schema, applications, Profiles.of(schema, known), view, np.array(rows))
         parts.setdefault(name, []).append((sequences, applications, snapshot))
 
 

@@ -52,7 +52,8 @@ class Entity:
 class Source:
     """An external source of features, which stand in `columns` of a row; older than `fresh_days` it is stale.
 
-    It knows the entity in `slot` of an application: the applicant's unless the schema says `of`.
+    It knows the entity in `slot` of an application: the applicant's unless the schema says `of`. `first` is the place
+    of its first feature among those of all sources.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Source:
     features: tuple[str, ...]
     columns: tuple[int, ...]
     slot: int
+    first: int
 
     @cached_property
     def layout(self) -> bytes:
@@ -161,6 +163,8 @@ class Schema:
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
         self.sources = self._sources(spec)
+        # int64 [N]: columns of the features of all sources, one after another
+        self.source_columns = np.array([c for s in self.sources.values() for c in s.columns], dtype=np.int64)
         self.labels: dict[str, Label] = {name: self._label(name, label) for name, label in spec.labels.items()}
         self.crosses = self._crosses()
         self._check_names(spec)
@@ -301,7 +305,7 @@ class Schema:
         )  # fmt: skip
 
     def _sources(self, spec: SchemaSpec) -> dict[str, Source]:
-        sources = {}
+        sources, first = dict[str, Source](), 0
         for name, source in spec.sources.items():
             made = (f"{name}_age_days", f"{name}_completeness")
             names = tuple(f.name for f in self.features if f.source == name and f.name not in made)
@@ -311,8 +315,9 @@ class Schema:
             self._known(f"sources.{name}.of", about, [n for n, e in self.entities.items() if e.slots == 1])
             sources[name] = Source(
                 name, source.zh, source.en, source.fresh_days, names, tuple(self.column[n] for n in names),
-                self.entities[about].first_slot,
+                self.entities[about].first_slot, first,
             )  # fmt: skip
+            first += len(names)
         return sources
 
     def _crosses(self) -> tuple[tuple[int, Expression], ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -24,8 +25,9 @@ from features.durability import AT_ONCE, Durability, redis_errors
 from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
 from features.events import Events, pack_application, pack_report, unpack
-from features.profiles import Layouts, UnknownLayoutError
+from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
+from features.round_trip import round_trip
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
@@ -48,14 +50,16 @@ class Begun:
 
 @dataclass(frozen=True)
 class Started:
-    """A begun batch: one Begun and the profiles by source for each application, and the events not read before.
+    """A begun batch: one Begun for each application, and the events not read before.
 
-    unreadable: what is wrong with profiles that could not be read; they are missing from `profiles`. exposure_minor:
-    for each what its borrower has been approved for and not repaid; lent: by funder. Both minor units.
+    profiles: by schema name those of its applications, of which int64 [B] `place` says the row; unreadable: what is
+    wrong with profiles that could not be read, which are missing there. exposure_minor: for each what its borrower has
+    been approved for and not repaid; lent: by funder. Both minor units.
     """
 
     begun: list[Begun]
-    profiles: list[dict[str, Profile]]
+    profiles: dict[str, Profiles]
+    place: NDArray[np.int64]
     events: Events
     unreadable: list[str]
     exposure_minor: list[int]
@@ -120,37 +124,38 @@ class Store:
         keys.append(f"{self._prefix}withdrawn")
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
-            arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
+            arguments += (a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product)
         arguments += presented(applications, range(3, len(arguments) + 1, 4))
-        wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
-        read = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
+        by_schema: dict[str, list[int]] = {}
+        for i, a in enumerate(applications):
+            by_schema.setdefault(a.schema.name, []).append(i)
+        read = [key for rows in by_schema.values() for key in self._profile_keys([applications[i] for i in rows])]
+        profiles_end = len(read)
         read += [f"{self._prefix}x:{a.borrower}" for a in applications]
         read += [f"{self._prefix}f:{funder}" for funder in funders]
+        begin = ("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
         with redis_errors():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
-            pipeline.mget(read)
-            pipeline.xrange(self._log, self.cursor, "+", PAGE)
-            replies = await pipeline.execute()
-        begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
-        profiles: list[dict[str, Profile]] = [{} for _ in applications]
-        unreadable = []
-        for (i, source), blob in zip(wanted, replies[1][: len(wanted)], strict=True):
-            if blob is not None:
-                try:
-                    profiles[i][source.name] = await self._profile(applications[i].schema, source.name, blob)
-                except UnknownLayoutError as error:
-                    unreadable.append(str(error))
+            replies, blobs, entries = await round_trip(
+                self._redis, (begin, ("MGET", *read), ("XRANGE", self._log, self.cursor, "+", "COUNT", PAGE))
+            )
+        begun = [Begun(status.decode(), _time_ms(i), sequence, body) for status, i, sequence, body in replies]
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
-        totals = [int(total or 0) for total in replies[1][len(wanted) :]]
+        events = await self._events([(i, blob) for i, (_, blob) in entries], last)
+        totals = [int(total or 0) for total in blobs[profiles_end:]]
         exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
-        return Started(begun, profiles, await self._events(replies[-1], last), unreadable, exposure, lent)
+        profiles, place, unreadable, at = {}, np.zeros(len(applications), dtype=np.int64), list[str](), 0
+        for name, rows in by_schema.items():
+            schema, end = applications[rows[0]].schema, at + len(rows) * len(applications[rows[0]].schema.sources)
+            place[rows] = np.arange(len(rows))
+            profiles[name], wrong = await self._profiles(schema, blobs[at:end], len(rows))
+            unreadable, at = unreadable + wrong, end
+        return Started(begun, profiles, place, events, unreadable, exposure, lent)
 
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
         with redis_errors():
-            entries = await self._redis.xrange(self._log, self.cursor, "+", PAGE)
-            return self._advance(cast("list[_Entry]", entries))
+            entries = cast("list[_Read]", await self._redis.xrange(self._log, self.cursor, "+", PAGE))
+            return self._advance([(i, event[b"e"]) for i, event in entries])
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
@@ -223,14 +228,17 @@ class Store:
             known: Any = await self._redis.hgetall(f"{self._prefix}schemas")
         return {name.decode(): json.loads(text)[0] for name, text in known.items()}
 
-    async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
-        """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""
-        try:
-            return self._layouts.unpack(schema, source, blob)
-        except UnknownLayoutError:
+    async def _profiles(
+        self, schema: Schema, blobs: Sequence[bytes | None], applications: int
+    ) -> tuple[Profiles, list[str]]:
+        """As Layouts.read, of each source's blobs in turn; a layout that a newer server registered is learned first."""
+        of_source = [blobs[i : i + applications] for i in range(0, len(blobs), applications)]
+        profiles, unreadable = self._layouts.read(schema, of_source, applications)
+        if unreadable:
             with redis_errors():
                 await self._learn_layouts()
-            return self._layouts.unpack(schema, source, blob)
+            profiles, unreadable = self._layouts.read(schema, of_source, applications)
+        return profiles, unreadable
 
     async def _learn_layouts(self) -> None:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
@@ -258,14 +266,10 @@ class Store:
 
     async def _fcall(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool) -> Any:
         function, waits = f"{name}_{_VERSION}", self._durability.waits if durable else ()
-        if not waits:
-            return await self._redis.fcall(function, len(keys), *keys, *arguments)
-        pipeline = self._redis.pipeline(transaction=False)  # on one connection: WAIT is for what its own wrote
-        pipeline.execute_command("FCALL", function, len(keys), *keys, *arguments)
-        for command in waits:
-            pipeline.execute_command(*command)
-        reply, *confirmed = await pipeline.execute()
-        self._durability.check(confirmed)
+        # on one connection: WAIT is for what its own wrote
+        reply, *confirmed = await round_trip(self._redis, [("FCALL", function, len(keys), *keys, *arguments), *waits])
+        if waits:
+            self._durability.check(confirmed)
         return reply
 
     def keys(self, *names: str) -> list[str]:
@@ -286,7 +290,7 @@ class Store:
         """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
         state (a failover) no longer has it, whatever was written since.
         """
-        events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
+        events = unpack([event for _, event in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
             first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
             if first != (self.cursor, self._cursor_sequence):
@@ -299,11 +303,24 @@ class Store:
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
 
+    def _profile_keys(self, applications: Sequence[Application]) -> list[str]:
+        """Of applications of one schema, those of each source in turn."""
+        subjects = {
+            slot: [f"{a.tokens.item(slot):016x}" for a in applications]
+            for slot in {source.slot for source in applications[0].schema.sources.values()}
+        }
+        return [
+            f"{self._prefix}p:{name}:{subject}"
+            for name, source in applications[0].schema.sources.items()
+            for subject in subjects[source.slot]
+        ]
+
     def _profile_key(self, source: str, subject: int) -> str:
         return f"{self._prefix}p:{source}:{subject:016x}"
 
 
-_Entry = tuple[bytes, Mapping[bytes, bytes]]
+_Read = tuple[bytes, Mapping[bytes, bytes]]
+_Entry = tuple[bytes, bytes]  # stream id and event
 
 
 def _time_ms(stream_id: bytes) -> int:

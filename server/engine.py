@@ -104,8 +104,7 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
-        batch, profiles = as_logged(batch, started.profiles, view, rows)
-        started = replace(started, profiles=profiles)
+        batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
@@ -234,13 +233,18 @@ class Engine:
     ) -> Scored:
         """Step 3 for the applications of one product, at `mine` of the batch."""
         applications = [batch[i] for i in mine]
-        profiles = [started.profiles[i] for i in mine]
+        profiles = started.profiles[product.schema.name].take(started.place[mine])
+        profiles = profiles.about(product.schema, logged(view)[rows[mine]])
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
         clock.mark("assemble")
         scores = product.scorer.score(snapshot)
         asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
+        fetched = [
+            {name: ms for name, ms in zip(product.schema.sources, row, strict=True) if ms}
+            for row in profiles.fetched_at_ms.tolist()
+        ]
         facts, positions = [], []
         for row, i in enumerate(mine):
             begun, as_of = started.begun[i], int(view.as_of[rows[i]])
@@ -249,7 +253,7 @@ class Engine:
             )
             facts.append(partial(
                 Facts, product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence,
-                as_of, int(view.time_ms[rows[i]]), {name: p.fetched_at_ms for name, p in profiles[row].items()},
+                as_of, int(view.time_ms[rows[i]]), fetched[row],
                 fraud_probability=evidence.known(scores.fraud_probability[row]),
                 default_probability=evidence.known(scores.default_probability[row]), asked=asked.facts(row),
                 residual_low=evidence.known(known.residual_low[row]), listed=known.listed[row].tolist(),

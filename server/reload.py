@@ -23,6 +23,7 @@ from features.assemble import assemble
 from features.events import finish, pack_application, unpack
 from features.graph import EntityGraph
 from features.neighborhood import join
+from features.profiles import Profiles
 from features.schema import SLOTS_MAX
 from models import registry
 from policy import versions
@@ -141,7 +142,7 @@ def rehearse(product: Product) -> None:
     graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
     view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
     view = join(view, graph.review(own, links))
-    snapshot = assemble(schema, [application] * 2, [{}, {}], view, np.arange(2))
+    snapshot = assemble(schema, [application] * 2, Profiles.none(schema, 2), view, np.arange(2))
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
         product.scorer.reasons(label, snapshot)

@@ -8,8 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from features import schema as schemas
-from features.application import Application, entity_tokens
+from features.application import Application, Profile, entity_tokens
 from features.embedded import embedded_store
+from features.profiles import Profiles
 from features.schema import Schema
 from features.store import Store
 from features.tokens import Tokenizer
@@ -55,6 +56,15 @@ def demo_bundle(name: str) -> Path:
     """The folder of the demo's champion of a schema."""
     place = ROOT / "models/demo" / name
     return place / registry.read(place).champion
+
+
+def profiles_of(schema: Schema, profiles: Profiles, row: int) -> dict[str, Profile]:
+    """What the sources know of one application, by source."""
+    known = zip(schema.sources.values(), profiles.fetched_at_ms[row].tolist(), strict=True)
+    return {
+        source.name: Profile(source.name, ms, profiles.numbers[row, source.first : source.first + len(source.features)])
+        for source, ms in known if ms
+    }  # fmt: skip
 
 
 def application(schema: Schema, application_id: str, device: str = "device-1", **changes: object) -> Application:

@@ -49,7 +49,7 @@ async def served(schema: Schema, store: Store, rows: list[table.TableRow]) -> Sn
         links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
         links[:, : schema.slots] = schema.link_slots
         view = graph.observe(started.events, own, links)
-        parts.append(assemble(schema, asked, started.profiles, view, np.arange(len(own))))
+        parts.append(assemble(schema, asked, started.profiles[schema.name], view, np.arange(len(own))))
         row, due = batch[-1]
         for kind in due.outcome_kinds if due else ():
             assert due is not None

@@ -9,7 +9,7 @@ from features.events import APPLICATION, REPORT
 from features.reservations import Proposal
 from features.schema import Schema
 from features.store import EpochError, Store, StoreError
-from tests.conftest import TOKENIZER, application
+from tests.conftest import TOKENIZER, application, profiles_of
 
 
 def income(fetched_at_ms: int, value: float) -> Profile:
@@ -124,7 +124,8 @@ async def test_newest_profile_stays(store: Store, consumer: Schema) -> None:
     assert await store.put_profiles([(token, consumer, income(2_000, 7_000.0))]) == [True]
     assert await store.put_profiles([(token, consumer, income(1_000, 1.0))]) == [False]
     assert await store.put_profiles([(token, consumer, income(2_000, 7_000.0))]) == [True]
-    profiles = (await store.begin([asked])).profiles[0]
+    started = await store.begin([asked])
+    profiles = profiles_of(consumer, started.profiles[consumer.name], 0)
     assert list(profiles) == ["tax"]
     assert (profiles["tax"].fetched_at_ms, profiles["tax"].numbers.tolist()) == (2_000, [7_000.0])
 
@@ -141,7 +142,8 @@ async def test_profile_of_an_older_schema_is_read_by_name(redis: Redis, tenant: 
     asked = application(consumer, "a")
     profile = Profile("social_security", 5, np.array([9_000.0], dtype=np.float32))
     await writer.put_profiles([(int(asked.tokens[0]), old, profile)])
-    numbers = (await reader.begin([asked])).profiles[0]["social_security"].numbers
+    started = await reader.begin([asked])
+    numbers = profiles_of(consumer, started.profiles[consumer.name], 0)["social_security"].numbers
     np.testing.assert_array_equal(numbers, np.array([9_000.0, np.nan], dtype=np.float32))
 
 
@@ -151,7 +153,7 @@ async def test_unknown_profile_layout_is_loud_and_missing(
     asked = application(consumer, "a")
     await redis.set(f"{{{tenant}}}:p:tax:{int(asked.tokens[0]):016x}", b"layout!!" + bytes(12))
     started = await store.begin([asked])
-    assert started.begun[0].status == "NEW" and started.profiles[0] == {}
+    assert started.begun[0].status == "NEW" and not started.profiles[consumer.name].fetched_at_ms.any()
     assert "unknown layout" in started.unreadable[0]
 
 
