@@ -9,7 +9,6 @@ import json
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[st
         {"version": version, "fraud": evidence.known(fraud), "default": evidence.known(default)}
         for version, (fraud, default) in said.items()
     ]
-    known = asdict(facts) | {f"{ASKED}{name}": value for name, value in (facts.asked or {}).items()}
+    known = facts._asdict() | {f"{ASKED}{name}": value for name, value in (facts.asked or {}).items()}
     lent = facts.lent
     return {column: known.get(column) for column in _COLUMNS} | {
         "lent": None if lent is None else [{"funder": name, "amount_minor": minor} for name, minor in lent.items()],

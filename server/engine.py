@@ -9,17 +9,14 @@ with its own marks masked out of the graph.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from features import evidence
 from features.application import Application, Profile, Report
 from features.assemble import assemble
 from features.consent import as_logged, logged
-from features.evidence import Facts
 from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
 from features.list_entries import ConsortiumError, ListEntries
@@ -29,7 +26,6 @@ from features.schema import SLOTS_MAX, Schema
 from features.store import Begun, EpochError, Started, Store, StoreError
 from features.tokens import Tokenizer
 from policy.inputs import Asked, input_values
-from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from server.batcher import Reply
 from server.challengers import Challengers
@@ -241,24 +237,15 @@ class Engine:
         asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        fetched = [
-            {name: ms for name, ms in zip(product.schema.sources, row, strict=True) if ms}
-            for row in profiles.fetched_at_ms.tolist()
+        sources, at = product.schema.sources, rows[mine]
+        fetched_at_ms = [
+            {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
         ]
-        facts, positions = [], []
-        for row, i in enumerate(mine):
-            begun, as_of = started.begun[i], int(view.as_of[rows[i]])
-            positions.append(
-                pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
-            )
-            facts.append(partial(
-                Facts, product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence,
-                as_of, int(view.time_ms[rows[i]]), fetched[row],
-                fraud_probability=evidence.known(scores.fraud_probability[row]),
-                default_probability=evidence.known(scores.default_probability[row]), asked=asked.facts(row),
-                residual_low=evidence.known(known.residual_low[row]), listed=known.listed[row].tolist(),
-            ))  # fmt: skip
-        return Scored(product, mine, applications, snapshot, scores, asked, values, facts, positions)
+        begun = [started.begun[i] for i in mine]
+        return Scored(
+            product, mine, applications, snapshot, asked, known, values, fetched_at_ms, epoch, begun,
+            view.as_of[at], view.time_ms[at],
+        )  # fmt: skip
 
 
 def _settled(application: Application, begun: Begun) -> Reply | Exception | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from policy import versions
 from policy.decide import Policy
 from policy.inputs import Known
 from policy.specs import LISTS
+from proto.miaopi.v1 import decision_pb2 as pb
 from server.settings import Settings
 
 log = structlog.get_logger()
@@ -32,6 +34,12 @@ class Product:
     scorer: Scorer
     policy: Policy
     challengers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    @cached_property
+    def versions(self) -> bytes:
+        """What each of its replies says of versions, serialised."""
+        versions = pb.Versions(bundle=self.bundle_version, policy=self.policy.version, schema=self.schema.hash)
+        return pb.DecideResponse(versions=versions).SerializeToString()
 
     def known(self, snapshot: Snapshot, scores: Scores) -> Known:
         """What the policy sees of scored applications, as if they had no exposure and were on no list."""

@@ -6,7 +6,7 @@ the policy alone decides again. After REFUSALS_MAX refusals a person must look: 
 for ever. Within a batch an earlier application counts for a later one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from features import evidence
 from features.application import Application, Reason, Snapshot
 from features.evidence import Facts
+from features.evidence import asked as asked_facts
 from features.reservations import Proposal, Reservation
-from features.store import Store
-from models.scorer import Scores
+from features.store import Begun, Store
 from policy.decide import Decision, Decisions, Outcome
-from policy.inputs import Asked
-from proto.miaopi.v1 import decision_pb2 as pb
+from policy.inputs import Asked, Known
 from server import wire
 from server.clock import Clock
 from server.products import Product
@@ -33,19 +32,22 @@ _EXPOSURE = "exposure_minor"
 class Scored:
     """B applications of one product, at `indices` of their batch, ready for its policy.
 
-    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. facts: Facts of each but for
-    what is decided and the totals that it used.
+    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. fetched_at_ms: of each, by
+    source. as_of, time_ms: int64 [B], as evidence.Facts keep them.
     """
 
     product: Product
     indices: Sequence[int]
     applications: Sequence[Application]
     snapshot: Snapshot
-    scores: Scores
     asked: Asked
+    known: Known
     values: NDArray[np.float64]
-    facts: Sequence[Callable[..., Facts]]
-    positions: Sequence[pb.LogPosition]
+    fetched_at_ms: Sequence[Mapping[str, int]]
+    epoch: str
+    begun: Sequence[Begun]
+    as_of: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -181,13 +183,17 @@ def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
 def _encoded(
     scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
 ) -> _Proposed:
-    product, application = scored.product, scored.applications[row]
-    facts = scored.facts[row](
-        outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
-        annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
-        reasons=[reason.code for reason in decision.reasons],
+    product, application, known = scored.product, scored.applications[row], scored.known
+    begun = scored.begun[row]
+    facts = Facts(
+        product.bundle_version, product.policy.version, product.schema.hash, scored.epoch, begun.sequence,
+        scored.as_of.item(row), scored.time_ms.item(row), scored.fetched_at_ms[row], decision.outcome.name,
+        evidence.known(known.fraud_probability.item(row)), evidence.known(known.default_probability.item(row)),
+        decision.approved_amount_minor, decision.annual_rate, decision.grade, asked_facts(application),
+        exposure_minor, lent, evidence.known(known.residual_low.item(row)), known.listed[row].tolist(),
+        [reason.code for reason in decision.reasons],
     )  # fmt: skip
-    body = wire.decision_reply(product, decision, reasons, scored.scores, row, scored.positions[row])
+    body = wire.decision_reply(product, decision, reasons, facts, begun.time_ms)
     reservation = None
     if decision.outcome <= Outcome.LIMIT:
         shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)

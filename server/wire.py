@@ -6,10 +6,8 @@ What passes here is valid; nothing is written before it passed. Checks raise Inv
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-
-import numpy as np
 
 from features.application import (
     ENTITIES_MAX,
@@ -27,10 +25,10 @@ from features.application import (
     make_profile,
 )
 from features.assemble import SKEW_MS
+from features.evidence import Facts
 from features.schema import Schema
 from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
-from models.scorer import Scores
 from policy.decide import Decision
 from policy.funding import Share
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -43,6 +41,7 @@ CONSENTS_MAX = 64
 FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
 EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
+_OUTCOMES = tuple(pb.Outcome.keys())
 _VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
@@ -187,34 +186,32 @@ def past_event() -> InvalidFieldError:
 
 
 def decision_reply(
-    product: Product,
-    decision: Decision,
-    reasons: Sequence[Reason],
-    scores: Scores,
-    row: int,
-    position: pb.LogPosition,
+    product: Product, decision: Decision, reasons: Iterable[Reason], facts: Facts, event_time_ms: int
 ) -> bytes:
-    """The serialised DecideResponse of one row without application_id, which may be personal: as stored."""
+    """The serialised DecideResponse of a decision without application_id, which may be personal: as stored.
+
+    reasons: beside the decision's own. The parts of a message may follow one another: what never changes is made once.
+    """
     reply = pb.DecideResponse(
-        outcome=pb.Outcome.Name(int(decision.outcome)),
+        outcome=_OUTCOMES[decision.outcome],
         approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate,
         all_in_rate=decision.all_in_rate,
         grade=decision.grade,
-        fraud_probability=float(scores.fraud_probability[row]),
-        versions=pb.Versions(bundle=product.bundle_version, policy=product.policy.version, schema=product.schema.hash),
-        log_position=position,
+        fraud_probability=math.nan if facts.fraud_probability is None else facts.fraud_probability,
+        default_probability=facts.default_probability,
+        log_position=pb.LogPosition(
+            epoch=facts.epoch, sequence=facts.sequence, as_of=facts.as_of, event_time_ms=event_time_ms
+        ),
         degraded=decision.degraded,
+        funding=funding(decision.shares),
     )
-    if not np.isnan(scores.default_probability[row]):
-        reply.default_probability = float(scores.default_probability[row])
-    reply.funding.extend(funding(decision.shares))
     for reason in (*decision.reasons, *reasons):
         reply.reasons.add(
             code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,
             evidence=reason.evidence, legal_source=reason.legal_source,
         )  # fmt: skip
-    return reply.SerializeToString(deterministic=True)
+    return reply.SerializeToString() + product.versions
 
 
 def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:
