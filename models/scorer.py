@@ -6,8 +6,8 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -36,10 +36,19 @@ UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
 
 @dataclass(frozen=True)
 class Scores:
-    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label."""
+    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label.
+
+    graph: float64 [B] log-odds by the graph network of each label that has one.
+    """
 
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
+    graph: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Scores":
+        """Those of some of the rows."""
+        graph = {label: logit[rows] for label, logit in self.graph.items()}
+        return Scores(self.fraud_probability[rows], self.default_probability[rows], graph)
 
 
 class Scorer:
@@ -63,10 +72,13 @@ class Scorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
-        unknown = np.full(len(snapshot), np.nan)
-        if not len(snapshot):
-            return Scores(unknown, unknown)
-        return Scores(*(self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS))
+        unknown, graph = np.full(len(snapshot), np.nan), {}
+        probabilities = dict.fromkeys(LABELS, unknown)
+        for label, model in self._models.items() if len(snapshot) else ():
+            probabilities[label], logit = model.score_with_graph(snapshot)
+            if logit is not None:
+                graph[label] = logit
+        return Scores(*probabilities.values(), graph)
 
     def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3], the QUANTILES of what the cars fetch, in the currency; NaN where that is not known."""
@@ -81,17 +93,17 @@ class Scorer:
         """
         return self._models[label].explain(snapshot)
 
-    def reasons(self, label: str, snapshot: Snapshot, top: int = 4) -> list[list[Reason]]:
-        """For each of B applications at most `top` reasons that moved the label's log-odds up, the strongest first.
-
-        Raises KeyError for an unknown label.
+    def reasons(self, label: str, snapshot: Snapshot, scores: Scores, top: int = 4) -> list[list[Reason]]:
+        """For each of B applications and their scores at most `top` reasons that moved the label's log-odds up, the
+        strongest first. Raises KeyError for an unknown label.
         """
         model = self._models[label]
         found = []
-        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), model.graph(snapshot), strict=True)):
+        graphs = model.graph(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
+        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), graphs.tolist(), strict=True)):
             some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
             if graph > 0:
-                some.append(graph_reason(self._schema, float(graph), snapshot, row, label))
+                some.append(graph_reason(self._schema, graph, snapshot, row, label))
             found.append(sorted(some, key=lambda r: -r.contribution)[:top])
         return found
 
@@ -150,11 +162,18 @@ class LabelScorer:
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""
+        return self.score_with_graph(snapshot)[0]
+
+    def score_with_graph(self, snapshot: Snapshot) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """float64 [B] probabilities, and float64 [B] log-odds by the graph network where there is one."""
         (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
-        inputs = [margin[:, 0].astype(np.float64)]
-        if self._gnn is not None:
-            inputs.append(self._logit(self._gnn, snapshot))
-        return self._calibration.probability(*inputs)
+        trees = margin[:, 0].astype(np.float64)
+        if self._gnn is None:
+            return self._calibration.probability(trees), None
+        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
+        given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
+        graph = np.asarray(self._gnn.run(None, given)[0], dtype=np.float64)
+        return self._calibration.probability(trees, graph), graph
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
@@ -164,18 +183,10 @@ class LabelScorer:
             own[:, owner] += parts[:, len(self.columns) + i]
         return self._calibration.weights[0] * own
 
-    def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
-        """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""
+    def graph(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 [B] log-odds by the graph network above its mean; 0 where that is not known."""
         mean = self._calibration.gnn_mean
-        if self._gnn is None or mean is None or not len(snapshot):
-            return np.zeros(len(snapshot))
-        return self._calibration.weights[1] * (self._logit(self._gnn, snapshot) - mean)
-
-    def _logit(self, gnn: onnxruntime.InferenceSession, snapshot: Snapshot) -> NDArray[np.float64]:
-        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
-        given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
-        (logit,) = gnn.run(None, given)
-        return np.asarray(logit, dtype=np.float64)
+        return np.zeros(len(logit)) if mean is None else self._calibration.weights[1] * (logit - mean)
 
 
 def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:

@@ -243,7 +243,7 @@ class Engine:
         ]
         begun = [started.begun[i] for i in mine]
         return Scored(
-            product, mine, applications, snapshot, asked, known, values, fetched_at_ms, epoch, begun,
+            product, mine, applications, snapshot, scores, asked, known, values, fetched_at_ms, epoch, begun,
             view.as_of[at], view.time_ms[at],
         )  # fmt: skip
 

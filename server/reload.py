@@ -145,7 +145,7 @@ def rehearse(product: Product) -> None:
     snapshot = assemble(schema, [application] * 2, Profiles.none(schema, 2), view, np.arange(2))
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
-        product.scorer.reasons(label, snapshot)
+        product.scorer.reasons(label, snapshot, scores)
     asked = Asked.of([application] * 2)
     values = input_values(schema, product.policy.columns, snapshot, asked, product.known(snapshot, scores))
     product.policy.decide(asked, values)

@@ -18,6 +18,7 @@ from features.evidence import Facts
 from features.evidence import asked as asked_facts
 from features.reservations import Proposal, Reservation
 from features.store import Begun, Store
+from models.scorer import Scores
 from policy.decide import Decision, Decisions, Outcome
 from policy.inputs import Asked, Known
 from server import wire
@@ -40,6 +41,7 @@ class Scored:
     indices: Sequence[int]
     applications: Sequence[Application]
     snapshot: Snapshot
+    scores: Scores
     asked: Asked
     known: Known
     values: NDArray[np.float64]
@@ -115,10 +117,10 @@ def model_reasons(scored: Scored, rows: NDArray[np.int64], decisions: Decisions)
     for label in scored.product.schema.labels:
         told = [i for i in range(len(decisions)) if label in decisions[i].explain]
         if told:
-            for i, some in zip(
-                told, scored.product.scorer.reasons(label, scored.snapshot.take(rows[told])), strict=True
-            ):
-                reasons[i] += some
+            some, scorer = rows[told], scored.product.scorer
+            found = scorer.reasons(label, scored.snapshot.take(some), scored.scores.take(some))
+            for i, moved in zip(told, found, strict=True):
+                reasons[i] += moved
     return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
 
 
