@@ -78,7 +78,7 @@ class Scorer:
             probabilities[label], logit = model.score_with_graph(snapshot)
             if logit is not None:
                 graph[label] = logit
-        return Scores(*probabilities.values(), graph)
+        return Scores(probabilities["fraud"], probabilities["default"], graph)
 
     def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3], the QUANTILES of what the cars fetch, in the currency; NaN where that is not known."""
@@ -99,7 +99,7 @@ class Scorer:
         """
         model = self._models[label]
         found = []
-        graphs = model.graph(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
+        graphs = model.above_mean(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
         for row, (parts, graph) in enumerate(zip(model.explain(snapshot), graphs.tolist(), strict=True)):
             some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
             if graph > 0:
@@ -183,8 +183,13 @@ class LabelScorer:
             own[:, owner] += parts[:, len(self.columns) + i]
         return self._calibration.weights[0] * own
 
-    def graph(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """float64 [B] log-odds by the graph network above its mean; 0 where that is not known."""
+    def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""
+        logit = self.score_with_graph(snapshot)[1]
+        return np.zeros(len(snapshot)) if logit is None else self.above_mean(logit)
+
+    def above_mean(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As `graph`, of the network's log-odds."""
         mean = self._calibration.gnn_mean
         return np.zeros(len(logit)) if mean is None else self._calibration.weights[1] * (logit - mean)
 
