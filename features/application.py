@@ -220,7 +220,8 @@ def entity_tokens(
 def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str, place: int = 0) -> int:
     """`key` with `place` filled in names the identifier in errors."""
     try:
-        return tokenizer.token(kind, check_text(key, identifier, 256))
+        plain = identifier.isascii() and identifier.isprintable() and 0 < len(identifier) <= 256
+        return tokenizer.token(kind, identifier if plain else check_text(key, identifier, 256))
     except InvalidFieldError as error:
         raise InvalidFieldError(key.format(place), error.reason) from None
     except ValueError:
