@@ -161,7 +161,7 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
     archive = Archive.open(folder)
     kept = kept_rows(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
-    links[:, : schema.slots] = schema.link_slots
+    links[:] = schema.link_slots
     graph, retried, requests = EntityGraph(), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
     emptied = np.zeros(len(kept.sequence), dtype=np.uint64)

@@ -92,7 +92,7 @@ def _observe(
     """Observe one chunk and add the snapshots of its applications to `parts`."""
     links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
     for row, (_, application) in enumerate(own):
-        links[row, : application.schema.slots] = application.schema.link_slots
+        links[row] = application.schema.link_slots
     events = unpack(blobs, [event.event_time_ms for event in chunk])
     view = graph.observe(events, np.array([sequence for sequence, _ in own], dtype=np.int64), links)
     by_schema: dict[str, list[int]] = {}

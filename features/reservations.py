@@ -7,6 +7,7 @@ replicas in one instant share one limit. Amounts are integers of minor units.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from features.application import Report
 
@@ -14,8 +15,7 @@ from features.application import Report
 _ENDED = ("not_taken_up", "expired", "repaid")
 
 
-@dataclass(frozen=True)
-class Reservation:
+class Reservation(NamedTuple):
     """borrower: of features.application. exposure_max_minor: what the borrower may have in all, None where it is only
     counted. shares: (funder, minor units of this loan, what the funder may have lent in all).
     """
@@ -31,8 +31,7 @@ class Reservation:
         return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(NamedTuple):
     """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any."""
 
     application_id: str

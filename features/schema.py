@@ -179,8 +179,10 @@ class Schema:
 
     @cached_property
     def link_slots(self) -> NDArray[np.bool_]:
-        """bool [slots]: whether sharing this slot's entity ties two people together."""
-        return np.array([e.link for e in self.entities.values() for _ in range(e.slots)], dtype=np.bool_)
+        """bool [16]: whether sharing this slot's entity ties two people together."""
+        links = np.zeros(SLOTS_MAX, dtype=np.bool_)
+        links[: self.slots] = [e.link for e in self.entities.values() for _ in range(e.slots)]
+        return links
 
     def columns(self, label: str) -> NDArray[np.int64]:
         """int64 [n]: columns of the features that the model of `label` may use, in row order."""

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(NamedTuple):
     """What `begin` says of one application: NEW, PENDING, DECIDED (with the decision), CONFLICT or PAST."""
 
     status: str

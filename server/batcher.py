@@ -5,10 +5,11 @@ after: the engine's work is a task of its own that no caller can cancel.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from features.application import Application
 from server.errors import DeadlineError, OverloadedError, UnavailableError
@@ -16,20 +17,18 @@ from server.errors import DeadlineError, OverloadedError, UnavailableError
 IN_FLIGHT = 2  # batches: while one waits for Redis the other computes
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A decision as it goes on the wire, and the time of each stage of its batch, µs."""
+class Reply(NamedTuple):  # one a decision: see features.application.Reason
+    """A decision as it goes on the wire, and the time of each stage of its batch, µs, as "begin=120,graph=80"."""
 
     body: bytes
-    stage_us: dict[str, int]
+    stage_us: str
 
 
-@dataclass
-class _Waiting:
+class _Waiting(NamedTuple):
     application: Application
-    deadline: float  # time.monotonic() seconds
+    since: float  # time.monotonic() seconds, as deadline
+    deadline: float
     future: asyncio.Future[Reply]
-    since: float = field(default_factory=time.monotonic)
 
 
 class Batcher:
@@ -53,6 +52,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._forming = False  # whether a started batch has not taken its applications yet
+        self._starting = False  # whether the loop is to call _start
         self._closed = False
 
     async def submit(self, application: Application, seconds_left: float | None) -> Reply:
@@ -61,11 +61,12 @@ class Batcher:
             raise UnavailableError("the server is stopping")
         if len(self._queue) >= self._queue_max:
             raise OverloadedError(f"{self._queue_max} applications are waiting")
-        loop = asyncio.get_running_loop()
+        loop, now = asyncio.get_running_loop(), time.monotonic()
         future: asyncio.Future[Reply] = loop.create_future()
-        deadline = float("inf") if seconds_left is None else time.monotonic() + seconds_left
-        self._queue.append(_Waiting(application, deadline, future))
-        loop.call_soon(self._start)  # what else arrived in this turn of the loop joins the batch
+        self._queue.append(_Waiting(application, now, math.inf if seconds_left is None else now + seconds_left, future))
+        if not self._starting:
+            self._starting = True
+            loop.call_soon(self._start)  # what else arrived in this turn of the loop joins the batch
         return await future
 
     async def drain(self) -> None:
@@ -76,6 +77,7 @@ class Batcher:
 
     def _start(self) -> None:
         """Start a batch if something is queued, a place is free and no batch is still waiting for its turn."""
+        self._starting = False
         if self._queue and not self._forming and len(self._running) < IN_FLIGHT:
             self._forming = True
             task = asyncio.create_task(self._run())
@@ -124,4 +126,4 @@ class Batcher:
                 waiting.future.set_exception(reply)
             else:
                 queue_us = round((started - waiting.since) * 1e6)
-                waiting.future.set_result(Reply(reply.body, {"queue": queue_us, **reply.stage_us}))
+                waiting.future.set_result(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))

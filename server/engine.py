@@ -114,9 +114,10 @@ class Engine:
         if scored:
             exposure = {a.borrower: minor for a, minor in zip(batch, started.exposure_minor, strict=True)}
             stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
+            stage_us = str(clock)
             for i in waits:
                 body = stored[first_of[started.begun[i].sequence]]
-                replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
+                replies[i] = Reply(wire.addressed(batch[i].application_id, body), stage_us)
             for some in scored if own else ():  # else another replica decided, on other rows
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
@@ -189,17 +190,19 @@ class Engine:
         """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed, and
         for each row of that how many tokens are on each list, int64 [rows, 3].
         """
-        links = np.zeros((len(batch), SLOTS_MAX), dtype=np.bool_)
-        tokens = np.zeros((2, len(batch), SLOTS_MAX), dtype=np.uint64)  # the tenant's and the consortium's
         before = self._graph.sequence
         row_of: dict[int, int] = {}
+        mine: list[Application] = []
         for application, begun in zip(batch, started.begun, strict=True):
             if begun.status == "NEW" and begun.sequence <= before:
                 raise SequenceGapError(f"new event {begun.sequence} after event {before}")
             if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
-                links[len(row_of), : application.schema.slots] = application.schema.link_slots
-                tokens[:, len(row_of)] = application.tokens, application.shared_tokens
                 row_of[begun.sequence] = len(row_of)
+                mine.append(application)
+        links = np.array([a.schema.link_slots for a in mine], dtype=np.bool_).reshape(-1, SLOTS_MAX)
+        # the tenant's and the consortium's
+        tokens = np.array([[a.tokens for a in mine], [a.shared_tokens for a in mine]], dtype=np.uint64)
+        tokens = tokens.reshape(2, -1, SLOTS_MAX)
         sequences = np.array(list(row_of), dtype=np.int64)
         fresh = sequences > before
         order = np.flatnonzero(fresh)[np.argsort(sequences[fresh])]
@@ -242,9 +245,10 @@ class Engine:
             {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
         ]
         begun = [started.begun[i] for i in mine]
+        borrowers = [application.borrower for application in applications]
         return Scored(
-            product, mine, applications, snapshot, scores, asked, known, values, fetched_at_ms, epoch, begun,
-            view.as_of[at], view.time_ms[at],
+            product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
+            begun, view.as_of[at], view.time_ms[at],
         )  # fmt: skip
 
 
@@ -252,7 +256,7 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
     """The answer that `begin` already gives; None where a decision has to be taken."""
     match begun.status:
         case "DECIDED":
-            return Reply(wire.addressed(application.application_id, begun.decision), {})
+            return Reply(wire.addressed(application.application_id, begun.decision), "")
         case "CONFLICT":
             return ConflictError("application_id: known with another body")
         case "PAST":

@@ -6,8 +6,9 @@ the policy alone decides again. After REFUSALS_MAX refusals a person must look: 
 for ever. Within a batch an earlier application counts for a later one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class Scored:
     product: Product
     indices: Sequence[int]
     applications: Sequence[Application]
+    borrowers: Sequence[str]
     snapshot: Snapshot
     scores: Scores
     asked: Asked
@@ -66,8 +68,7 @@ class Totals:
             self.lent[share.offer.funder] = self.lent.get(share.offer.funder, 0) + share.amount_minor
 
 
-@dataclass(frozen=True)
-class _Proposed:
+class _Proposed(NamedTuple):
     """A decision on row `row` of `scored`, the features that moved the models, the totals that it used, and as it is
     to be stored.
     """
@@ -97,7 +98,7 @@ async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: C
         for p, body, exposure in zip(proposed, committed.decisions, committed.exposure_minor, strict=True):
             if body is None:
                 refused.append(p)
-                fresh.exposure_minor[p.scored.applications[p.row].borrower] = exposure
+                fresh.exposure_minor[p.scored.borrowers[p.row]] = exposure
             else:
                 stored[p.scored.indices[p.row]] = body
                 own = own and body == p.proposal.decision
@@ -141,7 +142,7 @@ def _in_order(batch: Sequence[_Rows]) -> list[_Rows]:
     borrowers: set[str] = set()
     every = [(scored.indices[row], row, scored) for scored, rows in batch for row in rows]
     for _, row, scored in sorted(every, key=lambda of: of[0]):
-        borrower = scored.applications[row].borrower
+        borrower = scored.borrowers[row]
         if not runs or runs[-1][0] is not scored or borrower in borrowers:
             runs.append((scored, []))
             borrowers.clear()
@@ -154,7 +155,7 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
     """What the policy decides on some rows; approvals are added to `totals`."""
     policy, out = scored.product.policy, []
     for turn in _turns(scored, rows):
-        borrowers = [scored.applications[row].borrower for row in turn]
+        borrowers = [scored.borrowers[row] for row in turn.tolist()]
         values = scored.values[turn]
         if _EXPOSURE in policy.columns:
             values[:, list(policy.columns).index(_EXPOSURE)] = [totals.exposure_minor[b] for b in borrowers]
@@ -169,13 +170,15 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
     return out
 
 
-def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
+def _turns(scored: Scored, rows: Sequence[int]) -> list[NDArray[np.int64]]:
     """The rows, a borrower in each turn once at most where the policy asks for the exposure."""
+    if _EXPOSURE not in scored.product.policy.columns:
+        return [np.array(rows, dtype=np.int64)]
     turns: list[list[int]] = []
     taken: dict[str, int] = {}
     for row in rows:
-        borrower = scored.applications[row].borrower if _EXPOSURE in scored.product.policy.columns else ""
-        turn = taken[borrower] = taken.get(borrower, -1) + 1 if borrower else 0
+        borrower = scored.borrowers[row]
+        turn = taken[borrower] = taken.get(borrower, -1) + 1
         if turn == len(turns):
             turns.append([])
         turns[turn].append(row)
@@ -200,7 +203,7 @@ def _encoded(
     if decision.outcome <= Outcome.LIMIT:
         shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)
         reservation = Reservation(
-            application.borrower, decision.approved_amount_minor, decision.exposure_max_minor, shares
+            scored.borrowers[row], decision.approved_amount_minor, decision.exposure_max_minor, shares
         )
     proposal = Proposal(
         application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
@@ -211,7 +214,7 @@ def _encoded(
 
 def _contended(refused: _Proposed, now: Totals) -> _Proposed:
     """REVIEW in place of an approval for which others left no room."""
-    decision, borrower = refused.decision, refused.scored.applications[refused.row].borrower
+    decision, borrower = refused.decision, refused.scored.borrowers[refused.row]
     found = {f"lent.{s.offer.funder}": now.lent[s.offer.funder] for s in decision.shares}
     if decision.exposure_max_minor is not None:
         found |= {_EXPOSURE: now.exposure_minor[borrower], "exposure_max_minor": decision.exposure_max_minor}

@@ -90,7 +90,7 @@ class Service:
 
     async def _decide(self, body: bytes, context: Call) -> bytes:
         reply = await self._reply(parse(pb.DecideRequest, body), context.time_remaining())
-        context.set_trailing_metadata([("stage-us", ",".join(f"{k}={v}" for k, v in reply.stage_us.items()))])
+        context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
 
     async def _batch_decide(self, body: bytes, context: Call) -> bytes:

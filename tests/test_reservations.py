@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import secrets
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,7 +55,7 @@ async def test_a_decision_is_stored_with_what_it_takes_or_not_at_all(
 async def test_no_repetition_takes_twice(store: Store, redis: Redis, tenant: str, consumer: Schema) -> None:
     await begun(store, consumer, "a")
     once = proposal("a", 700, 1000, (("bank", 700, 900),))
-    other = replace(proposal("a", 200), decision=b"another")
+    other = proposal("a", 200)._replace(decision=b"another")
     assert (await store.commit([once, once])).decisions == [b"a 700", b"a 700"]
     said = await store.commit([once, other, proposal("a", 5_000)])  # what is stored is returned, room or not
     assert said.decisions == [b"a 700"] * 3 and said.lent == {}
