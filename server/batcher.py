@@ -24,11 +24,16 @@ class Reply(NamedTuple):  # one a decision: see features.application.Reason
     stage_us: str
 
 
-class _Waiting(NamedTuple):
-    application: Application
-    since: float  # time.monotonic() seconds, as deadline
-    deadline: float
-    future: asyncio.Future[Reply]
+class Waiting:
+    """An application in the queue. `gone`: set it where nobody waits any more; what has not begun is then dropped."""
+
+    __slots__ = ("application", "deadline", "done", "gone", "since")
+
+    def __init__(
+        self, application: Application, since: float, deadline: float, done: Callable[[Reply | Exception], None]
+    ) -> None:
+        self.application, self.done, self.gone = application, done, False
+        self.since, self.deadline = since, deadline  # time.monotonic() seconds
 
 
 class Batcher:
@@ -49,7 +54,7 @@ class Batcher:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._deadline_min = deadline_min_ms / 1000
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._forming = False  # whether a started batch has not taken its applications yet
         self._starting = False  # whether the loop is to call _start
@@ -57,17 +62,39 @@ class Batcher:
 
     async def submit(self, application: Application, seconds_left: float | None) -> Reply:
         """Queue one application and wait for its reply. Raises what the engine or the queue has against it."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Reply | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        waiting = self.put(application, seconds_left, done)
+        try:
+            return await future
+        finally:
+            waiting.gone = True
+
+    def put(
+        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None]
+    ) -> Waiting:
+        """Queue one application; `done` is called once with its reply or what the engine has against it, in a later
+        turn of the loop. Raises UnavailableError, OverloadedError.
+        """
         if self._closed:
             raise UnavailableError("the server is stopping")
         if len(self._queue) >= self._queue_max:
             raise OverloadedError(f"{self._queue_max} applications are waiting")
-        loop, now = asyncio.get_running_loop(), time.monotonic()
-        future: asyncio.Future[Reply] = loop.create_future()
-        self._queue.append(_Waiting(application, now, math.inf if seconds_left is None else now + seconds_left, future))
+        now = time.monotonic()
+        waiting = Waiting(application, now, math.inf if seconds_left is None else now + seconds_left, done)
+        self._queue.append(waiting)
         if not self._starting:
             self._starting = True
-            loop.call_soon(self._start)  # what else arrived in this turn of the loop joins the batch
-        return await future
+            asyncio.get_running_loop().call_soon(self._start)  # what else arrives in this turn joins the batch
+        return waiting
 
     async def drain(self) -> None:
         """Take no more; return when all that was taken is answered."""
@@ -88,21 +115,22 @@ class Batcher:
         self._running.discard(task)
         self._start()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """What is queued and still wanted, up to a batch."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
+        least = time.monotonic() + self._deadline_min
         while self._queue and len(batch) < self._batch_max:
             waiting = self._queue.popleft()
-            if waiting.future.cancelled():
+            if waiting.gone:
                 continue
-            if waiting.deadline - time.monotonic() < self._deadline_min:
-                waiting.future.set_exception(DeadlineError("too little time left to decide"))
+            if waiting.deadline < least:
+                waiting.done(DeadlineError("too little time left to decide"))
                 continue
             batch.append(waiting)
         return batch
 
     async def _run(self) -> None:
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         started = time.monotonic()
 
         def take() -> list[Application]:
@@ -120,10 +148,8 @@ class Batcher:
             self._forming = False
             replies = [error] * len(batch)
         for waiting, reply in zip(batch, replies, strict=True):
-            if waiting.future.done():
-                continue
             if isinstance(reply, Exception):
-                waiting.future.set_exception(reply)
+                waiting.done(reply)
             else:
                 queue_us = round((started - waiting.since) * 1e6)
-                waiting.future.set_result(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))
+                waiting.done(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))

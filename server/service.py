@@ -7,18 +7,19 @@ they are. Errors become statuses in server.errors only.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from features.application import InvalidFieldError, check_text, subject_token
+from features.application import Application, InvalidFieldError, check_text, subject_token
 from features.list_entries import ListEntries, listable
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import lists, privacy, wire
-from server.batcher import Batcher, Reply
+from server.batcher import Batcher, Reply, Waiting
 from server.engine import Engine
 from server.errors import status_of
 from server.products import Product
@@ -26,6 +27,10 @@ from server.reviews import Reviews
 
 SERVICE = "miaopi.v1.DecisionService"
 BATCH_RPC_MAX = 256  # applications of one BatchDecide, and of one stream under way
+
+_RESULTS = pb.BatchDecideResponse.RESULTS_FIELD_NUMBER
+_RESULT = pb.StreamDecideResponse.RESULT_FIELD_NUMBER
+_DECISION = pb.DecideResult.DECISION_FIELD_NUMBER
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
@@ -89,7 +94,8 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _decide(self, body: bytes, context: Call) -> bytes:
-        reply = await self._reply(parse(pb.DecideRequest, body), context.time_remaining())
+        tenant, application = self._application(parse(pb.DecideRequest, body))
+        reply = await tenant.batcher.submit(application, context.time_remaining())
         context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
 
@@ -97,9 +103,26 @@ class Service:
         requests = parse(pb.BatchDecideRequest, body).requests
         if not 1 <= len(requests) <= BATCH_RPC_MAX:
             raise InvalidFieldError("requests", f"must be from 1 to {BATCH_RPC_MAX}, are {len(requests)}")
-        left = context.time_remaining()
-        results = await asyncio.gather(*(self._result(request, left) for request in requests))
-        return pb.BatchDecideResponse(results=results).SerializeToString()
+        left, results = context.time_remaining(), [b""] * len(requests)
+        waiting, finished = dict[int, Waiting](), asyncio.get_running_loop().create_future()
+
+        def done(i: int, reply: Reply | Exception) -> None:
+            results[i] = _field(_RESULTS, _result(requests[i].application_id, reply))
+            if waiting.pop(i, None) and not waiting and not finished.done():
+                finished.set_result(None)
+
+        for i, request in enumerate(requests):
+            try:
+                waiting[i] = self._put(request, left, partial(done, i))
+            except Exception as error:  # every item has its own status
+                done(i, error)
+        try:
+            if waiting:
+                await finished
+        finally:
+            for item in waiting.values():
+                item.gone = True
+        return b"".join(results)
 
     async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> None:
         """Up to BATCH_RPC_MAX applications under way; reading waits for a place: the stream's back-pressure.
@@ -111,7 +134,7 @@ class Service:
         async def answer(body: bytes) -> None:
             result = await self._stream_result(body, context.time_remaining())
             async with writing:
-                await context.write(pb.StreamDecideResponse(result=result).SerializeToString())
+                await context.write(_field(_RESULT, result))
             places.release()
 
         async with asyncio.TaskGroup() as under_way:
@@ -132,26 +155,30 @@ class Service:
             reading.cancel()
             stopping.cancel()
 
-    async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
+    async def _stream_result(self, body: bytes, left: float | None) -> bytes:
         try:
             request = parse(pb.StreamDecideRequest, body).request
         except InvalidFieldError as error:
-            return _failure("", error)
+            return _result("", error)
         return await self._result(request, left)
 
-    async def _result(self, request: pb.DecideRequest, left: float | None) -> pb.DecideResult:
-        """One item of a batch or stream, with its own error."""
+    async def _result(self, request: pb.DecideRequest, left: float | None) -> bytes:
+        """One item of a stream, with its own error, serialised."""
         try:
-            reply = await self._reply(request, left)
+            tenant, application = self._application(request)
+            return _result(request.application_id, await tenant.batcher.submit(application, left))
         except Exception as error:  # every item has its own status; status_of maps it
-            return _failure(request.application_id, error)
-        return pb.DecideResult(application_id=request.application_id, decision=pb.DecideResponse.FromString(reply.body))
+            return _result(request.application_id, error)
 
-    async def _reply(self, request: pb.DecideRequest, left: float | None) -> Reply:
+    def _application(self, request: pb.DecideRequest) -> tuple[Tenant, Application]:
         tenant = self._tenant(request.tenant)
         product = self._product(request.product)
-        application = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
-        return await tenant.batcher.submit(application, left)
+        checked = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
+        return tenant, checked
+
+    def _put(self, request: pb.DecideRequest, left: float | None, done: Callable[[Reply | Exception], None]) -> Waiting:
+        tenant, application = self._application(request)
+        return tenant.batcher.put(application, left, done)
 
     async def _get_decision(self, body: bytes, context: Call) -> bytes:
         request = parse(pb.GetDecisionRequest, body)
@@ -243,13 +270,24 @@ def _answer(call: Handler) -> Callable[[bytes, Context], Awaitable[bytes]]:
     return answer
 
 
-def _failure(application_id: str, error: Exception) -> pb.DecideResult:
-    status = status_of(error)
-    log_failure(error, status.code)
-    return pb.DecideResult(
-        application_id=application_id,
-        error=pb.ItemError(code=status.number, field=status.field, message=status.message),
-    )
+def _result(application_id: str, reply: Reply | Exception) -> bytes:
+    """A serialised DecideResult. A decision goes into it as the bytes it is."""
+    if not isinstance(reply, Exception):
+        return pb.DecideResult(application_id=application_id).SerializeToString() + _field(_DECISION, reply.body)
+    status = status_of(reply)
+    log_failure(reply, status.code)
+    error = pb.ItemError(code=status.number, field=status.field, message=status.message)
+    return pb.DecideResult(application_id=application_id, error=error).SerializeToString()
+
+
+def _field(number: int, message: bytes) -> bytes:
+    """A message as a field of another, in protobuf's encoding."""
+    head, size = bytearray([number << 3 | 2]), len(message)
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + message
 
 
 def log_failure(error: Exception, code: grpc.StatusCode) -> None:
