@@ -24,7 +24,7 @@ from features.store import Store
 from features.tokens import Tokenizer
 from models.bundle import BundleError
 from policy.tables import PolicyError
-from server import products, reload, telemetry
+from server import processes, products, reload, telemetry
 from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
@@ -113,7 +113,10 @@ async def serve(settings: Settings) -> None:
             for name, secret in secret_of.items()
         }
         server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)]
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+                ("grpc.so_reuseport", int(settings.reuse_port)),
+            ]
         )
         service = Service(tenants, loaded, settings.replay, shared)
         server.add_generic_rpc_handlers((service.handler(),))
@@ -157,7 +160,10 @@ def main() -> int:
     telemetry.configure()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        uvloop.run(serve(Settings()))
+        settings = Settings()
+        if settings.processes > 1:
+            return processes.run(settings)
+        uvloop.run(serve(settings))
     except (ValidationError, SchemaError, BundleError, PolicyError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 2
