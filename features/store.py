@@ -176,6 +176,13 @@ class Store:
             raise EpochError("an application that was begun is gone")
         return committed(stored, lent, funders)
 
+    async def confirm(self) -> None:
+        """Wait until as many as asked for have all that is stored by now. Raises NotDurableError."""
+        if waits := self._durability.waits:
+            with redis_errors():  # they wait for what their own connection wrote last
+                _, *confirmed = await round_trip(self._redis, [("HSET", self._meta, "confirmed", "1"), *waits])
+                self._durability.check(confirmed)
+
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
         decision, evidence = await self._application(application_id, "d", "e")
@@ -212,7 +219,7 @@ class Store:
             told = f"{item.application_id}\0{item.kind}" + (f"\0{item.amount_minor}" if item.amount_minor else "")
             arguments += [self._tokenizer.body_hash(told.encode()), pack_report(item, schema)]
             arguments += [str(item.event_time_ms or ""), given_back(item)]
-        replies = await self.call("report", keys, arguments)
+        replies = await self.call("report", keys, arguments, durable=True)
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:

@@ -100,6 +100,8 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
+        if any(begun.status == "DECIDED" for begun in started.begun):
+            await self._store.confirm()
         batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
