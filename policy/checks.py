@@ -1,4 +1,5 @@
-"""What decision tables must keep for every input: no gap, no row out of reach, no overlap, fraud never helps (R16).
+"""What decision tables must keep for every input: no gap, no row out of reach, no overlap; neither fraud nor what is
+missing ever helps (R16, R24).
 
 Exact: cells test one input each, so they cut every input into regions, and one point of every region is tried, missing
 included.
@@ -6,18 +7,20 @@ included.
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policy.cells import Column
 from policy.errors import PolicyError
-from policy.kernel import HIT, walk
+from policy.kernel import HIT, UNKNOWN, walk
 from policy.program import Floats, assemble, slots
-from policy.rows import Table
+from policy.rows import Row, Table
+from policy.specs import MODEL_OF
 
 POINTS_MAX = 200_000  # combinations tried
 FRAUD = "fraud_probability"
@@ -31,6 +34,10 @@ class Regions:
     values: Floats
     status: NDArray[np.int8]
     shape: tuple[int, ...]
+
+    def along(self, axis: int, numbers: NDArray[Any]) -> NDArray[Any]:
+        """What belongs to the points, [N, ·], with the points of one input first, the last of which is missing."""
+        return np.moveaxis(numbers.reshape(*self.shape, *numbers.shape[1:]), axis, 0)
 
 
 def check_regions(path: Path, table: Table) -> None:
@@ -103,8 +110,107 @@ def _check_rising(path: Path, table: Table) -> None:
         )  # fmt: skip
 
 
+def check_missing(path: Path, tables: Mapping[str, Table]) -> None:
+    """Raises PolicyError where leaving out an input could help: a vote against becomes none, or another row decides.
+
+    A row that asks for `!= null` is false where the input is missing. That is only allowed where another row votes
+    instead, or says `null` of the input and so what its absence means; of a model's probability nothing may say that.
+    """
+    for name, label in MODEL_OF.items():
+        if name in tables:
+            _check_told(path, tables[name], f"{label}_probability")
+    for name in ("knockouts", "sources"):
+        if name in tables:
+            _check_kept(path, tables[name])
+    for name in ("limit", "price"):
+        if name in tables:
+            _check_taken(path, tables[name])
+    if "funders" in tables:  # of each funder the first row counts
+        by_funder: dict[str, list[Row]] = {}
+        for row in tables["funders"].rows:
+            by_funder.setdefault(str(row.literals["funder"]), []).append(row)
+        for rows in by_funder.values():
+            _check_taken(path, _part(tables["funders"], rows))
+
+
+def _check_told(path: Path, table: Table, column: str) -> None:
+    """No row of a model's table approves where the model says nothing."""
+    regions = _regions(path, table, first=True)
+    untold = np.isnan(regions.values[:, list(table.inputs).index(column)])
+    for row, holds in zip(table.rows, (regions.status[untold] == HIT).any(axis=0), strict=True):
+        if holds and not _is_against(row):
+            raise PolicyError(
+                path, f"approves where {column} is missing", table.name, row.id, column, f"{column} 缺失时仍予通过"
+            )
+
+
+def _check_kept(path: Path, table: Table) -> None:
+    """Whom a row of a voting table stops is stopped without any one input too, unless a row says that is meant."""
+    for row in table.rows:
+        if table.name == "knockouts" and not _is_against(row) and not any(_says_null(row, name) for name in row.tests):
+            raise PolicyError(
+                path, "spares nobody: a knock-out approves only to say of an input what `null` means", table.name,
+                row.id, "outcome", "不能豁免任何人：knockouts 的行只有在以 null 说明缺失的含义时才可为 approve",
+            )  # fmt: skip
+        for name, test in row.tests.items():
+            if test.if_missing is False:
+                _check_instead(path, table, row, name)
+
+
+def _check_instead(path: Path, table: Table, row: Row, name: str) -> None:
+    others = [one for one in table.rows if name in one.tests and one.tests[name].if_missing is not False]
+    some = _part(table, [row, *others])
+    regions = _regions(path, some, first=False)
+    against = np.array([_is_against(one) for one in some.rows])
+    means = np.array([_says_null(one, name) for one in some.rows])
+    stops = (regions.status == UNKNOWN) | ((regions.status == HIT) & against)
+    instead = (stops | ((regions.status == HIT) & means)).any(axis=1)
+    axis = list(some.inputs).index(name)
+    passes = regions.along(axis, stops[:, 0])[:-1].any(axis=0) & ~regions.along(axis, instead)[-1]
+    if passes.any():
+        en, zh = _shown(some, regions.along(axis, regions.values)[-1][passes][0])
+        raise PolicyError(
+            path, f"stops nobody for whom {name} is missing, nor does a row that says `null`; let through: {en}. Add a "
+            "row for `null`: review, or approve where that is meant", table.name, row.id, name,
+            f"{name} 缺失时该行不命中，也没有以 null 说明的行，因而放行：{zh}。请补一行 null：人工复核，或确属有意时 approve",
+        )  # fmt: skip
+
+
+def _check_taken(path: Path, table: Table) -> None:
+    """Where an input is missing, the row that decides does so whatever the input is, or says `null` of it."""
+    for name in table.inputs:
+        if all(name not in row.tests or row.tests[name].if_missing is not False for row in table.rows):
+            continue
+        regions = _regions(path, table, first=True)
+        axis = list(table.inputs).index(name)
+        for k, row in enumerate(table.rows):
+            holds = regions.along(axis, regions.status[:, k] == HIT)
+            only = holds[-1] & ~holds[:-1].all(axis=0)
+            if only.any() and not _says_null(row, name):
+                en, zh = _shown(table, regions.along(axis, regions.values)[-1][only][0])
+                raise PolicyError(
+                    path, f"decides only because {name} is missing and a row above says `!= null`, for {en}; write "
+                    "`null` where that is meant", table.name, row.id, name,
+                    f"仅因 {name} 缺失、而上方有行写 != null，才由该行决定：{zh}；确属有意请写 null",
+                )  # fmt: skip
+
+
+def _is_against(row: Row) -> bool:
+    return row.literals["outcome"] != "approve"
+
+
+def _says_null(row: Row, name: str) -> bool:
+    return name in row.tests and row.tests[name].if_missing is True
+
+
+def _part(table: Table, rows: Sequence[Row]) -> Table:
+    """Of a table some rows, with the inputs that they look at."""
+    names = {name for row in rows for name in (*row.tests, *row.reads)}
+    return replace(table, rows=tuple(rows), inputs={n: c for n, c in table.inputs.items() if n in names})
+
+
 def _regions(path: Path, table: Table, first: bool) -> Regions:
-    """Every combination of points; `first`: as the table decides, else whether each row by itself holds."""
+    """Every combination of points; `first`: as if the first row that may hold decides, else each row by itself."""
     points = [_points(table, name) for name in table.inputs]
     shape = tuple(map(len, points))
     if math.prod(shape) > POINTS_MAX:
@@ -116,8 +222,7 @@ def _regions(path: Path, table: Table, first: bool) -> Regions:
     if values is None:
         values = np.empty((1, 0))
     program = assemble([table], slots([table], list(table.inputs)))
-    if not first:
-        program.tables[:, 2] = 0
+    program.tables[:, 2] = first
     return Regions(values, walk(program, values)[0].T, shape)
 
 
@@ -146,4 +251,4 @@ def _shown(table: Table, point: Floats) -> tuple[str, str]:
 
 def _text(column: Column, number: float) -> str | None:
     value = column.value(number)
-    return f"{value:g}" if isinstance(value, float) else None if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else value

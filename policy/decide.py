@@ -18,7 +18,7 @@ import numpy as np
 from features.schema import Schema
 from policy import program as at
 from policy.cells import Column
-from policy.checks import check_fraud
+from policy.checks import check_fraud, check_missing
 from policy.decisions import Decision as Decision
 from policy.decisions import Decisions as Decisions
 from policy.decisions import Outcome as Outcome
@@ -101,6 +101,7 @@ class Policy:
         texts = reason_texts(words, raw_words, CODES)
         check_tables(path, schema, tables, inputs, texts)
         check_fraud(path, tables)
+        check_missing(path, tables)
         version = hashlib.sha256(raw + b"\0" + raw_words).hexdigest()
         return cls(product, version, schema, tables, texts, inputs)
 

@@ -14,7 +14,7 @@ UNDECIDED = (
 NO_LOAN = ("undecided: does not lend", "无法判定：该资金方不出资")
 NOT_HELD = ("the row does not hold, as it asks for != null", "该行不命中（单元格要求 != null）")
 HELD = ("the cell holds, as it asks for null", "该单元格满足（单元格接受 null）")
-NO_AMOUNT = ("votes REVIEW where the row's multiple binds", "该行设有倍数或上限时转人工复核")
+NO_AMOUNT = ("votes REVIEW where the row sets a multiple or cap", "该行设有倍数或上限时转人工复核")
 
 
 @dataclass(frozen=True)
