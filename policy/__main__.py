@@ -54,8 +54,8 @@ def check(
         _warn(f"{place / CASES}: there is none, so the policy cannot be published")
         return
     cases = read_cases(place / CASES, schema, loaded)
-    decisions = check_cases(place / CASES, cases, loaded)
-    reached = coverage(place, schema, cases, decisions)
+    check_cases(place / CASES, cases, loaded)
+    reached = coverage(loaded, cases)
     table = Table("table", "rows", "reached by a case")
     for name, rows in reached.rows.items():
         table.add_row(name, str(len(rows)), str(sum(map(bool, rows.values()))))

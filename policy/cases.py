@@ -19,7 +19,7 @@ import numpy as np
 
 from features.schema import Schema
 from policy.cells import Column
-from policy.decide import Decision, Outcome, Policy
+from policy.decide import Decision, Decisions, Outcome, Policy
 from policy.errors import PolicyError
 from policy.inputs import Asked
 from policy.specs import GRADES, policy_columns
@@ -90,16 +90,16 @@ def read(path: Path, schema: Schema, policy: Policy) -> tuple[Case, ...]:
     return tuple(_case(path, line, row, base, columns) for line, row in rows)
 
 
-def decide(policy: Policy, case: Case) -> Decision:
-    """What the policy says of a case; an input that its file does not state is missing."""
+def decide(policy: Policy, case: Case) -> Decisions:
+    """What the policy says of a case alone; an input that its file does not state is missing."""
     values = np.array([[case.values.get(name, math.nan) for name in policy.columns]])
     lent = {funder: case.lent.get(funder, 0) for funder in policy.funders}
-    return policy.decide(case.asked, values, lent)[0]
+    return policy.decide(case.asked, values, lent)
 
 
 def check(path: Path, cases: Iterable[Case], policy: Policy) -> tuple[Decision, ...]:
     """The decisions on all cases. Raises CasesError that lists those which did not come out as expected."""
-    decided = tuple((case, decide(policy, case)) for case in cases)
+    decided = tuple((case, decide(policy, case)[0]) for case in cases)
     failing = [
         f"case {case.name!r} (line {case.line}): {'; '.join(found)}"
         for case, decision in decided

@@ -50,7 +50,8 @@ class Policy:
     """The compiled policy of one product. `inputs` are the names it reads, `columns` what each holds.
 
     `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words. `funders` are all that the
-    table of funders names. `tables` are all by name, also those that decide nothing.
+    table of funders names. `tables` are all by name, also those that decide nothing; `rows` are those of the others,
+    each with its table's name.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Policy:
         states = [f"{name}_state" for name in schema.sources]
         self.tables = tables
         deciding = [table for name, table in tables.items() if name != AUTHORITY]
+        self.rows = tuple((table.name, row) for table in deciding for row in table.rows)
         names = {name for table in deciding for name in table.inputs if "." not in name}
         names.update(states, *(bound.inputs for bound in bounds[2:]))
         if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:

@@ -33,7 +33,7 @@ def decided_otherwise(old: Policy, new: Policy, cases: Sequence[Case]) -> list[s
     """The cases that two policies decide otherwise, each with what of it differs."""
     found = []
     for case in cases:
-        before, after = _decision(decide(old, case)), _decision(decide(new, case))
+        before, after = _decision(decide(old, case)[0]), _decision(decide(new, case)[0])
         if changed := [f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name]]:
             found.append(f"case {case.name}: {', '.join(changed)}")
     return found

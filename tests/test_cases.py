@@ -39,8 +39,8 @@ def test_shipped_policies_pass_their_cases(product: str) -> None:
     decisions = check(place / CASES, cases, policy)
     assert cases[0].name == "base" and len(cases) > 3
     assert {d.outcome for d in decisions} > {Outcome.APPROVE, Outcome.REVIEW}
-    reached = coverage(place, schema, cases, decisions)
-    assert list(reached.rows) and all(sum(rows.values()) for name, rows in reached.rows.items() if name == "fraud")
+    rows = [count for counts in coverage(policy, cases).rows.values() for count in counts.values()]
+    assert rows and all(rows), "each row of each table that decides has its case"
 
 
 def test_blank_is_as_in_base_and_missing_is_missing(tmp_path: Path) -> None:
@@ -189,8 +189,7 @@ def test_who_lends_is_expected_too_and_each_case_is_alone(tmp_path: Path) -> Non
     decisions = check(file, cases, policy)
     assert [d.approved_amount_minor for d in decisions] == [3_000_000] * 3
     assert cases[1].lent == {"bank": 999_000_000}
-    reached = coverage(tmp_path / "funded", CONSUMER, cases, decisions)
-    assert reached.rows["funders"] == {"bank": 3, "own": 3}
+    assert coverage(policy, cases).rows["funders"] == {"bank": 3, "own": 3}
     file.write_text(file.read_text().replace("own:900000 bank", "bank:1 bank"))
     with pytest.raises(CasesError, match=r"line 2, column 'expect_funding': 'bank:2100000' is not written as"):
         read(file, CONSUMER, policy)
@@ -203,7 +202,7 @@ def test_coverage_counts_the_rows_and_reasons_that_cases_reach(tmp_path: Path) -
     place = policy_folder(tmp_path / "cards")
     policy = load(place, PRODUCT, cards())
     cases = [c for c in read(place / CASES, cards(), policy) if c.name in ("base", "fraud-review")]
-    reached = coverage(place, cards(), cases, [decide(policy, case) for case in cases])
+    reached = coverage(policy, cases)
     assert reached.rows == {"fraud": {"decline": 0, "review": 1, "approve": 1}}
     assert reached.reasons == {"FRAUD_PROBABILITY_HIGH": 0, "FRAUD_SUSPECTED": 1, "FRAUD_UNLIKELY": 1}
 
@@ -211,7 +210,7 @@ def test_coverage_counts_the_rows_and_reasons_that_cases_reach(tmp_path: Path) -
 def test_a_declined_case_reaches_no_limit(tmp_path: Path) -> None:
     place = ROOT / "policy/products/consumer"
     every = read(place / CASES, CONSUMER, LOANS)
-    declined = [c for c in every if (d := decide(LOANS, c)).outcome == Outcome.DECLINE and not d.explain][:1]
-    reached = coverage(place, CONSUMER, declined, [decide(LOANS, case) for case in declined])
+    declined = [c for c in every if (d := decide(LOANS, c)[0]).outcome == Outcome.DECLINE and not d.explain][:1]
+    reached = coverage(LOANS, declined)
     assert declined and sum(reached.rows["knockouts"].values()) >= 1
     assert not any(reached.rows["limit"].values()) and not any(reached.rows["price"].values())

@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.funding import Offer, split
@@ -17,6 +17,7 @@ offers = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)  # what numba compiles, it compiles in the first example
 @given(
     offers=offers, amount=st.integers(1, 9_000), rounding=st.sampled_from([100, 700, 1_000]), lent=st.integers(0, 7_000)
 )
