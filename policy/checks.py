@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.schema import SOURCE_STATES
 from policy.cells import Column
 from policy.errors import PolicyError
 from policy.kernel import HIT, UNKNOWN, walk
@@ -158,13 +159,21 @@ def _check_kept(path: Path, table: Table) -> None:
 
 
 def _check_instead(path: Path, table: Table, row: Row, name: str) -> None:
-    others = [one for one in table.rows if name in one.tests and one.tests[name].if_missing is not False]
+    states = [n for n in row.tests if table.name == "sources" and table.inputs[n].values == SOURCE_STATES]
+    others = [
+        one for one in table.rows if one is not row and (not one.tests.keys().isdisjoint(states)
+        or (name in one.tests and one.tests[name].if_missing is not False))
+    ]  # fmt: skip
     some = _part(table, [row, *others])
     regions = _regions(path, some, first=False)
     against = np.array([_is_against(one) for one in some.rows])
     means = np.array([_says_null(one, name) for one in some.rows])
     stops = (regions.status == UNKNOWN) | ((regions.status == HIT) & against)
     instead = (stops | ((regions.status == HIT) & means)).any(axis=1)
+    for state in states:  # a source that is not fresh votes for REVIEW where no row names it
+        names = np.array([state in one.tests for one in some.rows])
+        is_fresh = regions.values[:, list(some.inputs).index(state)] == SOURCE_STATES.index("fresh")
+        instead |= ~is_fresh & ~(regions.status[:, names] == HIT).any(axis=1)
     axis = list(some.inputs).index(name)
     passes = regions.along(axis, stops[:, 0])[:-1].any(axis=0) & ~regions.along(axis, instead)[-1]
     if passes.any():
@@ -172,7 +181,7 @@ def _check_instead(path: Path, table: Table, row: Row, name: str) -> None:
         raise PolicyError(
             path, f"stops nobody for whom {name} is missing, nor does a row that says `null`; let through: {en}. Add a "
             "row for `null`: review, or approve where that is meant", table.name, row.id, name,
-            f"{name} 缺失时该行不命中，也没有以 null 说明的行，因而放行：{zh}。请补一行 null：人工复核，或确属有意时 approve",
+            f"{name} 缺失时该行不命中，也没有以 null 说明的行，因而放行：{zh}。请补一行 null：转人工，或有意时 approve",
         )  # fmt: skip
 
 

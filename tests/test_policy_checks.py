@@ -124,6 +124,7 @@ def test_a_model_that_says_nothing_approves_nobody(
     assert (refused.value.table, refused.value.row, refused.value.column) == (table, row, column)
     assert in_both_languages(refused.value)
 
+
 def _removed(table: str, row: str) -> Callable[[Any], None]:
     def change(document: Any) -> None:
         content = table_of(document, table)
@@ -198,10 +199,12 @@ def test_a_policy_that_something_missing_could_help_is_refused(
     [
         _added("knockouts", 0, "no-device", {"outcome": "'approve'", "reason": ""}, age_years="null"),
         _added("sources", 0, "tax-gap", STALE, courts_state="'stale'", courts_age_days="null or > 9"),
+        _added("sources", 0, "tax-gap", {}, courts_state="'stale'", courts_age_days="!= null and <= 9"),
         _added("limit", 0, "C", {"cap_minor": "0"}, age_years="null or > 60"),
     ],
 )  # fmt: skip
 def test_what_missing_means_may_be_said_by_name(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    """And a source that a row does not name is a review already."""
     document = product_document("consumer")
     change(document)
     (tmp_path / "policy.json").write_text(json.dumps(document))
