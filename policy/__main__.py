@@ -150,20 +150,23 @@ def _find(policy: str, product: str, policies: Path, schemas: Path) -> tuple[Pat
     folder = Path(policy)
     if not (folder / POLICY).exists():
         if not (policies / policy).is_dir():
-            raise PolicyError(folder / POLICY, f"there is none, and no product {policy!r} in {policies}")
+            zh = f"没有这个文件，{policies} 中也没有产品 {policy!r}"
+            raise PolicyError(folder / POLICY, f"there is none, and no product {policy!r} in {policies}", zh=zh)
         return versions.in_service(policies / policy), policy, _schema_of(policy, schemas)
     known = versions.schemas_of(schemas)
     names = [product] if product else [folder.resolve().name, folder.resolve().parent.name]
     for name in names:
         if name in known:
             return folder, name, known[name]
-    raise PolicyError(folder, f"of which product? --product is one of {', '.join(known)}")
+    zh = f"属于哪个产品？--product 可选 {'、'.join(known)}"
+    raise PolicyError(folder, f"of which product? --product is one of {', '.join(known)}", zh=zh)
 
 
 def _schema_of(product: str, schemas: Path) -> Schema:
     known = versions.schemas_of(schemas)
     if product not in known:
-        raise PolicyError(schemas, f"no schema has the product {product!r}, there are {', '.join(known)}")
+        zh = f"没有 schema 含有产品 {product!r}，现有 {'、'.join(known)}"
+        raise PolicyError(schemas, f"no schema has the product {product!r}, there are {', '.join(known)}", zh=zh)
     return known[product]
 
 

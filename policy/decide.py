@@ -22,7 +22,7 @@ from policy.checks import check_fraud, check_missing
 from policy.decisions import Decision as Decision
 from policy.decisions import Decisions as Decisions
 from policy.decisions import Outcome as Outcome
-from policy.errors import PolicyError
+from policy.errors import PolicyError, cannot_read
 from policy.inputs import Asked
 from policy.kernel import FUNDED_LESS, NO_FUNDER, close, judge
 from policy.plan import offers_of, plan_of, votes_max
@@ -164,4 +164,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PolicyError(path, f"cannot be read: {error.strerror}", zh=f"无法读取：{error.strerror}") from None
+        raise cannot_read(path, error) from None

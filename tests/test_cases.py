@@ -17,7 +17,7 @@ from policy.coverage import coverage
 from policy.decide import POLICY, Outcome, Policy
 from policy.versions import load
 from tests.policies import PRODUCT, cards, policy_folder, table_of
-from tests.test_policy_tables import PRODUCTS, ROOT
+from tests.test_policy_tables import PRODUCTS, ROOT, in_both_languages
 
 HEADER = "case,amount_minor,term_months,repayment,upfront_fee_minor,monthly_fee_minor,human_review_requested"
 BASE = "base,50000,0,bullet,0,0,false"
@@ -73,7 +73,7 @@ def test_blank_is_as_in_base_and_missing_is_missing(tmp_path: Path) -> None:
         (CARD.replace("0.01", "1e999"), 2, "fraud_probability", "is not a number"),
         (CARD.replace("0.01", "1.01"), 2, "fraud_probability", "is not from 0 to 1"),
         (CARD.replace("bullet", "balloon"), 2, "repayment", "'balloon' is none of equal_instalment"),
-        (CARD.replace("false", "no"), 2, "human_review_requested", "'no' is neither true nor false"),
+        (CARD.replace("false", "no"), 2, "human_review_requested", "'no' is none of true, false"),
         (CARD.replace("50000,0,", "50000.5,0,"), 2, "amount_minor", "is not a whole number"),
         (CARD.replace("50000,0,", "missing,0,"), 2, "amount_minor", "is always known"),
         (CARD + "base,,,,,,,,approve,,\n", 3, "case", "line 2 has this name too"),
@@ -91,14 +91,19 @@ def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, line: int, co
         read(tmp_path / CASES, cards(), card_policy())
     assert (refused.value.line, refused.value.column, refused.value.file) == (line, column, tmp_path / CASES)
     assert str(refused.value).startswith(f"{tmp_path / CASES}: ")
+    english, chinese = str(refused.value).split(" | ")
+    assert in_both_languages(refused.value) and repr(column) in english + "''"
+    assert not line or (f"line {line}" in english and f"第 {line} 行" in chinese)
 
 
 def test_a_file_that_is_none_or_not_utf_8_refuses(tmp_path: Path) -> None:
-    with pytest.raises(CasesError, match="cannot be read: No such file"):
+    with pytest.raises(CasesError, match="cannot be read: No such file") as refused:
         read(tmp_path / CASES, cards(), card_policy())
+    assert in_both_languages(refused.value)
     (tmp_path / CASES).write_bytes(CARD.replace("0.01", "可疑").encode("gb18030"))
-    with pytest.raises(CasesError, match="is not UTF-8; save it as CSV UTF-8"):
+    with pytest.raises(CasesError, match="is not UTF-8; save it as CSV UTF-8") as refused:
         read(tmp_path / CASES, cards(), card_policy())
+    assert in_both_languages(refused.value)
 
 
 def test_a_failing_case_says_what_was_expected_and_what_came(tmp_path: Path) -> None:
@@ -110,6 +115,10 @@ def test_a_failing_case_says_what_was_expected_and_what_came(tmp_path: Path) -> 
     assert refused.value.reason == (
         "1 of 3 cases fail\n  case 'suspect' (line 3): expected outcome decline, came review; expected amount_minor 1, "
         "came 0; expected reasons FRAUD_PROBABILITY_HIGH, came FRAUD_SUSPECTED"
+    )
+    assert refused.value.zh == (
+        "3 个案例中有 1 个不符\n  案例 'suspect'（第 3 行）：outcome 应为 decline，实为 review；amount_minor 应为 1，"
+        "实为 0；reasons 应为 FRAUD_PROBABILITY_HIGH，实为 FRAUD_SUSPECTED"
     )
 
 
