@@ -89,7 +89,7 @@ def diff(
     after, product, schema = _find(new, product, policies, schemas)
     before, _, _ = _find(old, product, policies, schemas)
     policy_of = {place: Policy.load(place, product, schema) for place in (before, after)}
-    for line in differences(before, after) or ["nothing differs"]:
+    for line in differences(before, after) or ["nothing differs | 没有不同"]:
         _say(line)
     source = after if (after / CASES).exists() else before
     if not (source / CASES).exists():
@@ -98,7 +98,8 @@ def diff(
     otherwise = decided_otherwise(policy_of[before], policy_of[after], cases)
     for line in otherwise:
         _say(line)
-    _say(f"{len(otherwise)} of {len(cases)} cases come out otherwise")
+    zh = f"{len(cases)} 个案例中 {len(otherwise)} 个结果不同"
+    _say(f"{len(otherwise)} of {len(cases)} cases come out otherwise | {zh}")
 
 
 @app.command()

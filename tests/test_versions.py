@@ -262,12 +262,17 @@ def test_command_line(tmp_path: Path) -> None:
     assert f"{PRODUCT}: {old}, 6 cases pass" in said("check", PRODUCT) and "a working copy" in said("list")
     assert "no case" not in said("check", str(draft))
     assert said("diff", PRODUCT, str(draft)).splitlines() == [
-        "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4",
-        "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)",
-        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
-        "1 of 6 cases come out otherwise",
+        "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4"
+        " | 表 fraud、行 decline、列 fraud_probability：>= 0.5 → >= 0.4",
+        "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)"
+        " | 表 fraud、行 review、列 fraud_probability：[0.2..0.5) → [0.2..0.4)",
+        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
+        " | 案例 fraud-decline：outcome review → decline，reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
+        "1 of 6 cases come out otherwise | 6 个案例中 1 个结果不同",
     ]
-    assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 6 cases come out otherwise\n"
+    assert said("diff", PRODUCT, str(place)).splitlines() == [
+        "nothing differs | 没有不同", "0 of 6 cases come out otherwise | 6 个案例中 0 个结果不同",
+    ]  # fmt: skip
     by = ["--by", "Li Wei", "--note", "stricter [bold]"]
     assert said("publish", str(draft), *by) == f"{PRODUCT}: {new} is in service, before: {old}\n"
     assert f"{PRODUCT}: {new}, 6 cases pass" in said("check", PRODUCT)
