@@ -120,9 +120,15 @@ def check_missing(path: Path, tables: Mapping[str, Table]) -> None:
     for name, label in MODEL_OF.items():
         if name in tables:
             _check_told(path, tables[name], f"{label}_probability")
+    sources = tables.get("sources")
+    accepted = {} if sources is None else {
+        name: [state for state in range(1, len(SOURCE_STATES))
+               if any(not _is_against(row) and _may_hold(row, name, state) for row in sources.rows)]
+        for name, column in sources.inputs.items() if column.values == SOURCE_STATES
+    }  # fmt: skip
     for name in ("knockouts", "sources"):
         if name in tables:
-            _check_kept(path, tables[name])
+            _check_kept(path, tables[name], accepted)
     for name in ("limit", "price"):
         if name in tables:
             _check_taken(path, tables[name])
@@ -145,44 +151,59 @@ def _check_told(path: Path, table: Table, column: str) -> None:
             )
 
 
-def _check_kept(path: Path, table: Table) -> None:
-    """Whom a row of a voting table stops is stopped without any one input too, unless a row says that is meant."""
+def _check_kept(path: Path, table: Table, accepted: Mapping[str, Sequence[int]]) -> None:
+    """Whom a row of a voting table stops is stopped without any one input too, unless a row says that is meant.
+
+    accepted: of each source the states, as numbers, that a row of `sources` approves; all others vote REVIEW.
+    """
     for row in table.rows:
         if table.name == "knockouts" and not _is_against(row) and not any(_says_null(row, name) for name in row.tests):
             raise PolicyError(
                 path, "spares nobody: a knock-out approves only to say of an input what `null` means", table.name,
                 row.id, "outcome", "不能豁免任何人：knockouts 的行只有在以 null 说明缺失的含义时才可为 approve",
             )  # fmt: skip
-        for name, test in row.tests.items():
-            if test.if_missing is False:
-                _check_instead(path, table, row, name)
+        for name in row.tests:
+            for lost in (*accepted.get(name, ()), -1):
+                if not _may_hold(row, name, lost):
+                    _check_instead(path, table, row, name, lost)
 
 
-def _check_instead(path: Path, table: Table, row: Row, name: str) -> None:
+def _check_instead(path: Path, table: Table, row: Row, name: str, lost: int) -> None:
+    """`lost`: the point of the input `name` that it may get worse to; -1 is missing."""
     states = [n for n in row.tests if table.name == "sources" and table.inputs[n].values == SOURCE_STATES]
     others = [
-        one for one in table.rows if one is not row and (not one.tests.keys().isdisjoint(states)
-        or (name in one.tests and one.tests[name].if_missing is not False))
+        one for one in table.rows
+        if one is not row and (not one.tests.keys().isdisjoint(states) or _may_hold(one, name, lost))
     ]  # fmt: skip
-    some = _part(table, [row, *others])
-    regions = _regions(path, some, first=False)
-    against = np.array([_is_against(one) for one in some.rows])
-    means = np.array([_says_null(one, name) for one in some.rows])
+    like = [one for one in others if one.tests.keys() <= row.tests.keys()]  # far fewer combinations, mostly enough
+    for rows in (others,) if states else (like, others):
+        some = _part(table, [row, *rows])
+        regions = _regions(path, some, first=False)
+        passes = _let_through(some, regions, name, lost, states)
+        if not passes.any():
+            return
+    en, zh = _shown(some, regions.along(list(some.inputs).index(name), regions.values)[lost][passes][0])
+    what = "null" if lost < 0 else repr(SOURCE_STATES[lost])
+    raise PolicyError(
+        path, f"stops nobody where {name} is {what}, nor does another row; let through: {en}. Add a row for {what}: "
+        "review, or for null approve where that is meant", table.name, row.id, name,
+        f"{name} 为 {what} 时该行不命中，也没有其他行命中，因而放行：{zh}。请补一行：转人工，或 null 有意时 approve",
+    )  # fmt: skip
+
+
+def _let_through(table: Table, regions: Regions, name: str, lost: int, states: Sequence[str]) -> NDArray[np.bool_]:
+    """Where the first row stops somebody, and none of the table once `name` is lost; axes as of Regions.along."""
+    against = np.array([_is_against(row) for row in table.rows])
+    means = np.array([_says_null(row, name) for row in table.rows])
     stops = (regions.status == UNKNOWN) | ((regions.status == HIT) & against)
     instead = (stops | ((regions.status == HIT) & means)).any(axis=1)
     for state in states:  # a source that is not fresh votes for REVIEW where no row names it
-        names = np.array([state in one.tests for one in some.rows])
-        is_fresh = regions.values[:, list(some.inputs).index(state)] == SOURCE_STATES.index("fresh")
+        names = np.array([state in row.tests for row in table.rows])
+        is_fresh = regions.values[:, list(table.inputs).index(state)] == SOURCE_STATES.index("fresh")
         instead |= ~is_fresh & ~(regions.status[:, names] == HIT).any(axis=1)
-    axis = list(some.inputs).index(name)
-    passes = regions.along(axis, stops[:, 0])[:-1].any(axis=0) & ~regions.along(axis, instead)[-1]
-    if passes.any():
-        en, zh = _shown(some, regions.along(axis, regions.values)[-1][passes][0])
-        raise PolicyError(
-            path, f"stops nobody for whom {name} is missing, nor does a row that says `null`; let through: {en}. Add a "
-            "row for `null`: review, or approve where that is meant", table.name, row.id, name,
-            f"{name} 缺失时该行不命中，也没有以 null 说明的行，因而放行：{zh}。请补一行 null：转人工，或有意时 approve",
-        )  # fmt: skip
+    axis = list(table.inputs).index(name)
+    found = regions.along(axis, stops[:, 0])[:lost].any(axis=0) & ~regions.along(axis, instead)[lost]
+    return np.asarray(found)
 
 
 def _check_taken(path: Path, table: Table) -> None:
@@ -208,6 +229,14 @@ def _is_against(row: Row) -> bool:
     return row.literals["outcome"] != "approve"
 
 
+def _may_hold(row: Row, name: str, point: int) -> bool:
+    """Whether the row's cell for an input is not false at a number of it; -1: where it is missing."""
+    if name not in row.tests:
+        return False
+    test = row.tests[name]
+    return test.if_missing is not False if point < 0 else any(low <= point <= high for low, high in test.spans)
+
+
 def _says_null(row: Row, name: str) -> bool:
     return name in row.tests and row.tests[name].if_missing is True
 
@@ -224,8 +253,8 @@ def _regions(path: Path, table: Table, first: bool) -> Regions:
     shape = tuple(map(len, points))
     if math.prod(shape) > POINTS_MAX:
         raise PolicyError(
-            path, f"more than {POINTS_MAX} combinations, too many to check for gaps", table.name,
-            zh=f"组合超过 {POINTS_MAX} 种，无法逐一检查是否有遗漏",
+            path, f"more than {POINTS_MAX} combinations, too many to check", table.name,
+            zh=f"组合超过 {POINTS_MAX} 种，无法逐一检查",
         )  # fmt: skip
     values = np.stack([axis.ravel() for axis in np.meshgrid(*points, indexing="ij")], axis=1) if points else None
     if values is None:

@@ -122,6 +122,10 @@ def _say_missing(rng: random.Random, document: Any) -> None:
         for rule, key in rng.sample(alone, rng.choice([0, 1, 1, 2])):
             rule[key] = rng.choice(["!= null and ", "null or "]) + rule[key]
     content = table_of(document, "knockouts")
+    if rng.random() < 0.5:  # of some rows only while a source is fresh
+        content["inputs"].append({"id": "state", "name": "state", "field": rng.choice(["tax_state", "bureau_state"])})
+        for rule in content["rules"]:
+            rule["state"] = "'fresh'" if rng.random() < 0.03 else ""
     if rng.random() < 0.5:  # somebody writes what the checks ask for
         for rule in list(content["rules"]):
             for column in content["inputs"]:

@@ -176,6 +176,12 @@ STALE = {"outcome": "'decline'", "reason": "'BLACKLISTED'"}
         (_narrower, ("knockouts", "device-velocity", "device_count_24h"), "listed_grey=0"),
         (_added("sources", 0, "tax-gap", STALE, courts_state="'stale'", courts_age_days="!= null and > 9"),
          ("sources", "new", "courts_age_days"), "courts_state=stale"),
+        (_added("sources", 0, "tax-gap", STALE, bureau_state="'stale'", age_years="!= null and > 60"),
+         ("sources", "new", "age_years"), "bureau_age_days=90"),
+        (_added("knockouts", 0, "blacklisted", {}, tax_state="'fresh'", applicant_fraud_count="> 0.5"),
+         ("knockouts", "new", "tax_state"), "tax_state=stale"),
+        (_added("knockouts", 0, "blacklisted", {}, courts_state="'fresh'", age_years="> 60"),
+         ("knockouts", "new", "courts_state"), "courts_state=stale"),
         (_added("limit", 0, "C", {"cap_minor": "0"}, age_years="!= null and > 60"),
          ("limit", "AAA", "age_years"), "grade.grade=AAA"),
         (_added("price", 6, "C", {"annual_rate": "1"}, age_years="!= null and > 60"),
@@ -200,11 +206,12 @@ def test_a_policy_that_something_missing_could_help_is_refused(
         _added("knockouts", 0, "no-device", {"outcome": "'approve'", "reason": ""}, age_years="null"),
         _added("sources", 0, "tax-gap", STALE, courts_state="'stale'", courts_age_days="null or > 9"),
         _added("sources", 0, "tax-gap", {}, courts_state="'stale'", courts_age_days="!= null and <= 9"),
+        _added("knockouts", 0, "blacklisted", {}, courts_state="'fresh', 'stale'", age_years="> 60"),
         _added("limit", 0, "C", {"cap_minor": "0"}, age_years="null or > 60"),
     ],
 )  # fmt: skip
 def test_what_missing_means_may_be_said_by_name(tmp_path: Path, change: Callable[[Any], None]) -> None:
-    """And a source that a row does not name is a review already."""
+    """And a source whose state no row accepts is a review already."""
     document = product_document("consumer")
     change(document)
     (tmp_path / "policy.json").write_text(json.dumps(document))
