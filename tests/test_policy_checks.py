@@ -274,6 +274,8 @@ def test_what_missing_does_is_stated_for_every_input_of_every_table(product: str
             for name, test in one.tests.items():
                 does = {None: "undecided", True: "the", False: "the"}[test.if_missing]
                 assert any(word.startswith(does) for word in said[table.name, name, one.id])
+    votes = {(t.table, "votes REVIEW" in t.en) for t in stated if t.en.startswith("undecided")}
+    assert votes == {(name, name not in ("funders", "authority")) for name, _ in votes}
     for capacity in CAPACITIES if "limit" in tables else ():
         for one in tables["limit"].rows:
             assert capacity.output not in one.literals or all(
