@@ -1,7 +1,8 @@
 """Who lends an approved amount (R4): funders in the order of their table, each up to its share of the loan and its cap.
 
 A funder that asks more a year than the borrower pays is passed over. Where all together cannot lend the amount, the
-most that they can is found; shares then follow the smaller amount.
+most that they can is found; shares then follow the smaller amount. A share is a whole number of minor units, rounded
+down, and up only where nobody else takes what is then left.
 """
 
 import math
@@ -19,6 +20,7 @@ from policy.kernel import FALSE, HIT, LIMIT
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 TERMS = ("share_max", "cap_minor", "funder_rate")
+NOISE = 1e-6  # of a minor unit: 0.3 × 100 000 is 30 000, the rest is binary
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,12 @@ def _divide(amount, rounding, share, room, parts):  # type: ignore[no-untyped-de
         amount = low * rounding
     left = amount
     for k in range(len(share)):
-        parts[k] = max(min(_part(share[k], amount), room[k], left), 0)
+        parts[k] = max(min(math.floor(share[k] * amount + NOISE), room[k], left), 0)
         left -= parts[k]
+    for k in range(len(share)):  # what nobody lends within a share of whole minor units
+        more = max(min(_part(share[k], amount) - parts[k], room[k] - parts[k], left), 0)
+        parts[k] += more
+        left -= more
     return amount - left
 
 
@@ -180,5 +186,5 @@ def _lendable(amount, share, room):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _part(share, amount):  # type: ignore[no-untyped-def]
-    """Rounded up, so that shares of 0.7 and 0.3 sum to the whole; 0.3 × 100 000 is 30 000, the rest binary noise."""
-    return math.ceil(share * amount - 1e-6)
+    """The most that a share may come to: rounded up, so that shares of 0.7 and 0.3 sum to the whole."""
+    return math.ceil(share * amount - NOISE)
