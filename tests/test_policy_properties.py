@@ -76,7 +76,7 @@ def made(case: tuple[int, str]) -> Made:
     return rng, policy, asked_of(rng, most_minor), inputs_of(rng, policy, product)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=cases)
 def test_no_approval_is_above_what_binds_it(case: tuple[int, str]) -> None:
     """Amounts: whole minor units, not above the request, the cap, what is earned or pledged carries, what exposure
@@ -140,7 +140,7 @@ def test_a_worse_fraud_probability_never_helps(case: tuple[int, str]) -> None:
         before = now
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(case=cases)
 def test_what_is_missing_or_degraded_never_turns_a_refusal_into_an_approval(case: tuple[int, str]) -> None:
     """Except where a row that decides says `null` of it, and so that its absence is meant; of a model none may."""
