@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from policy.cells import Value
 from policy.funding import Offer
+from policy.plan import offers_of
 from policy.specs import AUTHORITY, EXPOSURE, SPECS
 from policy.tables import Table
 
@@ -55,12 +56,11 @@ def mandate(tables: Mapping[str, Table], values: Mapping[str, Value | None], aut
 def _offers(
     tables: Mapping[str, Table], known: Mapping[str, Value | None], earlier: Mapping[str, Mapping[str, Value]]
 ) -> tuple[Offer, ...]:
-    offers: dict[str, Offer] = {}
-    for hit in tables["funders"].evaluate(known, earlier).hits if "funders" in tables else ():
-        terms, name = hit.outputs, str(hit.outputs["funder"])
-        share, rate = float(terms["share_max"]), float(terms["funder_rate"])
-        offers.setdefault(name, Offer(name, str(terms["mode"]), share, _minor(terms["cap_minor"]), rate))
-    return tuple(offers.values())
+    if "funders" not in tables:
+        return ()
+    status, memory, slot = tables["funders"].walk(known, earlier)
+    offers = offers_of([tables["funders"]], slot)
+    return offers.standing(status, memory, 0) if offers is not None else ()
 
 
 def _minor(amount: Value) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.application import Reason
 from policy.funding import Offers, Share
-from policy.kernel import LIMIT
+from policy.kernel import HIT, LIMIT
 from policy.program import ALL_IN, AMOUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
 from policy.specs import GRADES, MODEL_OF
 from policy.wording import Wording
@@ -70,6 +70,11 @@ class Decisions:
         self._judged, self._human_review, self._wording = judged, human_review, wording
         self._offers, self._parts = offers, parts
         self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Which of policy.decide.Policy.rows held in the tables that a decision came to: bool [rows, B]."""
+        return np.asarray(self._judged.status == HIT)
 
     @property
     def outcome(self) -> NDArray[np.int8]:
