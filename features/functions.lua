@@ -4,7 +4,8 @@
 -- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
 -- c:<version> what a challenger says: fraud and default probability, float64 each,
 -- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's,
--- v what a person decided after d, vh hash of what was asked then, vt when, ms.
+-- v what a person decided after d, vh hash of what was asked then, vt when, ms,
+-- z since when it waited for a person, ms, where a report ended it before one decided.
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
 
@@ -146,6 +147,24 @@ local function release(prefix, application, what)
   end
 end
 
+-- What ended before a person decided waits no more; a retraction makes it wait again, from when it did.
+local function end_review(prefix, application, what)
+  local reviews, name = prefix .. 'reviews', string.sub(application, #prefix + 3)
+  if what == 'all' then
+    local since = redis.call('ZSCORE', reviews, name)
+    if since then
+      redis.call('HSET', application, 'z', since)
+      redis.call('ZREM', reviews, name)
+    end
+  elseif what == 'none' then
+    local since = redis.call('HGET', application, 'z')
+    if since then
+      redis.call('ZADD', reviews, since, name)
+      redis.call('HDEL', application, 'z')
+    end
+  end
+end
+
 local function now_ms()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
@@ -179,14 +198,18 @@ local function commit(keys, args)
   return {replies, next(refused) and lent(prefix, args[1]) or {}}
 end
 
--- KEYS reviews, application key; ARGV hash of what is asked, resolution, reservation or '', funders as JSON. What a
--- person decided first stays. Returns {status, resolution, time_ms}, or {REFUSED, '', 0, what the borrower has now, what
--- each of the funders has lent now}.
+-- KEYS reviews, application key, withdrawn; ARGV hash of what is asked, resolution, reservation or '', funders as JSON,
+-- applicant. What a person decided first stays; nobody decides on what a report ended, or on whom the lender has
+-- forgotten since. Returns {status, resolution, time_ms}, or {REFUSED, '', 0, what the borrower has now, what each of
+-- the funders has lent now}.
 local function resolve(keys, args)
   local prefix = string.sub(keys[1], 1, -8)
-  local known = redis.call('HMGET', keys[2], 'd', 'v', 'vh', 'vt')
+  local known = redis.call('HMGET', keys[2], 'd', 'v', 'vh', 'vt', 'z', 'i')
   if not known[1] then return {'UNDECIDED', '', 0} end
   if known[2] then return {known[3] == args[1] and 'KNOWN' or 'CONFLICT', known[2], tonumber(known[4])} end
+  if known[5] then return {'ENDED', '', 0} end
+  local forgotten = tonumber(redis.call('HGET', keys[3], args[5] .. ':') or 0)
+  if forgotten >= tonumber(string.match(known[6], '^%d+')) then return {'FORGOTTEN', '', 0} end
   if args[3] ~= '' and not reserve(prefix, keys[2], args[3]) then
     local borrower = cjson.decode(args[3])[1]
     return {'REFUSED', '', 0, counted(prefix .. 'x:' .. borrower), lent(prefix, args[4])}
@@ -228,6 +251,7 @@ local function report(keys, args)
       sequence = sequence + 1
       redis.call('HSET', outcome, 'h', args[at], 's', sequence)
       release(string.sub(keys[2], 1, -5), application, args[at + 3])
+      end_review(string.sub(keys[2], 1, -5), application, args[at + 3])
       replies[n] = {'NEW', sequence}
     else
       replies[n] = {'PAST', 0}

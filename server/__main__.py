@@ -56,7 +56,7 @@ def _tenant(
     entries = ListEntries(name, store, tokenizer, consortium)
     engine = Engine(name, store, loaded, challengers, entries)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded)
+    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded, engine)
     return Tenant(engine, batcher, tokenizer, entries, reviews)
 
 
