@@ -272,29 +272,29 @@ local function put_profiles(keys, args)
   return replies
 end
 
--- A list entry is a hash: e what is proposed, w who proposed in a form to compare, x expiry in ms (0 never), t when, ms,
--- and once approved b by whom, v in a form to compare, u when, s its event's number.
+-- A list entry is a hash: e what is proposed, x expiry in ms (0 never), t when, ms, and once approved b by whom, v in a
+-- form to compare, u when, s its event's number.
 -- Indexes are sorted by member: time and entry id; the waiting one holds what is not approved.
 
--- KEYS entry, index, waiting index; ARGV entry id, e, w, x. Returns when it is proposed, ms; false where x is past.
+-- KEYS entry, index, waiting index; ARGV entry id, e, x. Returns when it is proposed, ms; false where x is past.
 local function propose_entry(keys, args)
   local now = now_ms()
-  if tonumber(args[4]) ~= 0 and tonumber(args[4]) <= now then return false end
+  if tonumber(args[3]) ~= 0 and tonumber(args[3]) <= now then return false end
   local time = string.format('%013.0f', now)
-  redis.call('HSET', keys[1], 'e', args[2], 'w', args[3], 'x', args[4], 't', time)
+  redis.call('HSET', keys[1], 'e', args[2], 'x', args[3], 't', time)
   redis.call('ZADD', keys[2], 0, time .. ':' .. args[1])
   redis.call('ZADD', keys[3], 0, time .. ':' .. args[1])
   return now
 end
 
--- KEYS log, meta, entry, waiting index; ARGV epoch, entry id, event, b, v.
+-- KEYS log, meta, entry, waiting index; ARGV epoch, entry id, event, b, v, who proposed in the form of v.
 -- Returns {status, sequence}; approving again by the same person says the same number.
 local function approve_entry(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
-  local known = redis.call('HMGET', keys[3], 'w', 'x', 't', 'v', 's')
+  local known = redis.call('HMGET', keys[3], 'e', 'x', 't', 'v', 's')
   if not known[1] then return {'NOT_FOUND', 0} end
-  if known[1] == args[5] then return {'SAME_PERSON', 0} end
+  if args[6] == args[5] then return {'SAME_PERSON', 0} end
   if known[4] then return {known[4] == args[5] and 'KNOWN' or 'APPROVED', tonumber(known[5])} end
   if tonumber(known[2]) ~= 0 and tonumber(known[2]) <= now_ms() then return {'EXPIRED', 0} end
   sequence = sequence + 1

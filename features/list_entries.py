@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 import secrets
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,7 +18,7 @@ from features.events import LISTING, Events, pack_listing, packed
 from features.schema import Schema
 from features.specs import LISTS
 from features.store import Store, StoreError
-from features.tokens import NORMALISERS, Tokenizer
+from features.tokens import NORMALISERS, Tokenizer, plain
 
 CONSORTIUM = "consortium"  # the tenant that shared entries are kept under; no lender may have the name
 REASON_MAX, NAME_MAX, IDENTIFIER_MAX = 1000, 128, 256
@@ -131,7 +130,7 @@ class ListEntries:
         check_text("entity.id", identifier, IDENTIFIER_MAX)
         check_text("reason", reason, REASON_MAX)
         check_text("source", source, NAME_MAX)
-        check_text("proposed_by", proposed_by, NAME_MAX)
+        _check_person("proposed_by", proposed_by)
         if expires_at_ms < 0 or (remove and expires_at_ms):
             raise InvalidFieldError("expires_at_ms", "a removal has none" if remove else "must be in the future")
         tokenizer = self._consortium.tokenizer if shared and self._consortium else self._tokenizer
@@ -153,7 +152,7 @@ class ListEntries:
         store = self._of(proposal.shared)
         said = await store.call(
             "propose_entry", store.keys(f"list:{entry_id}", f"lists:{kind}", f"lists:waiting:{kind}"),
-            [entry_id, json.dumps(asdict(proposal)), _folded(proposal.proposed_by), str(proposal.expires_at_ms)],
+            [entry_id, json.dumps(asdict(proposal)), str(proposal.expires_at_ms)],
         )  # fmt: skip
         if said is None:
             raise InvalidFieldError("expires_at_ms", "must be in the future")
@@ -164,7 +163,7 @@ class ListEntries:
 
         Raises InvalidFieldError, EntryRefusedError.
         """
-        check_text("approved_by", approved_by, NAME_MAX)
+        _check_person("approved_by", approved_by)
         check_text("entry_id", entry_id, NAME_MAX)
         for shared in (False, True) if self._consortium else (False,):
             found = (await self._read(shared, [entry_id]))[0]
@@ -242,7 +241,8 @@ class ListEntries:
         store, by = self._of(proposal.shared), self._signed(approved_by, proposal.shared)
         status, sequence = await store.call(
             "approve_entry", store.keys("log", "meta", f"list:{entry.entry_id}", f"lists:waiting:{proposal.kind}"),
-            [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by)],
+            [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by),
+             _folded(proposal.proposed_by)],
         )  # fmt: skip
         if (name := status.decode()) in REFUSALS:
             raise EntryRefusedError(name)
@@ -270,15 +270,21 @@ def listable(schemas: Iterable[Schema]) -> frozenset[str]:
     return frozenset(e.name for schema in schemas for e in schema.entities.values() if not e.of)
 
 
+def _check_person(field: str, name: str) -> None:
+    """InvalidFieldError where a name is none that another could be told from."""
+    if not _folded(check_text(field, name, NAME_MAX)):
+        raise InvalidFieldError(field, "is nobody's name")
+
+
 def _folded(name: str) -> str:
     """A person's name to compare, however it is written."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return "".join(plain(plain(name).casefold()).split())
 
 
 def _quotes(text: str, entity_type: str, identifier: str) -> bool:
     """Whether a text holds an identifier, in whichever way both are written."""
     for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
-        sought, within = (normal(unicodedata.normalize("NFKC", t)) for t in (identifier, text))
+        sought, within = (normal(plain(t)) for t in (identifier, text))
         if len(sought) >= _QUOTED_MIN and sought in within:
             return True
     return False

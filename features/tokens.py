@@ -10,6 +10,19 @@ from collections.abc import Callable
 
 SECRET_MIN_BYTES = 16
 
+# Unicode's default-ignorable characters beside those of category Cf: they show nothing, so they tell nobody apart.
+_BLANK = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0))) | frozenset(
+    map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
+
+
+def plain(text: str) -> str:
+    """A text in Unicode's compatibility form (NFKC), without the characters that show nothing."""
+    if text.isascii():
+        return text
+    shown = "".join(c for c in text if c not in _BLANK and unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFKC", shown)
+
 
 def _phone(text: str) -> str:
     digits = "".join(c for c in text if c.isdigit())
@@ -40,9 +53,9 @@ class Tokenizer:
 
     def token(self, entity_type: str, identifier: str) -> int:
         """uint64 token of an identifier of a type, never 0; ValueError if nothing is left after normalising."""
-        normal = NORMALISERS.get(entity_type, str.strip)(unicodedata.normalize("NFKC", identifier))
+        normal = NORMALISERS.get(entity_type, str.strip)(plain(identifier))
         if not normal:
-            raise ValueError(f"{identifier!r} is no {entity_type}")
+            raise ValueError(f"it is no {entity_type}")
         return int.from_bytes(self._digest(entity_type, normal, 8), "little") or 1
 
     def compound(self, entity_type: str, tokens: tuple[int, ...]) -> int:
