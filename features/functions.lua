@@ -260,13 +260,16 @@ local function report(keys, args)
   return replies
 end
 
--- KEYS profile keys; ARGV a blob for each, fetch time in bytes 9 to 16. Returns for each 1 if it is the newest.
+-- KEYS withdrawn, profile keys, which end with whom they know; ARGV a blob for each, fetch time in bytes 9 to 16. What
+-- was fetched before the applicant was forgotten does not come back. Returns for each 1 if it is the newest.
 local function put_profiles(keys, args)
   local replies = {}
-  for n = 1, #keys do
-    local old = redis.call('GET', keys[n])
-    local newer = not old or struct.unpack('<i8', old, 9) < struct.unpack('<i8', args[n], 9)
-    if newer then redis.call('SET', keys[n], args[n]) end
+  for n = 1, #args do
+    local key, fetched_at_ms = keys[n + 1], struct.unpack('<i8', args[n], 9)
+    local forgotten = tonumber(redis.call('HGET', keys[1], string.sub(key, -16) .. ':') or 0)
+    local old = redis.call('GET', key)
+    local newer = fetched_at_ms > forgotten and (not old or struct.unpack('<i8', old, 9) < fetched_at_ms)
+    if newer then redis.call('SET', key, args[n]) end
     replies[n] = (newer or old == args[n]) and 1 or 0
   end
   return replies
@@ -352,17 +355,19 @@ local function share_entries(keys, args)
   return replies
 end
 
--- KEYS log, meta, forgotten, withdrawn, profile keys; ARGV epoch, the request as JSON, how many events, events, fields of
--- withdrawn. Returns {sequence of the last event, how many profiles were deleted}.
+-- KEYS log, meta, forgotten, withdrawn, schemas, profile keys; ARGV epoch, how many schemas the request was made for, the
+-- request as JSON, how many events, events, fields of withdrawn. Returns {sequence of the last event, how many profiles
+-- were deleted}, or false where there is a schema more by now.
 local function forget(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
-  local events, id = tonumber(args[3]), nil
-  for n = 1, events do id = append(keys[1], keys[2], args[3 + n], 0, sequence + n, '') end
-  for n = 4 + events, #args do redis.call('HSET', keys[4], args[n], string.match(id, '^%d+')) end
+  if redis.call('HLEN', keys[5]) ~= tonumber(args[2]) then return false end
+  local events, id = tonumber(args[4]), nil
+  for n = 1, events do id = append(keys[1], keys[2], args[4 + n], 0, sequence + n, '') end
+  for n = 5 + events, #args do redis.call('HSET', keys[4], args[n], string.match(id, '^%d+')) end
   local deleted = 0
-  for n = 5, #keys do deleted = deleted + redis.call('DEL', keys[n]) end
-  redis.call('XADD', keys[3], '*', 'request', args[2], 'sequence', sequence + events, 'profiles', deleted)
+  for n = 6, #keys do deleted = deleted + redis.call('DEL', keys[n]) end
+  redis.call('XADD', keys[3], '*', 'request', args[3], 'sequence', sequence + events, 'profiles', deleted)
   return {sequence + events, deleted}
 end
 

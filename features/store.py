@@ -212,8 +212,11 @@ class Store:
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
-        """Store (token of whom it knows, schema, profile); False where a newer one was there."""
-        keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
+        """Store (token of whom it knows, schema, profile); False where a newer one was there, or who it knows was
+        forgotten since it was fetched.
+        """
+        keys = [f"{self._prefix}withdrawn"]
+        keys += [self._profile_key(profile.source, token) for token, _, profile in profiles]
         blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
         return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
 

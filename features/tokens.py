@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable
 
 SECRET_MIN_BYTES = 16
+_QUOTED_MIN = 6  # an identifier shorter than that may stand in a text by chance
 
 # Unicode's default-ignorable characters beside those of category Cf: they show nothing, so they tell nobody apart.
 _BLANK = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0))) | frozenset(
@@ -41,6 +42,15 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "applicant": _compact, "phone": _phone, "contact": _phone, "card": lambda t: _compact(t).replace("-", ""),
     "vehicle": _compact, "company": _compact, "ip": lambda t: t.strip().lower(),
 }  # fmt: skip
+
+
+def quotes(text: str, entity_type: str, identifier: str) -> bool:
+    """Whether a text that is kept holds an identifier, which is not, in whichever way both are written."""
+    for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
+        sought, within = (normal(plain(t)) for t in (identifier, text))
+        if len(sought) >= _QUOTED_MIN and sought in within:
+            return True
+    return False
 
 
 class Tokenizer:

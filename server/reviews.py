@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import evidence
-from features.application import InvalidFieldError, borrower, check_text
+from features.application import InvalidFieldError, borrower, check_person, check_text
 from features.consent import consent_slots
 from features.evidence import Facts
 from features.forgotten import drawn_from
@@ -33,6 +33,7 @@ from server.products import Product
 
 PAGE_MAX, PAGE_USUAL = 256, 64
 NOTE_MAX = 1000
+OFFICER = "officer"  # the type of entity that brings applications in
 _KEY_DIGITS = 32
 _CLOSED = {
     "ENDED": "a report has ended the application",
@@ -122,7 +123,7 @@ class Reviews:
         if asked.outcome == pb.OUTCOME_DECLINE:
             return None
         _check_terms(asked, facts.asked, may)
-        await self._check_standing(case, facts)
+        await self._check_standing(case, facts, schema, asked.reviewer)
         shares: tuple[Share, ...] = ()
         if policy.funders:
             lent = await self._queue.lent(policy.funders)
@@ -137,12 +138,17 @@ class Reviews:
         whose = borrower(self._products[case.product].schema, int(case.applicant, 16))
         return Reservation(whose, asked.approved_amount_minor, may.exposure_max_minor, taken)
 
-    async def _check_standing(self, case: Case, facts: Facts) -> None:
-        """Nobody approves what a report ended, or who is known by now to be worse than the first decision knew."""
+    async def _check_standing(self, case: Case, facts: Facts, schema: Schema, reviewer: str) -> None:
+        """Nobody approves what a report ended, what they brought in themselves, or who is known by now to be worse than
+        the first decision knew.
+        """
         if case.ended:
             raise PreconditionError(_CLOSED["ENDED"])
         if case.tokens is None:
             raise PreconditionError("the log no longer holds the application; decide on a new one")
+        officer = schema.entities.get(OFFICER)
+        if officer and int(case.tokens[officer.first_slot]) == self._tokenizer.token(OFFICER, reviewer):
+            raise PermissionDeniedError("reviewer: is the officer who brought the application; another person decides")
         fraud, black = await self._engine.standing(facts.sequence, case.tokens)
         if fraud:
             raise PreconditionError("fraud is confirmed of it by now")
@@ -197,7 +203,7 @@ def _checked(request: pb.ResolveReviewRequest) -> pb.ReviewResolution:
         raise InvalidFieldError("annual_rate", "must be from 0 to 1, and for DECLINE 0")
     return pb.ReviewResolution(
         outcome=request.outcome, approved_amount_minor=request.approved_amount_minor, annual_rate=request.annual_rate,
-        reviewer=check_text("reviewer", request.reviewer, wire.ID_MAX),
+        reviewer=check_person("reviewer", request.reviewer, wire.ID_MAX),
         authority=check_text("authority", request.authority, wire.ID_MAX),
         note=check_text("note", request.note, NOTE_MAX),
     )  # fmt: skip

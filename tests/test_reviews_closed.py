@@ -22,7 +22,7 @@ from server.reviews import Reviews
 from server.settings import Settings
 from tests.requests import loan_request
 from tests.test_reviews import TENANT, TOKENIZER, code, counted, declining, policies, queue, resolving, stored, waiting
-from tests.test_service import refusal
+from tests.test_service import bad_field, refusal
 
 __all__ = ["counted", "policies"]
 
@@ -121,6 +121,21 @@ def test_nobody_approves_who_is_on_the_black_list_by_now(
     assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION and "black list" in str(refused.details())
     assert counted("f:bank") == 0
     stub.ResolveReview(declining("listed since"))
+
+
+def test_nobody_approves_what_they_brought_in_themselves(stub: DecisionServiceStub) -> None:
+    """Officer and dealer forge together (R9): the officer of an application is not the person who looks at it."""
+    request = loan_request("own", tenant=TENANT)
+    request.human_review_requested = True
+    request.entities.add(type="officer", id="li.wei")
+    request.entities.add(type="dealer", id="a dealer")
+    assert stub.Decide(request).outcome == pb.OUTCOME_REVIEW
+    for name in ("li.wei", " li.wei ", "li\u200b.wei"):
+        asked = resolving("own", request.amount_minor, reviewer=name)
+        refused = refusal(stub.ResolveReview, asked)
+        assert refused.code() is grpc.StatusCode.PERMISSION_DENIED and "officer" in str(refused.details())
+    assert bad_field(refusal(stub.ResolveReview, declining("own", reviewer=" \u200b"))) == "reviewer"
+    assert stub.ResolveReview(declining("own")).resolution.outcome == pb.OUTCOME_DECLINE
 
 
 def test_pages_go_on_where_cases_are_gone(stub: DecisionServiceStub) -> None:
