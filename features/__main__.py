@@ -1,4 +1,4 @@
-"""`python -m features`: load a source's profiles, archive a tenant's log and decisions, keep lists."""
+"""`python -m features`: load profiles, archive a tenant's log and decisions, keep lists, unlink the forgotten."""
 
 import asyncio
 import json
@@ -21,6 +21,8 @@ from features.schema import Schema, SchemaError
 from features.specs import MISSING_CODE
 from features.store import Store, StoreError
 from features.tokens import Tokenizer
+from features.unlink import Unlinked
+from features.unlink import unlink as unlink_log
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 app.add_typer(list_commands.app, name="lists")
@@ -58,6 +60,26 @@ def archive(
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
     print(f"{manifest['sequence']} events and {manifest['decisions']} decisions into {out}")
+
+
+@app.command()
+def unlink(tenant: Annotated[str, typer.Option(help="the lender")]) -> None:
+    """Take the identifiers of forgotten applicants out of a tenant's log; servers may go on.
+
+    REDIS_URL and MIAOPI_TOKEN_SECRETS come from the environment.
+    """
+    try:
+        done = asyncio.run(_unlink(tenant))
+    except (StoreError, KeyError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"{done.tokens} tokens went, {done.kept} stay since others or a list name them; {done.events} events")
+
+
+async def _unlink(tenant: str) -> Unlinked:
+    tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
+    async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
+        return await unlink_log(redis, tenant, Store(redis, tenant, tokenizer, []))
 
 
 async def _archive(tenant: str, out: Path) -> dict[str, Any]:

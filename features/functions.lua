@@ -30,11 +30,12 @@ local function position(meta, epoch)
   return tonumber(known[2])
 end
 
--- KEYS meta; ARGV candidate epoch. Returns {epoch, sequence}; the first to come names the log.
+-- KEYS meta; ARGV candidate epoch. Returns {epoch, sequence, up to which event `replace_log` changed it}; the first to
+-- come names the log.
 local function open(keys, args)
   if redis.call('HSETNX', keys[1], 'epoch', args[1]) == 1 then redis.call('HSET', keys[1], 'sequence', 0) end
-  local known = redis.call('HMGET', keys[1], 'epoch', 'sequence')
-  return {known[1], tonumber(known[2])}
+  local known = redis.call('HMGET', keys[1], 'epoch', 'sequence', 'rewritten')
+  return {known[1], tonumber(known[2]), tonumber(known[3] or 0)}
 end
 
 -- Empty the slots of events that stand on a consent which the applicant has withdrawn since it was given. `withdrawn`
@@ -371,7 +372,27 @@ local function forget(keys, args)
   return {sequence + events, deleted}
 end
 
+-- KEYS log, meta, withdrawn, a copy of the log, a name for the log that goes; ARGV epoch, up to which event the log was
+-- changed before, up to which the copy changes it, id of the copy's last entry, new tokens of forgotten applicants. Puts
+-- the copy, and what was appended since, in the log's place. Returns how many events it has.
+local function replace_log(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  if (redis.call('HGET', keys[2], 'rewritten') or '0') ~= args[2] then return {err = 'the log was changed meanwhile'} end
+  for _, entry in ipairs(redis.call('XRANGE', keys[1], '(' .. args[4], '+')) do
+    redis.call('XADD', keys[4], entry[1], unpack(entry[2]))
+  end
+  if redis.call('XLEN', keys[4]) ~= sequence then return {err = 'the copy is not of the whole log'} end
+  redis.call('RENAME', keys[1], keys[5])
+  redis.call('RENAME', keys[4], keys[1])
+  redis.call('UNLINK', keys[5])
+  redis.call('HSET', keys[2], 'rewritten', args[3])
+  for n = 5, #args do redis.call('HSET', keys[3], args[n] .. ':', now_ms()) end
+  return sequence
+end
+
 redis.register_function('open_VERSION', open)
+redis.register_function('replace_log_VERSION', replace_log)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
 redis.register_function('resolve_VERSION', resolve)

@@ -68,6 +68,11 @@ async def position(redis: Redis, meta: str) -> tuple[str, int]:
     return (epoch or b"").decode(), int(sequence or 0)
 
 
+async def rewritten(redis: Redis, meta: str) -> int:
+    """Up to which event features.unlink has changed the log that the key `meta` is of, 0 for none."""
+    return int(await cast(Awaitable[bytes | None], redis.hget(meta, "rewritten")) or 0)
+
+
 def prefix(tenant: str) -> str:
     """What every key of a tenant begins with; the braces keep them together in a cluster."""
     return f"{{{tenant}}}:"
@@ -90,6 +95,7 @@ class Store:
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
         self._cursor_sequence = 0
+        self._rewritten = 0  # up to which event features.unlink had changed the log that is read
         self.epoch = ""
 
     async def prepare(self) -> None:
@@ -107,7 +113,7 @@ class Store:
     async def open(self) -> int:
         """Name the log if it is new and start reading from its beginning; the number of its last event."""
         await self.prepare()
-        epoch, sequence = await self.call("open", [self._meta], [secrets.token_hex(8)])
+        epoch, sequence, self._rewritten = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
 
@@ -130,7 +136,7 @@ class Store:
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.execute_command("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
             pipeline.mget(read)
-            pipeline.xrange(self._log, self.cursor, "+", PAGE)
+            self._read(pipeline)
             replies = await pipeline.execute()
         begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
         profiles: list[dict[str, Profile]] = [{} for _ in applications]
@@ -144,13 +150,19 @@ class Store:
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
         totals = [int(total or 0) for total in replies[1][len(wanted) :]]
         exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
-        return Started(begun, profiles, await self._events(replies[-1], last), unreadable, exposure, lent)
+        return Started(begun, profiles, await self._events(replies[-2:], last), unreadable, exposure, lent)
 
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
         with redis_errors():
-            entries = await self._redis.xrange(self._log, self.cursor, "+", PAGE)
-            return self._advance(cast("list[_Entry]", entries))
+            pipeline = self._redis.pipeline(transaction=False)
+            self._read(pipeline)
+            return self._advance(*await pipeline.execute())
+
+    def _read(self, pipeline: Any) -> None:
+        """Ask for the next page, and behind it whether the log was changed before: then the page may be of either."""
+        pipeline.xrange(self._log, self.cursor, "+", PAGE)
+        pipeline.hget(self._meta, "rewritten")
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
@@ -275,20 +287,25 @@ class Store:
         """Keys of the tenant, named without its prefix."""
         return [self._prefix + name for name in names]
 
-    async def _events(self, entries: list["_Entry"], last: int) -> Events:
+    async def _events(self, read: Sequence[Any], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
         with redis_errors():
-            pages = [self._advance(entries)]
+            pages = [self._advance(*read)]
         while len(pages[-1]) and self._cursor_sequence < last:
             pages.append(await self.tail())
         if len(pages) == 1:
             return pages[0]
         return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
 
-    def _advance(self, entries: list["_Entry"]) -> Events:
+    def _advance(self, entries: list["_Entry"], rewritten: bytes | None) -> Events:
         """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
-        state (a failover) no longer has it, whatever was written since.
+        state (a failover) no longer has it, whatever was written since. Who has read only a part of what was changed
+        would not know again whom the rest names.
         """
+        if self._rewritten < int(rewritten or 0):
+            if self._cursor_sequence < int(rewritten or 0):
+                raise EpochError("events that were not read are changed")
+            self._rewritten = int(rewritten or 0)
         events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
             first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))

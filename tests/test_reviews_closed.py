@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from bench.serving import client, server_process
 from features.reviews import ReviewQueue
 from features.store import Store
+from features.unlink import unlink
 from proto.miaopi.v1 import decision_pb2 as pb
 from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
 from server import products
@@ -65,24 +66,32 @@ def test_what_has_ended_waits_for_nobody(
     report(stub, name, f"{name} at last", kind)
 
 
+@pytest.mark.parametrize("unlinked", [False, True])
 def test_who_is_forgotten_is_neither_shown_nor_decided_on(
-    stub: DecisionServiceStub, redis_url: str, counted: Callable[[str], int]
+    stub: DecisionServiceStub, redis_url: str, counted: Callable[[str], int], unlinked: bool
 ) -> None:
-    waiting(stub, "of the forgotten", "forgotten")
-    waiting(stub, "of another", "another")
-    asked = pb.DeleteApplicantRequest(tenant=TENANT, applicant_id="forgotten", requested_by="Li")
-    stub.DeleteApplicant(asked)
-    for request in (resolving("of the forgotten"), declining("of the forgotten")):
+    """Also where the log no longer tells who it was."""
+    gone, other, anew = (f"{name} {unlinked}" for name in ("of the forgotten", "of another", "of the forgotten, anew"))
+    waiting(stub, gone, "forgotten")
+    waiting(stub, other, "another")
+    stub.DeleteApplicant(pb.DeleteApplicantRequest(tenant=TENANT, applicant_id="forgotten", requested_by="Li"))
+    waiting(stub, anew, "forgotten")
+    if unlinked:
+        asyncio.run(unlink_on(redis_url))
+    for request in (resolving(gone), declining(gone)):
         refused = refusal(stub.ResolveReview, request)
         assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION and "forgotten" in str(refused.details())
-    assert waits(stub, "of the forgotten") is None and waits(stub, "of another") is not None
+    assert waits(stub, gone) is None and waits(stub, other) is not None and waits(stub, anew) is not None
     with sync_redis.Redis.from_url(redis_url) as redis:
-        assert redis.zscore(f"{{{TENANT}}}:reviews", TOKENIZER.key("of the forgotten")) is None
+        assert redis.zscore(f"{{{TENANT}}}:reviews", TOKENIZER.key(gone)) is None
     assert counted("f:bank") == 0
-    waiting(stub, "of the forgotten, anew", "forgotten")
-    assert waits(stub, "of the forgotten, anew") is not None
-    for name in ("of the forgotten, anew", "of another"):
+    for name in (anew, other):
         stub.ResolveReview(declining(name))
+
+
+async def unlink_on(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        assert (await unlink(redis, TENANT, Store(redis, TENANT, TOKENIZER, []))).tokens
 
 
 def test_a_withdrawn_consent_takes_its_facts_from_the_queue(stub: DecisionServiceStub) -> None:
