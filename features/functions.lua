@@ -9,6 +9,8 @@
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
 
+local FOR_GOOD_MS = '4102444800000' -- the year 2100: a log's clock does not go beyond
+
 local function pack_number(n) return struct.pack('<i8', n) end
 
 -- Append one event and its number, so that an error later in the call leaves no number to be used twice.
@@ -372,22 +374,51 @@ local function forget(keys, args)
   return {sequence + events, deleted}
 end
 
--- KEYS log, meta, withdrawn, a copy of the log, a name for the log that goes; ARGV epoch, up to which event the log was
--- changed before, up to which the copy changes it, id of the copy's last entry, new tokens of forgotten applicants. Puts
--- the copy, and what was appended since, in the log's place. Returns how many events it has.
+-- Write the records of requests anew, without the tokens that `numbers` has another number for: by token, {number, up to
+-- which event}.
+local function rename_forgotten(forgotten, new, numbers)
+  for _, entry in ipairs(redis.call('XRANGE', forgotten, '-', '+')) do
+    local request, sequence = entry[2][2], tonumber(entry[2][4])
+    local said = string.gsub(request, '"(%x+)"', function(token)
+      local known = numbers[token]
+      return known and sequence < known[2] and '"' .. known[1] .. '"' or nil
+    end)
+    redis.call('XADD', new, entry[1], 'request', said, 'sequence', sequence, 'profiles', entry[2][6])
+  end
+  if redis.call('EXISTS', new) == 1 then redis.call('RENAME', new, forgotten) end
+end
+
+-- KEYS log, meta, withdrawn, forgotten, a copy of the log, a name for the log that goes, one for new records; ARGV epoch,
+-- up to which event the log was changed before, up to which the copy changes it, id of the copy's last entry, how many
+-- forgotten applicants it names by another number, for each token, number, up to which event and since when the token is
+-- withdrawn from now on, ms; then fields of withdrawn that they need no more. Puts the copy, and what was appended since,
+-- in the log's place. Returns how many events the log has.
 local function replace_log(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
   if (redis.call('HGET', keys[2], 'rewritten') or '0') ~= args[2] then return {err = 'the log was changed meanwhile'} end
   for _, entry in ipairs(redis.call('XRANGE', keys[1], '(' .. args[4], '+')) do
-    redis.call('XADD', keys[4], entry[1], unpack(entry[2]))
+    redis.call('XADD', keys[5], entry[1], unpack(entry[2]))
   end
-  if redis.call('XLEN', keys[4]) ~= sequence then return {err = 'the copy is not of the whole log'} end
-  redis.call('RENAME', keys[1], keys[5])
-  redis.call('RENAME', keys[4], keys[1])
-  redis.call('UNLINK', keys[5])
+  if redis.call('XLEN', keys[5]) ~= sequence then return {err = 'the copy is not of the whole log'} end
+  redis.call('RENAME', keys[1], keys[6])
+  redis.call('RENAME', keys[5], keys[1])
+  redis.call('UNLINK', keys[6])
   redis.call('HSET', keys[2], 'rewritten', args[3])
-  for n = 5, #args do redis.call('HSET', keys[3], args[n] .. ':', now_ms()) end
+  local numbers, people = {}, tonumber(args[5])
+  for n = 6, 2 + 4 * people, 4 do
+    local since = tonumber(args[n + 3])  -- a request that came meanwhile is later
+    if tonumber(redis.call('HGET', keys[3], args[n] .. ':') or 0) < since then
+      redis.call('HSET', keys[3], args[n] .. ':', args[n + 3])
+    end
+    redis.call('HSET', keys[3], args[n + 1] .. ':', FOR_GOOD_MS)
+    numbers[args[n]] = {args[n + 1], tonumber(args[n + 2]), since}
+  end
+  for n = 6 + 4 * people, #args do
+    local known = redis.call('HGET', keys[3], args[n])
+    if known and tonumber(known) <= numbers[string.sub(args[n], 1, 16)][3] then redis.call('HDEL', keys[3], args[n]) end
+  end
+  rename_forgotten(keys[4], keys[7], numbers)
   return sequence
 end
 

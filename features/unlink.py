@@ -95,10 +95,11 @@ class _Scan:
         tokens, places = np.array(gone, dtype=np.uint64), np.array([until[t] for t in gone], dtype=np.int64)
         return Replacements(tokens, np.array(numbers, dtype=np.uint64), places)
 
-    def people(self, made: Replacements) -> list[str]:
-        """The numbers that became applicants', as the store writes tokens."""
-        asked = np.concatenate(self._requests)["applicant"]
-        return [f"{number:016x}" for number in made.numbers[np.isin(made.tokens, asked)].tolist()]
+    def people(self, made: Replacements) -> dict[str, tuple[str, int]]:
+        """By token of every applicant who became a number, as the store writes tokens, that number and until where."""
+        theirs = np.flatnonzero(np.isin(made.tokens, np.concatenate(self._requests)["applicant"]))
+        some = (of[theirs].tolist() for of in (made.tokens, made.numbers, made.until))
+        return {f"{token:016x}": (f"{number:016x}", until) for token, number, until in zip(*some, strict=True)}
 
     @property
     def found(self) -> int:
@@ -124,7 +125,8 @@ class _Scan:
 
 async def unlink(redis: Redis, tenant: str, store: Store) -> Unlinked:
     """Put a log without the forgotten people's tokens in the place of a tenant's. Raises StoreError."""
-    log, meta, withdrawn, copy, old = store.keys("log", "meta", "withdrawn", "log:new", "log:old")
+    log, meta, withdrawn, forgotten = store.keys("log", "meta", "withdrawn", "forgotten")
+    copy, *others = store.keys("log:new", "log:old", "forgotten:new")
     with redis_errors():
         epoch, last = await position(redis, meta)
         if not epoch:
@@ -136,6 +138,7 @@ async def unlink(redis: Redis, tenant: str, store: Store) -> Unlinked:
             async for _, fields in _pages(redis, log, "-", last):
                 look(fields)
         replacements, cursor = scan.replacements(last), "-"
+        people, times = scan.people(replacements), dict[int, int]()
         await redis.unlink(copy)
         try:
             async for ids, fields in _pages(redis, log, "-", None):
@@ -144,8 +147,19 @@ async def unlink(redis: Redis, tenant: str, store: Store) -> Unlinked:
                     pipeline.xadd(copy, {"e": event.tobytes()}, id=stream_id)
                 await pipeline.execute()
                 cursor = ids[-1]
-            arguments = [epoch, str(before), str(last), cursor, *scan.people(replacements)]
-            events = await store.call("replace_log", [log, meta, withdrawn, copy, old], arguments, durable=True)
+                of_page = dict(zip(fields["sequence"].tolist(), ids, strict=True))
+                asked = of_page.keys() & {last, *(until for _, until in people.values())}
+                times |= {sequence: int(of_page[sequence].split("-")[0]) for sequence in asked}
+            arguments = [epoch, str(before), str(last), cursor, str(len(people))]
+            for token, (number, until) in people.items():
+                # their own time would tell which request was theirs; that of who applied again is just before they did
+                since_ms = times[last] if until > last else times[until] - 1
+                arguments += [token, number, str(until), str(since_ms)]
+            async for field, _ in redis.hscan_iter(withdrawn):
+                token, _, purpose = field.decode().partition(":")
+                arguments += [field.decode()] if purpose and token in people else []
+            keys = [log, meta, withdrawn, forgotten, copy, *others]
+            events = await store.call("replace_log", keys, arguments, durable=True)
         finally:
             await redis.unlink(copy)
     return Unlinked(len(replacements.tokens), scan.found - len(replacements.tokens), int(events))

@@ -1,6 +1,7 @@
 """A log without the tokens of forgotten people gives every view that the log with them gave (R20, R23)."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,72 @@ async def test_who_has_read_a_part_of_what_changed_reads_it_again(
         await behind.begin([application(consumer, "c")])
     assert len(await ahead.tail()) == 1 and len(await ahead.tail()) == 0  # what begin appended above
     assert await behind.open() == 4 and len(await behind.tail()) == 4
+
+
+async def test_nothing_in_the_store_says_who_became_which_number(
+    redis: Redis, tenant: str, consumer: Schema, store: Store
+) -> None:
+    """Not the records of requests, not the times since when consents count no more."""
+    for name in ("a", "b", "c"):
+        await store.begin([application(consumer, name)])
+    token = {name: f"{TOKENIZER.token('applicant', f'applicant of {name}'):016x}" for name in ("a", "b", "c")}
+    await forget(store, TOKENIZER, Forgetting("applicant of a", "Li", "contacts"))
+    for name in ("a", "b"):
+        await forget(store, TOKENIZER, Forgetting(f"applicant of {name}", "Li"))
+    await asyncio.sleep(0.01)
+    await store.begin([application(consumer, "a again", tokens=application(consumer, "a").tokens)])
+    await forget(store, TOKENIZER, Forgetting("applicant of c", "Li", "contacts"))  # who stays, and stays the same
+    withdrawn: Any = await redis.hgetall(f"{{{tenant}}}:withdrawn")
+    records: Any = await redis.xrange(f"{{{tenant}}}:forgotten")
+    await unlink(redis, tenant, store)
+    found: Any = await redis.hgetall(f"{{{tenant}}}:withdrawn")
+    kept = f"{token['c']}:contacts".encode()
+    assert found[kept] == withdrawn[kept] and f"{token['a']}:contacts".encode() not in found
+    renamed: Any = await redis.xrange(f"{{{tenant}}}:forgotten")
+    assert [(at, said[b"sequence"], said[b"profiles"]) for at, said in renamed] == [
+        (at, said[b"sequence"], said[b"profiles"]) for at, said in records
+    ]
+    logged: Any = await redis.xrange(f"{{{tenant}}}:log")
+    fields = unpack([entry[b"e"] for _, entry in logged], [0] * len(logged)).fields
+    times = [int(at.split(b"-")[0]) for at, _ in logged]
+    since = {name: int(found[f"{token[name]}:".encode()]) for name in ("a", "b")}
+    assert since == {"a": times[6] - 1, "b": times[7]}  # before they came back; the last event's
+    for (_, said), (_, was) in zip(renamed, records, strict=True):
+        (number,) = json.loads(said[b"request"]).pop("applicants")
+        assert number == f"{int(fields['tokens'][int(said[b'sequence']) - 1, 0]):016x}"  # as the log has it
+        assert (number in token.values()) == (number == token["c"])
+        assert json.loads(said[b"request"])["requested_by"] == json.loads(was[b"request"])["requested_by"]
+    in_log = {f"{int(t):016x}" for t in fields["tokens"][fields["kind"] == APPLICATION][:, 0]}
+    assert token["a"] in in_log and token["b"] not in in_log  # who came back is who they are
+
+
+class Meanwhile(Store):
+    """A store where the same applicant asks again right before the copy takes the log's place."""
+
+    async def call(self, name: str, *rest: Any, **named: Any) -> Any:
+        if name == "replace_log":
+            await self.open()
+            await asyncio.sleep(0.01)
+            await forget(self, TOKENIZER, Forgetting("applicant of a", "Li", "contacts"))
+            await forget(self, TOKENIZER, Forgetting("applicant of a", "Li"))
+        return await super().call(name, *rest, **named)
+
+
+async def test_who_asks_again_meanwhile_is_withdrawn_since_then(
+    redis: Redis, tenant: str, consumer: Schema, store: Store
+) -> None:
+    await store.begin([application(consumer, "a")])
+    for purpose in ("contacts", None):
+        await forget(store, TOKENIZER, Forgetting("applicant of a", "Li", purpose))
+    assert (await unlink(redis, tenant, Meanwhile(redis, tenant, TOKENIZER, [consumer]))).events == 5
+    logged: Any = await redis.xrange(f"{{{tenant}}}:log")
+    times = [int(at.split(b"-")[0]) for at, _ in logged]
+    tokens = unpack([entry[b"e"] for _, entry in logged], times).fields["tokens"][:, 0]
+    who = TOKENIZER.token("applicant", "applicant of a")
+    assert (tokens == np.uint64(who)).tolist() == [False] * 3 + [True] * 2
+    withdrawn: Any = await redis.hgetall(f"{{{tenant}}}:withdrawn")
+    assert int(withdrawn[f"{who:016x}:contacts".encode()]) == times[3]
+    assert int(withdrawn[f"{who:016x}:".encode()]) == times[4]
 
 
 async def test_a_log_that_changes_meanwhile_is_not_replaced(
