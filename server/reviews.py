@@ -216,6 +216,8 @@ def _check_terms(resolution: pb.ReviewResolution, asked: Mapping[str, int | str]
         raise InvalidFieldError("approved_amount_minor", f"APPROVE is for the {most} asked for, LIMIT for less")
     if amount > may.amount_max_minor:
         raise PermissionDeniedError(f"authority: {resolution.authority} approves at most {may.amount_max_minor}")
+    if may.barred:
+        raise PreconditionError(f"the policy declines it, whoever decides: {', '.join(dict.fromkeys(may.barred))}")
     if may.undecided:
         raise PreconditionError(f"the policy's tables do not decide for it: {', '.join(may.undecided)}")
     if may.cap_minor is not None and amount > may.cap_minor:

@@ -22,7 +22,19 @@ from server.engine import Engine
 from server.reviews import Reviews
 from server.settings import Settings
 from tests.requests import loan_request
-from tests.test_reviews import TENANT, TOKENIZER, code, counted, declining, policies, queue, resolving, stored, waiting
+from tests.test_reviews import (
+    TENANT,
+    TOKENIZER,
+    code,
+    counted,
+    declining,
+    loan_under_age,
+    policies,
+    queue,
+    resolving,
+    stored,
+    waiting,
+)
 from tests.test_service import bad_field, refusal
 
 __all__ = ["counted", "policies"]
@@ -145,6 +157,21 @@ def test_nobody_approves_what_they_brought_in_themselves(stub: DecisionServiceSt
         assert refused.code() is grpc.StatusCode.PERMISSION_DENIED and "officer" in str(refused.details())
     assert bad_field(refusal(stub.ResolveReview, declining("own", reviewer=" \u200b"))) == "reviewer"
     assert stub.ResolveReview(declining("own")).resolution.outcome == pb.OUTCOME_DECLINE
+
+
+@pytest.mark.parametrize("authority", ["clerk", "board"])
+def test_who_asks_for_a_person_is_not_approved_past_a_knockout(
+    stub: DecisionServiceStub, counted: Callable[[str], int], authority: str
+) -> None:
+    """The request makes a review of a decline: the person may look, and the law binds them too."""
+    name = f"minor {authority}"
+    request = loan_under_age(name)
+    request.human_review_requested, request.amount_minor = True, 1_000_000
+    assert stub.Decide(request).outcome == pb.OUTCOME_REVIEW
+    refused = refusal(stub.ResolveReview, resolving(name, 1_000_000, authority=authority))
+    assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION and "UNDER_AGE" in str(refused.details())
+    assert counted("f:bank") == 0
+    stub.ResolveReview(declining(name, authority=authority))
 
 
 def test_pages_go_on_where_cases_are_gone(stub: DecisionServiceStub) -> None:
