@@ -54,7 +54,7 @@ def test_a_knockout_that_declines_bars_whoever_asks(policy: Policy) -> None:
         "fraud_probability": (0.999, ()), "default_probability": (0.5, ()),
     }  # fmt: skip
     for name, (value, barred) in said.items():
-        assert mandate(policy.tables, values_of(**{name: value}), "board").barred == barred, name
+        assert mandate(policy.tables, values_of() | {name: value}, "board").barred == barred, name
     assert mandate(policy.tables, values_of(listed_black=None), "board").barred == ()
 
 
