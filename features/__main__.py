@@ -40,7 +40,7 @@ def load(
     data: Annotated[Path, typer.Option(help="Parquet: subject_id, fetched_at_ms, and the source's features")],
     tenant: Annotated[str, typer.Option(help="the lender")],
 ) -> None:
-    """Load profiles; REDIS_URL and MIAOPI_TOKEN_SECRETS come from the environment, as the server's do."""
+    """Load profiles; REDIS_URL, MIAOPI_TOKEN_SECRETS and MIAOPI_PROFILE_DAYS come from the environment."""
     try:
         asyncio.run(_load(schemas.load(schema), source, pl.read_parquet(data), tenant))
     except (SchemaError, InvalidFieldError, StoreError, pl.exceptions.PolarsError, KeyError) as error:
@@ -97,6 +97,8 @@ async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -
     if missing:
         raise SchemaError(f"no column {', '.join(sorted(missing))}")
     tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
+    if not (days := os.environ.get("MIAOPI_PROFILE_DAYS", "0")).isdecimal():
+        raise StoreError(f"MIAOPI_PROFILE_DAYS: is no number of days: {days}")
     rows = []  # all are checked before the first is written
     for i, row in enumerate(frame.iter_rows(named=True)):
         try:
@@ -104,7 +106,7 @@ async def _load(schema: Schema, source: str, frame: pl.DataFrame, tenant: str) -
         except InvalidFieldError as error:
             raise InvalidFieldError(f"row {i}: {error.field}", error.reason) from None
     redis = Redis.from_url(os.environ["REDIS_URL"])
-    store = Store(redis, tenant, tokenizer, [schema])
+    store = Store(redis, tenant, tokenizer, [schema], profile_days=int(days))
     await store.open()
     with Progress() as progress:
         task = progress.add_task(source, total=len(rows))

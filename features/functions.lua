@@ -263,17 +263,23 @@ local function report(keys, args)
   return replies
 end
 
--- KEYS withdrawn, profile keys, which end with whom they know; ARGV a blob for each, fetch time in bytes 9 to 16. What
--- was fetched before the applicant was forgotten does not come back. Returns for each 1 if it is the newest.
+-- KEYS withdrawn, profile keys, which end with whom they know; ARGV for how long after its fetch a profile is kept, ms, 0
+-- for good, then a blob for each, fetch time in bytes 9 to 16. What was fetched before the applicant was forgotten, or is
+-- kept no longer, does not come back. Returns for each 1 if it is the newest.
 local function put_profiles(keys, args)
-  local replies = {}
-  for n = 1, #args do
-    local key, fetched_at_ms = keys[n + 1], struct.unpack('<i8', args[n], 9)
-    local forgotten = tonumber(redis.call('HGET', keys[1], string.sub(key, -16) .. ':') or 0)
+  local kept_ms, now, replies = tonumber(args[1]), now_ms(), {}
+  for n = 1, #args - 1 do
+    local key, blob = keys[n + 1], args[n + 1]
+    local fetched_at_ms = struct.unpack('<i8', blob, 9)
+    local least = tonumber(redis.call('HGET', keys[1], string.sub(key, -16) .. ':') or 0)
+    if kept_ms > 0 then least = math.max(least, now - kept_ms) end
     local old = redis.call('GET', key)
-    local newer = fetched_at_ms > forgotten and (not old or struct.unpack('<i8', old, 9) < fetched_at_ms)
-    if newer then redis.call('SET', key, args[n]) end
-    replies[n] = (newer or old == args[n]) and 1 or 0
+    local newer = fetched_at_ms > least and (not old or struct.unpack('<i8', old, 9) < fetched_at_ms)
+    if newer then
+      redis.call('SET', key, blob)
+      if kept_ms > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', fetched_at_ms + kept_ms)) end
+    end
+    replies[n] = (newer or old == blob) and 1 or 0
   end
   return replies
 end

@@ -31,6 +31,7 @@ from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
+DAY_MS = 86_400_000
 
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
@@ -79,13 +80,15 @@ def prefix(tenant: str) -> str:
 
 
 class Store:
-    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
+    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned. profile_days: how
+    long after it was fetched a profile is kept, 0 for good.
+    """
 
     def __init__(
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
-        durability: Durability = AT_ONCE,
+        durability: Durability = AT_ONCE, profile_days: int = 0,
     ) -> None:  # fmt: skip
-        self._redis, self._durability = redis, durability
+        self._redis, self._durability, self._profile_days = redis, durability, profile_days
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
@@ -224,13 +227,14 @@ class Store:
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
-        """Store (token of whom it knows, schema, profile); False where a newer one was there, or who it knows was
-        forgotten since it was fetched.
+        """Store (token of whom it knows, schema, profile); False where a newer one was there, whom it knows was
+        forgotten since it was fetched, or that is longer ago than profiles are kept.
         """
         keys = [f"{self._prefix}withdrawn"]
         keys += [self._profile_key(profile.source, token) for token, _, profile in profiles]
-        blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
-        return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
+        arguments: list[bytes | str] = [str(self._profile_days * DAY_MS)]
+        arguments += [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
+        return [reply == 1 for reply in await self.call("put_profiles", keys, arguments)]
 
     async def schemas(self) -> dict[str, Any]:
         """By hash the document of every schema that a server of this tenant has had."""

@@ -146,6 +146,22 @@ async def test_a_profile_fetched_before_a_deletion_does_not_come_back(
     assert done.sequence == 1
 
 
+async def test_profiles_are_kept_no_longer_than_said(redis: Redis, tenant: str, consumer: Schema) -> None:
+    """From when they were fetched, not from when they came; without a number of days they stay."""
+    who, day_ms, now_ms = TOKENIZER.token("applicant", "a person"), 86_400_000, round(time.time() * 1000)
+    for days, ages_ms in ((30, (31 * day_ms, 30 * day_ms + 1_000, 29 * day_ms, 0)), (0, (4_000 * day_ms,))):
+        store = Store(redis, f"{tenant}-{days}", TOKENIZER, [consumer], profile_days=days)
+        await store.open()
+        key = f"{{{tenant}-{days}}}:p:tax:{who:016x}"
+        for age_ms in ages_ms:
+            tax = Profile("tax", now_ms - age_ms, np.array([9_000.0], dtype=np.float32))
+            stored = not days or age_ms < days * day_ms
+            assert await store.put_profiles([(who, consumer, tax)]) == [stored]
+            left_ms = await redis.pttl(key)
+            expected_ms = (days * day_ms - age_ms if days else -1) if stored else -2
+            assert abs(left_ms - expected_ms) < 10_000 and (days or left_ms == -1)
+
+
 class Registering(Store):
     """A store where a release with another schema starts right after the schemas were asked for."""
 
