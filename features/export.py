@@ -21,7 +21,7 @@ from features import evidence
 from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
 from features.challenged import challengers_said
 from features.events import EventFormatError, unpack
-from features.store import PAGE, StoreError, position, prefix
+from features.store import PAGE, StoreError, position, prefix, rewritten
 
 # What the policy saw beside the row, and what it said; null where evidence of before did not say. One decision a row.
 ASKED = "asked_"
@@ -60,11 +60,12 @@ async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
     epoch, last = await position(redis, f"{keys}meta")
     if not epoch:
         raise ArchiveError(f"tenant {tenant} has no log")
+    before = await rewritten(redis, f"{keys}meta")
     await _sink(folder / EVENTS, EVENT_COLUMNS, _events(redis, f"{keys}log", last))
     until = newest[0][0] if newest else b"0-0"
     decisions = await _sink(folder / DECISIONS, _COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
-    if (await position(redis, f"{keys}meta"))[0] != epoch:
-        raise ArchiveError("the log was started anew meanwhile; archive it again")
+    if (await position(redis, f"{keys}meta"))[0] != epoch or await rewritten(redis, f"{keys}meta") != before:
+        raise ArchiveError("the log was started anew or changed meanwhile; archive it again")
     documents: Any = await redis.hgetall(f"{keys}schemas")
     manifest = {
         "format": FORMAT, "tenant": tenant, "epoch": epoch, "sequence": last, "decisions": decisions,

@@ -277,8 +277,9 @@ def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
                 named[found] = s.node[a, e]
                 s.node[a, e] = -1
                 found += 1
-    for node in np.unique(named[:found]):
-        _count_again(s, node)
+    counted = np.unique(named[:found])
+    for i in np.argsort(s.newest[counted]):  # an order that is not that of the nodes' numbers: sums of floats follow it
+        _count_again(s, counted[i])
 
 
 @njit(cache=True, nogil=True)

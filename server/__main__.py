@@ -51,12 +51,13 @@ def _tenant(
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
     durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
-    store = Store(redis, name, tokenizer, schemas, durability)
+    kept_days = 0 if settings.replay else settings.profile_days  # history's profiles would be gone before it is fed
+    store = Store(redis, name, tokenizer, schemas, durability, kept_days)
     consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, [], durability), shared)
     entries = ListEntries(name, store, tokenizer, consortium)
     engine = Engine(name, store, loaded, challengers, entries)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded)
+    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded, engine)
     return Tenant(engine, batcher, tokenizer, entries, reviews)
 
 

@@ -7,6 +7,7 @@ with its own marks masked out of the graph.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from features.application import Application, Profile, Report
 from features.assemble import assemble
 from features.consent import as_logged, logged
+from features.events import LABEL_BAD
 from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
 from features.list_entries import ConsortiumError, ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
 from features.schema import SLOTS_MAX, Schema
+from features.specs import LISTS
 from features.store import Begun, EpochError, Started, Store, StoreError
 from features.tokens import Tokenizer
 from policy.inputs import Asked, input_values
@@ -150,6 +153,21 @@ class Engine:
     async def put_profile(self, subject: int, schema: Schema, profile: Profile) -> bool:
         """Store a profile of whom or what the token stands for; False where a newer one was there."""
         return (await self._store.put_profiles([(subject, schema, profile)]))[0]
+
+    async def standing(self, sequence: int, tokens: NDArray[np.uint64]) -> tuple[bool, int]:
+        """Whether fraud is known by now of the application of a number, and how many of its tokens, uint64 [16], are on
+        the tenant's own black list now. Raises UnavailableError.
+        """
+        async with self._sequencer:
+            self._check_ready()
+            try:
+                await self._catch_up()
+            except (StoreError, SequenceGapError) as error:
+                self._lost(error)
+                raise UnavailableError("the event log is being read again; send the same request again") from error
+            fraud = self._graph.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
+            now_ms = np.array([round(time.time() * 1000)])
+            return bool(fraud), int(self._lists.count(tokens[None], _NO_TOKENS, now_ms)[0, LISTS.index("black")])
 
     async def forget(self, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
         """Record a request to forget. Raises InvalidFieldError, UnavailableError, StoreError."""

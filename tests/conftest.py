@@ -1,14 +1,15 @@
 """Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from features import schema as schemas
-from features.application import Application, Profile, entity_tokens
+from features.application import Application, Profile, Report, entity_tokens
 from features.embedded import embedded_store
 from features.profiles import Profiles
 from features.schema import Schema
@@ -56,6 +57,11 @@ def demo_bundle(name: str) -> Path:
     """The folder of the demo's champion of a schema."""
     place = ROOT / "models/demo" / name
     return place / registry.read(place).champion
+
+
+def timeless(events: Sequence[Application | Report]) -> list[Application | Report]:
+    """Events as a server takes them that is not replaying."""
+    return [e._replace(event_time_ms=0) if isinstance(e, Application) else replace(e, event_time_ms=0) for e in events]
 
 
 def profiles_of(schema: Schema, profiles: Profiles, row: int) -> dict[str, Profile]:

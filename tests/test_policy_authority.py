@@ -71,6 +71,17 @@ def test_a_funder_whose_first_row_may_hold_lends_nothing(tmp_path: Path) -> None
     }  # fmt: skip
 
 
+def test_a_knockout_that_declines_bars_whoever_asks(policy: Policy) -> None:
+    """One that reviews, one that may or may not hold, and a model's decline do not: for those a person is asked."""
+    said = {
+        "listed_black": (1.0, ("BLACKLISTED",)), "age_years": (17.0, ("UNDER_AGE",)), "listed_grey": (1.0, ()),
+        "fraud_probability": (0.999, ()), "default_probability": (0.5, ()),
+    }  # fmt: skip
+    for name, (value, barred) in said.items():
+        assert mandate(policy.tables, values_of() | {name: value}, "board").barred == barred, name
+    assert mandate(policy.tables, values_of(listed_black=None), "board").barred == ()
+
+
 def test_without_the_table_nobody_may(policy: Policy) -> None:
     tables = {name: table for name, table in policy.tables.items() if name != AUTHORITY}
     assert not mandate(tables, values_of(), "head").holds
