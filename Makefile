@@ -86,4 +86,6 @@ $(CORE): pyproject.toml constraints.txt | $(PY)
 $(FULL): pyproject.toml constraints.txt | $(PY)
 	$(PIP_INSTALL) '.[cpu,train,dev]'
 	-@$(MAKE) --no-print-directory native
+	@command -v g++ >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y g++ >/dev/null; } || \
+	echo "g++ is not installed (apt-get install g++): the tests skip the CUDA kernels"
 	@touch $(CORE) $@
