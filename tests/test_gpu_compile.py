@@ -6,37 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_kernels.device import OPTIONS
+from gpu_kernels.compiler import CompilerError, compiled
 from gpu_kernels.layout import FOLDER, Struct
 
 SOURCES = sorted(FOLDER.glob("*.cu"))
-
-
-def ptx(source: Path, architecture: str) -> str:
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: NO kernel was compiled")
-    _, program = nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], [])
-    options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}", "-Werror=all-warnings")]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    said = bytes(size)
-    nvrtc.nvrtcGetProgramLog(program, said)
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, said.decode()
-    _, size = nvrtc.nvrtcGetPTXSize(program)
-    found = bytes(size)
-    nvrtc.nvrtcGetPTX(program, found)
-    nvrtc.nvrtcDestroyProgram(program)
-    return found.decode()
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_compiles(source: Path, architecture: str) -> None:
     """All kernels are there, for that architecture, and no multiplication and addition of doubles became one."""
-    found = ptx(source, architecture)
+    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: NO kernel was compiled")
+    cubin, found = compiled(source, architecture)
+    assert cubin.startswith(b"\x7fELF")
     kernels = re.findall(r"^KERNEL (\w+)\(", source.read_text(), re.MULTILINE)
     assert kernels and re.findall(r"\.entry (\w+)\(", found) == kernels
     assert f".target {architecture}" in found
-    assert "fma.rn.f" not in found
+    assert "fma.rn." not in found and ".ftz" not in found
+
+
+def test_what_does_not_compile_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: NO kernel was compiled")
+    source = tmp_path / "broken.cu"
+    source.write_text('extern "C" __global__ void broken() { missing(); }')
+    with pytest.raises(CompilerError, match=r"broken.cu\(1\): error: identifier \"missing\" is undefined"):
+        compiled(source, "sm_90")
 
 
 def test_every_kernel_has_a_launcher() -> None:
