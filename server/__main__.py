@@ -23,8 +23,9 @@ from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
 from models.bundle import BundleError
+from models.device import Device, DeviceError
 from policy.tables import PolicyError
-from server import products, reload, telemetry
+from server import device, products, reload, telemetry
 from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
@@ -75,13 +76,14 @@ def _ready(tenants: dict[str, Tenant]) -> bool:
     return all(t.engine.ready for t in tenants.values())
 
 
-async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant]) -> None:
-    """Health is SERVING while every tenant's engine has read its log."""
+async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant], runs_on: Device) -> None:
+    """Health is SERVING while every tenant's engine has read its log; that of the device while it works."""
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
     while True:
         ready = _ready(tenants)
-        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
-            await servicer.set(name, state)
+            await servicer.set(name, serving if ready else not_serving)
+        await servicer.set(device.SERVICE, serving if runs_on.working else not_serving)
         await asyncio.sleep(HEALTH_SECONDS)
 
 
@@ -93,6 +95,7 @@ async def serve(settings: Settings) -> None:
     loaded = products.load(settings)
     for product in loaded.values():
         reload.rehearse(product)
+    runs_on = next(iter(loaded.values())).scorer.device
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if not url:
@@ -122,9 +125,10 @@ async def serve(settings: Settings) -> None:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         _listen(server, settings)
         background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
+        background.append(asyncio.create_task(device.follow(runs_on)))
         background += [
             asyncio.create_task(task)
-            for task in (_watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
+            for task in (_watch(servicer, tenants, runs_on), reload.follow(loaded, settings), challengers.run())
         ]
         await server.start()
         fronts = []
@@ -132,7 +136,7 @@ async def serve(settings: Settings) -> None:
             fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay,
+            tenants=len(tenants), replay=settings.replay, device=runs_on.name,
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +162,7 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvloop.run(serve(Settings()))
-    except (ValidationError, SchemaError, BundleError, PolicyError, NotBuiltError) as error:
+    except (ValidationError, SchemaError, BundleError, PolicyError, DeviceError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
