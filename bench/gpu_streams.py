@@ -19,15 +19,17 @@ START_MS = 1_700_000_000_000
 GAPS_MS = np.array([0, 0, 1, 60_000, 1_800_000, 24_000_000, 540_000_000], dtype=np.int64)
 
 
-def random_log(rng: np.random.Generator, events: int, identifiers: int, forgets: float = 0.01) -> Events:
+def random_log(
+    rng: np.random.Generator, events: int, identifiers: int, forgets: float = 0.01, reports: float | None = None
+) -> Events:
     """A log of applications that share `identifiers` of each of eight kinds, reports, and a share `forgets` of requests
-    to forget.
+    to forget; the share `reports` is drawn too where it is None.
 
     Slots 2i and 2i + 1 draw from one kind, so an application may name an entity twice.
     """
     fields = np.zeros(events, dtype=EVENT)
     fields["version"], fields["sequence"] = EVENT_VERSION, np.arange(1, events + 1)
-    share = rng.uniform(0.1, 0.7)
+    share = rng.uniform(0.1, 0.7) if reports is None else reports
     fields["kind"] = np.where(rng.random(events) < share, REPORT, APPLICATION)
     fields["kind"][rng.random(events) < forgets] = FORGOTTEN
     for label in ("fraud", "default"):

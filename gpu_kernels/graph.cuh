@@ -4,6 +4,7 @@
 // place where its layout stands. Sizes: H hash places, N nodes, A applications, Q sequence numbers; of a batch, n
 // applications, r reports, b own applications ("rows"). "Position" is an event's index in the batch.
 #pragma once
+#include "kernel.cuh"
 
 #define SLOTS 16
 #define RECORD 8
@@ -29,11 +30,6 @@
 #define PRESUMED_GOOD 2
 #define UNNUMBERED (1 << 30)  // place of a new key: this and where in the batch it came first; an empty one is above
 #define ABSENT (~0ull)        // key of what is sorted behind all else
-
-typedef long long i64;
-typedef unsigned long long u64;
-typedef signed char i8;
-typedef unsigned char u8;
 
 struct State {
   i64 places;         // H, a power of two
@@ -105,11 +101,6 @@ struct Batch {
   float *neighbor_state;   // [b, SLOTS, FANOUT, NEIGHBOR]
   u8 *neighbor_mask;       // [b, SLOTS, FANOUT]
 };
-
-#define KERNEL extern "C" __global__ void
-#define THREAD_OR_RETURN                                   \
-  i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x; \
-  if (thread >= threads) return;
 
 __device__ const i64 width_ms[WINDOWS] = {600000, 14400000, 100800000, 432000000};  // an hour, day, week, 30 days / 6
 

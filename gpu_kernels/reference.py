@@ -4,6 +4,7 @@ Slow on purpose, and shaped unlike the kernels: histories in lists, no ring, no 
 log order (`np.cumsum` adds one by one), so equality is bit for bit. Times must not fall.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from gpu_kernels.apply import SLOTS, TOTALS
 from gpu_kernels.gather import ENTITY, FANOUT, GRAPH, NEIGHBOR, RING
 from gpu_kernels.graph import APPLICATION, FORGOTTEN, Log
+from gpu_kernels.trees import Forest
 
 WINDOWS_MS = tuple(hours * 3_600_000 // 6 for hours in (1, 24, 168, 720))
 HOUR_MS = 3_600_000.0
@@ -185,3 +187,33 @@ def _prior(known: float, results: float, bad: float, squares: float, spread: flo
         return mean, 1000.0
     weight = mean * (1.0 - mean) * (results - squares / results - known + 1.0) / excess - 1.0
     return mean, min(max(weight, 2.0), 1000.0)
+
+
+def margins(forest: Forest, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [B] log-odds of rows float32 [B, n]: leaves added tree by tree in float32, the base last."""
+    total, every = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
+    for root in forest.roots:
+        node = np.full(len(rows), root)
+        while (inner := forest.left[node] >= 0).any():
+            x = rows[every, forest.feature[node]]
+            left = (x < forest.threshold[node]) | (np.isnan(x) & forest.default_left[node])
+            node = np.where(inner, np.where(left, forest.left[node], forest.right[node]), node)
+        total += forest.value[node]
+    return total + np.float32(forest.base)
+
+
+def contributions(
+    forest: Forest, tables: Mapping[str, NDArray[Any]], rows: NDArray[np.float32], columns: int
+) -> NDArray[np.float64]:
+    """float64 [B, columns]: of each block the line of its table that the row's answers name, added block by block."""
+    out, every = np.zeros((len(rows), columns)), np.arange(len(rows))
+    for i in range(len(tables["split_at"]) - 1):
+        answers = np.zeros(len(rows), dtype=np.int64)
+        for bit, node in enumerate(tables["split"][tables["split_at"][i] : tables["split_at"][i + 1]]):
+            x = rows[every, forest.feature[node]]
+            answers |= ((x < forest.threshold[node]) | (np.isnan(x) & forest.default_left[node])) << np.int64(bit)
+        mine = tables["column"][tables["columns_at"][i] : tables["columns_at"][i + 1]]
+        lines = tables["table"][tables["table_at"][i] : tables["table_at"][i + 1]].reshape(-1, max(len(mine), 1))
+        if len(mine):
+            out[:, mine] += lines[answers]
+    return out
