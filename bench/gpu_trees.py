@@ -16,13 +16,15 @@ from models.probe import random_snapshot
 from models.shap import Explainer
 
 
-def demo_models(bundles: Path = Path("models/demo")) -> list[tuple[Schema, str, LabelModel]]:
+def demo_bundles(bundles: Path = Path("models/demo")) -> list[Bundle]:
+    """Every champion of the demo."""
+    folders = [roles.parent for roles in sorted(bundles.glob(f"*/{registry.ROLES}"))]
+    return [Bundle.open(folder / registry.read(folder).champion) for folder in folders]
+
+
+def demo_models() -> list[tuple[Schema, str, LabelModel]]:
     """Schema, label and model of every champion of the demo."""
-    found = []
-    for roles in sorted(bundles.glob(f"*/{registry.ROLES}")):
-        bundle = Bundle.open(roles.parent / registry.read(roles.parent).champion)
-        found += [(bundle.schema, label, model) for label, model in bundle.models.items()]
-    return found
+    return [(bundle.schema, label, model) for bundle in demo_bundles() for label, model in bundle.models.items()]
 
 
 def random_rows(schema: Schema, label: str, model: LabelModel, rows: int, seed: int) -> NDArray[np.float32]:

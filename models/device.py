@@ -25,6 +25,7 @@ TOLERANCE = 1e-4  # of a logit between device and CPU, which add in other orders
 # TF32 keeps 10 bits of a factor: a probability would differ in the fourth digit
 _OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
 
+_ON_DEVICE = "__cuda_array_interface__"  # of CuPy's arrays
 Inputs = Mapping[str, Any]
 Open = Callable[[bytes, "int | None"], Any]
 
@@ -175,14 +176,14 @@ class Network:
         self._there = session
 
     def _on_cpu(self, given: Inputs) -> NDArray[np.float64]:
-        (out,) = self._cpu.run(None, given)
+        (out,) = self._cpu.run(None, {name: a.get() if hasattr(a, _ON_DEVICE) else a for name, a in given.items()})
         return np.asarray(out, dtype=np.float64)
 
     def _on_device(self, session: Any, given: Inputs) -> NDArray[np.float64]:
         """Arrays of the host are copied there; an array of the device is bound where it lies."""
         binding = session.io_binding()
         for name, array in given.items():
-            if hasattr(array, "__cuda_array_interface__"):
+            if hasattr(array, _ON_DEVICE):
                 at = array.__cuda_array_interface__["data"][0]
                 binding.bind_input(name, "cuda", self._device.index, np.dtype(array.dtype), array.shape, at)
             else:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bench import gpu
 from gpu_kernels.device import Cuda, NoDeviceError
+from models.device import CPU
 from tests.gpu_devices import opened
 
 
@@ -37,14 +38,22 @@ def test_without_a_gpu_it_says_so() -> None:
 
 def test_what_it_does_with_one() -> None:
     report = gpu.measured(
-        opened("shim"), HostClock(), sizes=(1, 8), rounds=2, history=100, copy_bytes=1 << 16, small_logs=3, long_logs=1
+        opened("shim"),
+        CPU,
+        HostClock(),
+        sizes=(1, 8),
+        rounds=2,
+        history=100,
+        copy_bytes=1 << 16,
+        small_logs=3,
+        long_logs=1,
     )
     assert report["differing"] == [] and report["copy_gb_per_s"] > 0
     assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
     for row in report["graph"]:
         assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
-    assert set(report["network"]) in ({"skipped"}, {"device", "working", "furthest", "sizes"})
+    assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
 
