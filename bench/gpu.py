@@ -15,7 +15,7 @@ from gpu_kernels.device import Cuda, Device, NoDeviceError
 from models.device import Device as Placement
 
 SIZES = (1, 8, 64, 512, 4096)
-ROUNDS, HISTORY = 40, 200_000
+ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
 DECISION_TOLERANCE = 1e-5

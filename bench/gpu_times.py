@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.gpu_streams import ARRAYS, random_log
-from bench.gpu_trees import demo_bundles, demo_models, random_rows
+from bench.gpu_trees import demo_bundles, demo_models
 from features.assemble import count, snapshot
 from features.events import APPLICATION, Events
 from features.graph import EntityGraph
@@ -19,7 +20,6 @@ from gpu_kernels.trees import DeviceTrees
 from models.device import Device as Placement
 from models.device import open_session
 from models.device_scorer import DeviceScorer
-from models.probe import random_snapshot
 from models.scorer import Scorer
 from models.shap import Explainer
 
@@ -138,14 +138,14 @@ def graph_times(
 
 def tree_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: int) -> list[Report]:
     """Margins and exact contributions of the demo's first forest, on the device and on the CPU."""
-    schema, label, model = demo_models()[0]
-    columns = len(model.encoding.owner)
+    _, _, model = demo_models()[0]
+    columns, rng = len(model.encoding.owner), np.random.default_rng(11)
     explainer, session = Explainer(model.forest, columns), open_session(model.trees_onnx, None)
     there, found = DeviceTrees(device, model.forest, explainer.tables, columns), []
     for size in sizes:
         times: dict[str, list[float]] = defaultdict(list)
-        for i in range(rounds + WARM_ROUNDS):
-            rows = random_rows(schema, label, model, size, 1000 * size + i)
+        for _ in range(rounds + WARM_ROUNDS):
+            rows = fresh_rows(rng, size, columns)
             given = device.xp.asarray(rows)
             for name, ask in (("margins", there.margins), ("contributions", there.contributions)):
                 began = clock.mark()
@@ -166,15 +166,16 @@ def decision_times(
     """
     bundle = next(found for found in demo_bundles() if found.schema.name == "consumer")
     schema, here, on_device = bundle.schema, Scorer(bundle), DeviceScorer(bundle, device, placement)
-    log = random_log(np.random.default_rng(10), history + sum(sizes) * (rounds + WARM_ROUNDS), IDENTIFIERS, 0.0, 0.0)
+    rng = np.random.default_rng(10)
+    log = random_log(rng, history + sum(sizes) * (rounds + WARM_ROUNDS), IDENTIFIERS, 0.0, 0.0)
     host, there, start, found, furthest = EntityGraph(), DeviceGraph(device), history, [], 0.0
     for graph in (host, there):
         graph.observe(*_batch(log, 0, history, own=False))
     for size in sizes:
         spans, on_cpu = [], []
-        for i in range(rounds + WARM_ROUNDS):
+        for _ in range(rounds + WARM_ROUNDS):
             batch, rows = _batch(log, start, start + size, own=True), np.arange(size)
-            features = random_snapshot(schema, size, 1000 * size + i).features
+            features = fresh_rows(rng, size, len(schema.features))
             start += size
             began = clock.mark()
             scores = on_device.score(there.observe(*batch), features)
@@ -195,6 +196,13 @@ def decision_times(
             "cpu_p50_ms": float(np.median(on_cpu[WARM_ROUNDS:])),
         })  # fmt: skip
     return {"network_on": placement.name, "working": placement.working, "furthest": furthest, "sizes": found}
+
+
+def fresh_rows(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
+    """float32 [rows, columns] over the magnitudes that occur, a tenth missing."""
+    made = rng.lognormal(3.0, 3.0, (rows, columns)).astype(np.float32)
+    made[rng.random(made.shape) < 0.1] = np.nan
+    return made
 
 
 def _batch(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:

@@ -66,9 +66,8 @@ class Cuda:
 
     def kernels(self, source: Path) -> Launch:
         """Compiled by NVRTC for the device's architecture, which takes about a second."""
-        cubin, _ = compiled(source, self._architecture)
         module = self.xp.cuda.Module()
-        module.load(cubin)
+        module.load(compiled(source, self._architecture).cubin)
         functions: dict[str, Any] = {}
 
         def launch(kernel: str, threads: int, first: int, second: int) -> None:

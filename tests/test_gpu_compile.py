@@ -17,8 +17,9 @@ SOURCES = sorted(FOLDER.glob("*.cu"))
 def test_compiles(source: Path, architecture: str) -> None:
     """All kernels are there, for that architecture, and no multiplication and addition of doubles became one."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: NO kernel was compiled")
-    cubin, found = compiled(source, architecture)
-    assert cubin.startswith(b"\x7fELF")
+    done = compiled(source, architecture)
+    assert done.cubin.startswith(b"\x7fELF") and not done.log
+    found = done.ptx
     kernels = re.findall(r"^KERNEL (\w+)\(", source.read_text(), re.MULTILINE)
     assert kernels and re.findall(r"\.entry (\w+)\(", found) == kernels
     assert f".target {architecture}" in found
