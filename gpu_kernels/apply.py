@@ -47,11 +47,11 @@ class Apply:
         if applications:
             self.launch("resolve", uses, state, batch.address)
             self.launch("mark_first", uses, state, batch.address)
-            rank = batch.arrays["rank"]
-            xp.cumsum(batch.arrays["fresh"].reshape(-1), out=rank.reshape(-1), dtype=rank.dtype)
+            rank = batch.array("rank").reshape(-1)
+            xp.cumsum(batch.array("fresh").reshape(-1), out=rank, dtype=rank.dtype)
             self.launch("number", uses, state, batch.address)
             self.launch("record", uses, state, batch.address)
-            batch.arrays["use_key"].reshape(-1).sort()
+            batch.array("use_key").reshape(-1).sort()
         self.launch("relabel", reports, state, batch.address)
 
     def move(self, state: int, batch: Staged, applications: int, reports: int) -> None:
@@ -59,9 +59,9 @@ class Apply:
         self.launch("use", applications * SLOTS, state, batch.address)
         if reports:
             self.launch("touch", reports * SLOTS, state, batch.address)
-            batch.arrays["label_key"].reshape(-1).sort()
+            batch.array("label_key").reshape(-1).sort()
             self.launch("count_labels", reports * SLOTS, state, batch.address)
-            batch.arrays["chain_key"].reshape(-1).sort()
+            batch.array("chain_key").reshape(-1).sort()
             self.launch("chain", 2 * SLOTS, state, batch.address)
 
     def commit(self, state: int, batch: Staged, reports: int) -> None:
@@ -75,7 +75,7 @@ class Apply:
     def uses_of(self, state: int, batch: Staged) -> int:
         """Uses of the entity of the batch's first token. Waits for the device."""
         self.launch("uses_of", 1, state, batch.address)
-        return int(self.device.host(batch.arrays["at"]).flat[0])
+        return int(self.device.host(batch.array("at")).flat[0])
 
     def forget(self, state: int, batch: Staged) -> None:
         """Empty slots of an applicant's applications (apply.cu says where it is told which)."""

@@ -62,9 +62,9 @@ class DeviceGraph:
         fields, sequence = log.fields, np.ascontiguousarray(log.fields["sequence"])
         if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(sequence))):
             raise ValueError(f"events from {self.sequence + 1} on expected")
-        if len(sequence) > EVENTS_MAX or not np.all(np.isin(own, sequence)):
-            raise ValueError(f"at most {EVENTS_MAX} events, own ones among them")
         first = self.sequence + 1
+        if len(sequence) > EVENTS_MAX or not np.all((own >= first) & (own < first + len(sequence))):
+            raise ValueError(f"at most {EVENTS_MAX} events, own ones among them")
         view = View.empty(self._device.xp, own - 1, log.time_ms[own - first])
         cuts = np.flatnonzero(fields["kind"] == FORGOTTEN).tolist()
         for start, end in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(fields)], strict=True):
@@ -102,19 +102,18 @@ class DeviceGraph:
         out: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """Record events of which none forgets; write the rows of the own ones, in order, to `out`."""
-        applied = np.flatnonzero(fields["kind"] == APPLICATION)
+        is_application, at = fields["kind"] == APPLICATION, own - int(fields["sequence"][0])
+        applied = np.flatnonzero(is_application)
         row_of = np.full(len(fields), -1, dtype=np.int32)
-        row_of[own - int(fields["sequence"][0])] = np.arange(len(own))
+        row_of[at] = np.arange(len(own))
         given = {
             "token": fields["tokens"][applied], "app_time": time_ms[applied], "app_amount": fields["amount"][applied],
             "app_schema": fields["schema"][applied], "app_record": fields["record"][applied],
             "app_sequence": fields["sequence"][applied], "app_row": row_of[applied],
         }  # fmt: skip
         reported = _reports(fields)
-        at = own - int(fields["sequence"][0])
-        place = np.where(np.isin(at, applied), np.searchsorted(applied, at), -1)
-        none = np.full(len(own), -1)
-        rows = _rows(place, at, none, time_ms[at], fields["amount"][at], links)
+        place = np.where(is_application[at], np.searchsorted(applied, at), -1)
+        rows = _rows(place, at, np.full(len(own), -1), time_ms[at], fields["amount"][at], links)
         self._reserve(len(applied), int(fields["sequence"][-1]))
         reports = len(reported["report_event"])
         sizes = {"applications": len(applied), "reports": reports, "rows": len(own)}

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent
-ALIGN = 16
 _TYPES = {
     "i64": np.int64, "u64": np.uint64, "int": np.int32, "i8": np.int8, "u8": np.uint8, "float": np.float32,
     "double": np.float64,
@@ -36,28 +35,26 @@ class Struct:
                 fields[field.lstrip("*")] = np.dtype(_TYPES[kind]) if field.startswith("*") else None
         return cls(fields)
 
-    def words(self, given: Mapping[str, Any], address: Any) -> NDArray[np.uint64]:
-        """uint64 [fields]: `address(array)` of each array, integers as they are, 0 for what is not given.
+    def check(self, name: str, dtype: Any) -> None:
+        """Raises TypeError where the field points to another dtype, KeyError where there is no such field."""
+        if self.fields[name] != dtype:
+            raise TypeError(f"{name}: {self.fields[name]} expected, {dtype} given")
 
-        Raises TypeError for an array of another dtype than the field's, KeyError for what is no field.
+    def words(self, given: Mapping[str, Any], address: Any) -> NDArray[np.uint64]:
+        """uint64 [fields]: `address(array)` of each array, integers and addresses as they are, 0 for what is not given.
+
+        Raises TypeError for an array that is not contiguous or of another dtype than the field's, KeyError for what is
+        no field.
         """
         if unknown := set(given) - set(self.fields):
             raise KeyError(f"no fields: {sorted(unknown)}")
-        words = np.zeros(len(self.fields), dtype=np.uint64)
-        for i, (name, dtype) in enumerate(self.fields.items()):
-            if (value := given.get(name)) is None:
-                continue
-            if dtype is not None and (value.dtype != dtype or not value.flags.c_contiguous):
-                raise TypeError(f"{name}: contiguous {dtype} expected, {value.dtype} given")
-            words[i] = value if dtype is None else address(value)
-        return words
-
-
-def place(shapes: Mapping[str, tuple[DTypeLike, tuple[int, ...]]], start: int) -> tuple[dict[str, slice], int]:
-    """Where in a buffer of bytes each array lies, from `start` on, and where they end."""
-    spans = {}
-    for name, (dtype, shape) in shapes.items():
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        spans[name] = slice(start, start + size)
-        start += -(-size // ALIGN) * ALIGN
-    return spans, start
+        words = []
+        for name in self.fields:
+            value = given.get(name, 0)
+            if not isinstance(value, int):
+                self.check(name, value.dtype)
+                if not value.flags.c_contiguous:
+                    raise TypeError(f"{name}: is not contiguous")
+                value = address(value)
+            words.append(value)
+        return np.array(words, dtype=np.uint64)

@@ -1,5 +1,6 @@
 """A struct with all that it points to in one buffer on the device, so that a batch is one copy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +9,25 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_kernels.device import Device
-from gpu_kernels.layout import ALIGN, Struct, place
+from gpu_kernels.layout import Struct
 
+ALIGN = 16
 Shapes = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
 class Staged:
-    """address: of the struct on the device. arrays: what it points to, as arrays of the device. bytes: copied to it."""
+    """address: of the struct on the device. bytes: copied to it."""
 
     address: int
-    arrays: Mapping[str, Any]
     bytes: int
-    buffer: Any
+    _buffer: Any
+    _places: Mapping[str, tuple[int, int, Any, tuple[int, ...]]]
+
+    def array(self, name: str) -> Any:
+        """What a field points to in the buffer, as an array of the device."""
+        start, end, dtype, shape = self._places[name]
+        return self._buffer[start:end].view(dtype).reshape(shape)
 
 
 def stage(
@@ -28,19 +35,30 @@ def stage(
     others: Mapping[str, Any],
 ) -> Staged:  # fmt: skip
     """The struct with `integers`, copies of the host arrays `given`, arrays `scratch` with nothing in them yet, and
-    arrays `others` of the device.
+    arrays `others` of the device. Raises TypeError for an array of another dtype than the field's.
     """
-    start = -(-8 * len(struct.fields) // ALIGN) * ALIGN
-    spans, copied = place({name: (a.dtype, a.shape) for name, a in given.items()}, start)
-    more, size = place(scratch, copied)
-    buffer = device.xp.empty(size, dtype=np.uint8)
-    arrays = {n: buffer[span].view(given[n].dtype).reshape(given[n].shape) for n, span in spans.items()}
-    arrays |= {n: buffer[span].view(scratch[n][0]).reshape(scratch[n][1]) for n, span in more.items()}
-    arrays |= others
-    words = struct.words({**integers, **arrays}, device.address)
+    places: dict[str, tuple[int, int, Any, tuple[int, ...]]] = {}
+    end = copied = _aligned(8 * len(struct.fields))
+    for name, (dtype, shape) in [*((n, (a.dtype, a.shape)) for n, a in given.items()), *scratch.items()]:
+        dtype = np.dtype(dtype)
+        struct.check(name, dtype)
+        places[name] = (end, end + math.prod(shape) * dtype.itemsize, dtype, shape)
+        end = _aligned(places[name][1])
+        if name in given:
+            copied = end
+    buffer = device.xp.empty(end, dtype=np.uint8)
+    base = device.address(buffer)
+    words = struct.words(
+        {**integers, **{name: base + at for name, (at, *_) in places.items()}, **others}, device.address
+    )
     host = np.empty(copied, dtype=np.uint8)
     host[: words.nbytes] = words.view(np.uint8)
-    for name, span in spans.items():
-        host[span] = np.ascontiguousarray(given[name]).reshape(-1).view(np.uint8)
+    for name, array in given.items():
+        start, stop, *_ = places[name]
+        host[start:stop] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     device.fill(buffer[:copied], host)
-    return Staged(device.address(buffer), arrays, copied, buffer)
+    return Staged(base, copied, buffer, places)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN

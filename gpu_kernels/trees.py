@@ -42,7 +42,7 @@ class DeviceTrees:
         given = self._rows(rows, {"leaf": leaf, "margin": margin})
         self._launch("find_leaf", self._sizes["trees"] * len(rows), self._forest.address, given.address)
         self._launch("add_leaves", len(rows), self._forest.address, given.address)
-        return given.arrays["margin"]
+        return given.array("margin")
 
     def contributions(self, rows: Any) -> Any:
         """float64 [B, columns] log-odds that each column adds, on the device, of its rows float32 [B, n]."""
@@ -50,7 +50,7 @@ class DeviceTrees:
         given = self._rows(rows, {"answer": answer, "contribution": (np.float64, (len(rows), self._sizes["columns"]))})
         self._launch("ask_splits", self._sizes["blocks"] * len(rows), self._forest.address, given.address)
         self._launch("contribute", self._sizes["columns"] * len(rows), self._forest.address, given.address)
-        return given.arrays["contribution"]
+        return given.array("contribution")
 
     def _rows(self, rows: Any, scratch: Mapping[str, Any]) -> Any:
         return stage(self._device, _ROWS, {"rows": len(rows), "width": rows.shape[1]}, {}, scratch, {"row": rows})

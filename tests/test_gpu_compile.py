@@ -43,8 +43,10 @@ def test_every_kernel_has_a_launcher() -> None:
 
 def test_a_struct_refuses_what_it_does_not_hold() -> None:
     struct = Struct.read(FOLDER / "graph.cuh", "State")
-    with pytest.raises(TypeError, match="uses: contiguous int32 expected, int64 given"):
+    with pytest.raises(TypeError, match="uses: int32 expected, int64 given"):
         struct.words({"uses": np.zeros(3, dtype=np.int64)}, id)
+    with pytest.raises(TypeError, match="uses: is not contiguous"):
+        struct.words({"uses": np.zeros(6, dtype=np.int32)[::2]}, id)
     with pytest.raises(KeyError, match="colour"):
         struct.words({"colour": 1}, id)
     with pytest.raises(ValueError, match="no struct Missing"):
