@@ -8,7 +8,7 @@ __device__ i64 find(const State *s, u64 token, bool insert) {
   u64 mask = (u64)s->places - 1;
   u64 at = (token * 0x9E3779B97F4A7C15ull) >> 20 & mask;
   while (true) {
-    u64 there = s->key[at];
+    u64 there = __ldcg(&s->key[at]);  // others insert meanwhile: past the caches that do not see it
     if (there == 0 && insert) there = atomicCAS(&s->key[at], 0ull, token);
     if (there == 0) return insert ? (i64)at : -1;
     if (there == token) return (i64)at;
