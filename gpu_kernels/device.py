@@ -62,10 +62,16 @@ class Cuda:
         cupy.cuda.Device(index).use()
         self.xp = cupy
         self._architecture = f"sm_{cupy.cuda.Device(index).compute_capability}"
+        self._loaded: dict[Path, Launch] = {}
         self.name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
 
     def kernels(self, source: Path) -> Launch:
-        """Compiled by NVRTC for the device's architecture, which takes about a second."""
+        """Compiled by NVRTC for the device's architecture when first asked for, which takes about a second."""
+        if source not in self._loaded:
+            self._loaded[source] = self._load(source)
+        return self._loaded[source]
+
+    def _load(self, source: Path) -> Launch:
         module = self.xp.cuda.Module()
         module.load(compiled(source, self._architecture).cubin)
         functions: dict[str, Any] = {}

@@ -154,7 +154,7 @@ class Network:
         """float64 [B] of contiguous arrays [B, ...] by name."""
         device = self._device
         if self._first is None and device.index is not None:
-            self._first = given
+            self._first = _on_host(given)
             device.join(self)
         if device.index is not None:
             if device.working and self._there is not None:
@@ -176,7 +176,7 @@ class Network:
         self._there = session
 
     def _on_cpu(self, given: Inputs) -> NDArray[np.float64]:
-        (out,) = self._cpu.run(None, {name: a.get() if hasattr(a, _ON_DEVICE) else a for name, a in given.items()})
+        (out,) = self._cpu.run(None, _on_host(given))
         return np.asarray(out, dtype=np.float64)
 
     def _on_device(self, session: Any, given: Inputs) -> NDArray[np.float64]:
@@ -192,3 +192,7 @@ class Network:
         session.run_with_iobinding(binding)
         (out,) = binding.copy_outputs_to_cpu()
         return np.asarray(out, dtype=np.float64)
+
+
+def _on_host(given: Inputs) -> dict[str, Any]:
+    return {name: array.get() if hasattr(array, _ON_DEVICE) else array for name, array in given.items()}

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 
 import grpc
 import structlog
@@ -72,18 +72,21 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
     server.add_secure_port(settings.listen, credentials)
 
 
-def _ready(tenants: dict[str, Tenant]) -> bool:
-    return all(t.engine.ready for t in tenants.values())
+def _serving(tenants: dict[str, Tenant], runs_on: Device) -> dict[str, Callable[[], bool]]:
+    """By service of the health protocol: the engines have all read their logs; the device works."""
+
+    def ready() -> bool:
+        return all(t.engine.ready for t in tenants.values())
+
+    return {"": ready, SERVICE: ready, device.SERVICE: lambda: runs_on.working}
 
 
-async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant], runs_on: Device) -> None:
-    """Health is SERVING while every tenant's engine has read its log; that of the device while it works."""
-    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+async def _watch(servicer: health.aio.HealthServicer, serving: Mapping[str, Callable[[], bool]]) -> None:
+    """Keep the health of each service at what it says of itself."""
+    states = health_pb2.HealthCheckResponse
     while True:
-        ready = _ready(tenants)
-        for name in ("", SERVICE):
-            await servicer.set(name, serving if ready else not_serving)
-        await servicer.set(device.SERVICE, serving if runs_on.working else not_serving)
+        for name, is_serving in serving.items():
+            await servicer.set(name, states.SERVING if is_serving() else states.NOT_SERVING)
         await asyncio.sleep(HEALTH_SECONDS)
 
 
@@ -120,7 +123,7 @@ async def serve(settings: Settings) -> None:
         )
         service = Service(tenants, loaded, settings.replay, shared)
         server.add_generic_rpc_handlers((service.handler(),))
-        servicer = health.aio.HealthServicer()
+        servicer, serving = health.aio.HealthServicer(), _serving(tenants, runs_on)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         _listen(server, settings)
@@ -128,12 +131,12 @@ async def serve(settings: Settings) -> None:
         background.append(asyncio.create_task(device.follow(runs_on)))
         background += [
             asyncio.create_task(task)
-            for task in (_watch(servicer, tenants, runs_on), reload.follow(loaded, settings), challengers.run())
+            for task in (_watch(servicer, serving), reload.follow(loaded, settings), challengers.run())
         ]
         await server.start()
         fronts = []
         if settings.native_listen:
-            fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
+            fronts.append(await start_native(service, settings, serving, MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
             tenants=len(tenants), replay=settings.replay, device=runs_on.name,

@@ -1,5 +1,7 @@
 """Where kernels are tested: on the CPU by the shim and, by the same test body, on a CUDA device where there is one."""
 
+from functools import cache
+
 import pytest
 
 from gpu_kernels.device import Cuda, Device, NoDeviceError
@@ -15,6 +17,12 @@ def opened(name: str, seed: int = 0) -> Device:
             pytest.skip("g++ is not installed (apt-get install g++): kernels were NOT run on the CPU")
         return Shim(seed)
     try:
-        return Cuda()
+        return _cuda()
     except NoDeviceError as error:
         pytest.skip(f"kernels were NOT run on a GPU: {error}")
+
+
+@cache
+def _cuda() -> Cuda:
+    """One for the process: kernels are compiled once."""
+    return Cuda()

@@ -236,7 +236,7 @@ async def test_no_request_fails_when_the_device_does(redis: Redis, tenant: str) 
 
 async def test_health_says_that_the_cpu_stands_in() -> None:
     device, servicer = Fault().device(), health.aio.HealthServicer()
-    watching = asyncio.create_task(server._watch(servicer, {}, device))
+    watching = asyncio.create_task(server._watch(servicer, server._serving({}, device)))
 
     async def status() -> int:
         await asyncio.sleep(2 * server.HEALTH_SECONDS)
