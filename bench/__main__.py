@@ -112,5 +112,16 @@ def simulate(
     print(json.dumps(module.run(applications)))
 
 
+@app.command()
+def gpu() -> None:
+    """Every CUDA kernel against its oracle, and its times, where there is a GPU; the last line is JSON."""
+    from bench import gpu as module
+
+    report = module.run()
+    print(json.dumps(report))
+    if report.get("differing"):
+        raise typer.Exit(1)
+
+
 if __name__ == "__main__":
     app()

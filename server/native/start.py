@@ -1,7 +1,7 @@
 """The service behind the native front end: its unary calls and the health check, on an address of their own."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from grpc_health.v1 import health_pb2
 
@@ -22,23 +22,24 @@ class NotBuiltError(RuntimeError):
 
 
 async def start(
-    service: Service, settings: Settings, ready: Callable[[], bool], message_max_bytes: int
+    service: Service, settings: Settings, serving: Mapping[str, Callable[[], bool]], message_max_bytes: int
 ) -> "front.Front":
-    """Listen on `settings.native_listen`. `ready`: what the health check says. Raises NotBuiltError."""
+    """Listen on `settings.native_listen`. serving: what the health check says, by service. Raises NotBuiltError."""
     if front is None:
         raise NotBuiltError("MIAOPI_NATIVE_LISTEN: the native front end is not built: make native")
     handlers = {f"/{SERVICE}/{name}": call for name, call in service.unary().items()}
-    made = front.Front({**handlers, HEALTH: _health(ready)}, front.Limits(message_max_bytes))
+    made = front.Front({**handlers, HEALTH: _health(serving)}, front.Limits(message_max_bytes))
     await made.listen(settings.native_listen, _tls(settings))
     return made
 
 
-def _health(ready: Callable[[], bool]) -> Handler:
+def _health(serving: Mapping[str, Callable[[], bool]]) -> Handler:
     async def check(body: bytes, call: Call) -> bytes:
-        if parse(health_pb2.HealthCheckRequest, body).service not in ("", SERVICE):
+        is_serving = serving.get(parse(health_pb2.HealthCheckRequest, body).service)
+        if is_serving is None:
             raise NotFoundError("service: is not served here")
         states = health_pb2.HealthCheckResponse
-        state = states.SERVING if ready() else states.NOT_SERVING
+        state = states.SERVING if is_serving() else states.NOT_SERVING
         reply: bytes = states(status=state).SerializeToString()
         return reply
 
