@@ -1,10 +1,15 @@
 """A client for the tests: h2, another implementation of HTTP/2, connected to http2.Connection by calls; raw frames."""
 
-from collections.abc import Iterable
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 from server.native.http2 import Connection
 
@@ -90,6 +95,55 @@ def with_header(name: str, value: str) -> list[tuple[str, str]]:
     return list(changed.items())
 
 
+WINDOW = 1 << 28
+
+
+class Raw:
+    """A client that reads when it is told to. Its windows are as wide as it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int = WINDOW) -> None:
+        self.reader, self.writer = reader, writer
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2.initiate_connection()
+        self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+        self.h2.increment_flow_control_window(WINDOW)
+        self.events: list[h2.events.Event] = []
+
+    async def ask(self, path: str, message: bytes = b"", timeout: str = "1H") -> int:
+        stream: int = self.h2.get_next_available_stream_id()
+        headers = with_header(":path", path)
+        self.h2.send_headers(stream, [*headers, ("grpc-timeout", timeout)])
+        self.h2.send_data(stream, framed(message), end_stream=True)
+        await self.send()
+        return stream
+
+    async def send(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+        await self.writer.drain()
+
+    async def read(self) -> bool:
+        """What has come; False at the end."""
+        data = await self.reader.read(1 << 20)
+        self.events += self.h2.receive_data(data)
+        await self.send()
+        return bool(data)
+
+    def of(self, kind: type[h2.events.Event], stream: int | None = None) -> list[h2.events.Event]:
+        return [e for e in self.events if isinstance(e, kind) and stream in (None, getattr(e, "stream_id", None))]
+
+
+@asynccontextmanager
+async def raw(address: str, window: int = WINDOW) -> AsyncIterator[Raw]:
+    client = Raw(*await asyncio.open_connection(*address.split(":")), window)
+    await client.send()
+    try:
+        yield client
+    finally:
+        client.writer.close()
+        with suppress(ConnectionError):
+            await client.writer.wait_closed()
+
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -98,3 +152,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 SETTINGS = frame(4, 0, 0)
+
+
+def resident_kb() -> int:
+    """Memory of this process, KiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024

@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 from collections.abc import Iterator
 
 import h2.config
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
 from server.native.http2 import Connection, held
-from tests.http2_client import HEADERS, PATHS, PREFACE, SETTINGS, Peer, frame, framed
+from tests.http2_client import HEADERS, PATHS, PREFACE, SETTINGS, Peer, frame, framed, resident_kb, with_header
 
 
 def test_the_budget_of_a_connection_holds() -> None:
@@ -240,3 +241,54 @@ def test_refusals_that_nobody_reads_end_the_connection() -> None:
         for at in range(1, 40_001, 200):
             server.feed(requests(range(at, at + 200, 2)), 0.0)
     assert server.finished and server.open == 256
+
+
+def talks() -> list[bytes]:
+    """Conversations that end in every way: answered, refused, given up, cut off in a header, a body, a frame."""
+    encoder = hpack.Encoder()
+    block, other = encoder.encode([*HEADERS, ("x-bin", "AAAA" * 100)]), encoder.encode(with_header(":path", "/s/None"))
+    body = framed(b"x" * 3000)
+    whole = frame(1, 4, 1, block) + frame(0, 1, 1, body)
+    return [
+        PREFACE + SETTINGS + said
+        for said in (
+            whole, whole + frame(3, 0, 1, bytes(4)), whole + frame(1, 4, 3, other) + frame(0, 0, 3, body),
+            frame(1, 4, 1, block) + frame(0, 0, 1, body[:100]), frame(1, 0, 1, block[:20]), frame(1, 4, 1, block)[:15],
+            frame(1, 4, 1, block) + frame(0, 0, 1, body) + frame(3, 0, 1, bytes(4)), whole + frame(7, 0, 0, bytes(8)),
+            whole + frame(8, 0, 1, b"\x7f\xff\xff\xff"), whole + frame(6, 0, 0, b"x"), b"\xff" * 20,
+        )
+    ]  # fmt: skip
+
+
+def test_nothing_is_leaked_however_a_connection_ends() -> None:
+    """100,000 connections: what one leaked would show a thousandfold."""
+
+    def some(count: int) -> None:
+        for n in range(count):
+            server = Connection(PATHS)
+            try:
+                server.feed(said[n % len(said)], float(n))
+                for stream, _, message, _, _ in server.take():
+                    reply = (message, 0, "", ((b"a", b"%d" % n),)) if n % 2 else (None, 3, "wrong: 错", None)
+                    if n % 7:
+                        server.reply([(stream, *reply)])
+                if n % 5 == 0:
+                    server.drain()
+                if n % 3:
+                    server.out(100 if n % 4 else 1 << 20)
+                server.expire(n + 100.0, 10.0, 10.0)
+                if n % 11:
+                    server.out()
+                server.gone()
+                server.feed(b"\xff", 0.0)
+            except ConnectionError:
+                pass
+
+    said = talks()
+    some(20_000)
+    gc.collect()
+    kb, references = resident_kb(), [sys.getrefcount(o) for o in (PATHS, None, *PATHS)]
+    some(80_000)
+    gc.collect()
+    assert resident_kb() - kb < 1000
+    assert abs(sum(sys.getrefcount(o) for o in (PATHS, None, *PATHS)) - sum(references)) < 1000

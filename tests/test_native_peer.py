@@ -2,18 +2,13 @@
 
 import asyncio
 import gc
-import resource
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
-import h2.config
-import h2.connection
 import h2.events
-import h2.settings
 import hpack
 import pytest
 import trustme
@@ -27,7 +22,7 @@ from server.native.front import Front
 from server.native.http2 import held
 from server.native.peer import Limits, Peer
 from server.service import Call
-from tests.http2_client import frame, framed, text, with_header
+from tests.http2_client import Raw, frame, framed, raw, resident_kb, text, with_header
 from tests.test_native_front import (
     ECHO,
     SLOW,
@@ -38,53 +33,6 @@ from tests.test_native_front import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-WINDOW = 1 << 28
-
-
-class Raw:
-    """A client that reads when it is told to. Its windows are as wide as it likes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int) -> None:
-        self.reader, self.writer = reader, writer
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
-        self.h2.initiate_connection()
-        self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
-        self.h2.increment_flow_control_window(WINDOW)
-        self.events: list[h2.events.Event] = []
-
-    async def ask(self, path: str, message: bytes = b"", timeout: str = "1H") -> int:
-        stream: int = self.h2.get_next_available_stream_id()
-        headers = with_header(":path", path)
-        self.h2.send_headers(stream, [*headers, ("grpc-timeout", timeout)])
-        self.h2.send_data(stream, framed(message), end_stream=True)
-        await self.send()
-        return stream
-
-    async def send(self) -> None:
-        self.writer.write(self.h2.data_to_send())
-        await self.writer.drain()
-
-    async def read(self) -> bool:
-        """What has come; False at the end."""
-        data = await self.reader.read(1 << 20)
-        self.events += self.h2.receive_data(data)
-        await self.send()
-        return bool(data)
-
-    def of(self, kind: type[h2.events.Event], stream: int | None = None) -> list[h2.events.Event]:
-        return [e for e in self.events if isinstance(e, kind) and stream in (None, getattr(e, "stream_id", None))]
-
-
-@asynccontextmanager
-async def raw(address: str, window: int = WINDOW) -> AsyncIterator[Raw]:
-    client = Raw(*await asyncio.open_connection(*address.split(":")), window)
-    await client.send()
-    try:
-        yield client
-    finally:
-        client.writer.close()
-        with suppress(ConnectionError):
-            await client.writer.wait_closed()
 
 
 @pytest.fixture
@@ -289,7 +237,7 @@ async def test_connections_leave_nothing_behind() -> None:
 
     async def some(address: str, front: Front, count: int) -> None:
         for n in range(count):
-            client = Raw(*await asyncio.open_connection(*address.split(":")), WINDOW)
+            client = Raw(*await asyncio.open_connection(*address.split(":")))
             for path in (ECHO, SLOW, "/s/None", ECHO):
                 await client.ask(path, b"x" * 10_000)
             if n % 3 == 0:
@@ -306,13 +254,9 @@ async def test_connections_leave_nothing_behind() -> None:
     async with served() as (address, handlers, front):
         await some(address, front, 300)
         gc.collect()
-        kb = _resident_kb()
+        kb = resident_kb()
         await some(address, front, 300)
         gc.collect()
-        assert _resident_kb() - kb < 2000 and held() == before and len(front.deadlines) == 0
+        assert resident_kb() - kb < 2000 and held() == before and len(front.deadlines) == 0
         assert sum(isinstance(o, Peer) for o in gc.get_objects()) <= 1
         assert handlers.begun == handlers.cancelled
-
-
-def _resident_kb() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
