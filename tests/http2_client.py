@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -133,14 +134,14 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw(address: str, window: int = WINDOW) -> AsyncIterator[Raw]:
-    client = Raw(*await asyncio.open_connection(*address.split(":")), window)
+async def raw(address: str, window: int = WINDOW, tls: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+    client = Raw(*await asyncio.open_connection(*address.split(":"), ssl=tls), window)
     await client.send()
     try:
         yield client
     finally:
         client.writer.close()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             await client.writer.wait_closed()
 
 

@@ -25,7 +25,7 @@ from server.service import Call, Handler
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-ECHO, SLOW, FAIL = "/s/Echo", "/s/Slow", "/s/Fail"
+ECHO, SLOW, FAIL, LARGE = "/s/Echo", "/s/Slow", "/s/Fail", "/s/Large"
 
 
 class Handlers:
@@ -56,8 +56,11 @@ class Handlers:
             raise InvalidFieldError("amount_minor", "must be 1 % of 错")
         raise RuntimeError("a secret of the inside")
 
+    async def large(self, body: bytes, call: Call) -> bytes:
+        return bytes(1 << 20)
+
     def by_path(self) -> dict[str, Handler]:
-        return {ECHO: self.echo, SLOW: self.slow, FAIL: self.fail}
+        return {ECHO: self.echo, SLOW: self.slow, FAIL: self.fail, LARGE: self.large}
 
 
 @asynccontextmanager

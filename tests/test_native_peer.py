@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 import h2.events
-import hpack
 import pytest
 import trustme
 
@@ -20,11 +19,12 @@ from server.native import peer as peers
 from server.native.deadlines import Deadlines
 from server.native.front import Front
 from server.native.http2 import held
-from server.native.peer import Limits, Peer
+from server.native.peer import Peer
 from server.service import Call
-from tests.http2_client import Raw, frame, framed, raw, resident_kb, text, with_header
+from tests.http2_client import Raw, framed, raw, resident_kb, text, with_header
 from tests.test_native_front import (
     ECHO,
+    LARGE,
     SLOW,
     eventually,
     failing,
@@ -37,10 +37,22 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits in seconds become a hundred times shorter."""
-    for module, name in ((peers, "ARRIVAL_SECONDS"), (peers, "READING_SECONDS"), (peers, "SILENT_SECONDS"),
-                         (fronts, "HANDSHAKE_SECONDS"), (fronts, "SWEEP_SECONDS")):  # fmt: skip
-        monkeypatch.setattr(module, name, getattr(module, name) / 100)
+    """Limits in seconds become fractions of a second."""
+    monkeypatch.setattr(peers, "ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr(peers, "READING_SECONDS", 0.6)
+    monkeypatch.setattr(fronts, "HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr(fronts, "SWEEP_SECONDS", 0.02)
+
+
+def tls_pair(secure: bool) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """The server's and a client's; None for plain text."""
+    if not secure:
+        return None, None
+    authority, server = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
 
 
 def _held() -> int:
@@ -109,30 +121,23 @@ async def test_deadlines_pass_in_any_order() -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_who_reads_nothing_is_not_read_and_then_dropped() -> None:
-    before = _held()
-    async with served(limits=Limits(requests_max=64)) as (address, _, front), raw(address) as client:
-        await client.read()
+@pytest.mark.parametrize("secure", [False, True])
+async def test_who_reads_nothing_is_not_read_and_then_dropped(secure: bool) -> None:
+    before, (server, trusting) = _held(), tls_pair(secure)
+    async with served(tls=server) as (address, _, front), raw(address, tls=trusting) as client:
+        for _ in range(50):
+            await client.ask(LARGE)
+        await eventually(lambda: len(front.peers) == 1)
         peer = only(front)
-        writing = asyncio.create_task(_write_for_ever(client.writer))
-        await eventually(lambda: not peer._transport.is_reading())
-        assert peer._transport.get_write_buffer_size() < 1 << 20 and held() < 64 << 20
-        async with grpc.aio.insecure_channel(address) as channel:
-            assert await unary(channel, ECHO)(b"others", timeout=5) == b"others"
+        await eventually(lambda: peer._paused_at < float("inf"))
+        assert not peer._transport.is_reading() and not peer._transport.is_closing()
+        assert peer._transport.get_write_buffer_size() < 1 << 20 and 1 << 20 < held() <= 50 << 20
+        async with raw(address, tls=trusting) as other:
+            stream = await other.ask(ECHO, b"others")
+            while not other.of(h2.events.StreamEnded, stream):
+                assert await other.read()
         await eventually(lambda: peer not in front.peers)
-        with pytest.raises(ConnectionError):
-            await writing
-        await eventually(lambda: held() == before)
-
-
-async def _write_for_ever(writer: asyncio.StreamWriter) -> None:
-    """Requests as fast as they go, whatever h2 says of what the server allows."""
-    encoder = hpack.Encoder()
-    body = framed(b"x" * 16_000)
-    for stream in range(1, 1 << 30, 2):
-        block = encoder.encode(with_header(":path", ECHO))
-        writer.write(frame(1, 4, stream, block) + frame(0, 1, stream, body))
-        await writer.drain()
+        assert held() == before
 
 
 @pytest.mark.usefixtures("hurried")
@@ -146,8 +151,10 @@ async def test_who_never_opens_its_window_is_dropped() -> None:
         await eventually(lambda: held() == before and not only(front).busy)
 
 
-async def test_who_reads_late_has_everything() -> None:
-    async with served() as (address, _, front), raw(address) as client:
+@pytest.mark.parametrize("secure", [False, True])
+async def test_who_reads_late_has_everything(secure: bool) -> None:
+    server, trusting = tls_pair(secure)
+    async with served(tls=server) as (address, _, front), raw(address, tls=trusting) as client:
         await client.read()
         bodies = {await client.ask(ECHO, bytes([n]) * 16_000): bytes([n]) * 16_000 for n in range(3)}
         for n in range(3, 250):
@@ -167,9 +174,7 @@ async def test_who_reads_late_has_everything() -> None:
 @pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0"])
 @pytest.mark.parametrize("tls", [False, True])
 async def test_who_never_says_that_it_speaks_http2_is_dropped(said: bytes, tls: bool) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
-    async with served(tls=context if tls else None) as (address, _, front):
+    async with served(tls=tls_pair(tls)[0]) as (address, _, front):
         reader, writer = await asyncio.open_connection(*address.split(":"))
         writer.write(b"" if tls else said)
         begun = time.monotonic()

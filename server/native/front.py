@@ -16,7 +16,7 @@ from server.native.peer import CLOSE_SECONDS, Limits, Peer
 from server.service import Handler
 
 CONNECTIONS_MAX = 1024
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 10.0  # of TLS, to begin and to end
 SWEEP_SECONDS = 1.0
 BACKLOG = 1024
 
@@ -42,13 +42,14 @@ class Front:
             path = address.removeprefix("unix:").removeprefix("//")
             _clear(path)
             server = await loop.create_unix_server(
-                lambda: Peer(self), path, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-            )
+                lambda: Peer(self), path, ssl=tls, backlog=BACKLOG,
+                ssl_handshake_timeout=handshake, ssl_shutdown_timeout=handshake,
+            )  # fmt: skip
         else:
             host, port = address.rsplit(":", 1)
             server = await loop.create_server(
                 lambda: Peer(self), host.strip("[]"), int(port), ssl=tls, backlog=BACKLOG, reuse_port=reuse_port,
-                ssl_handshake_timeout=handshake,
+                ssl_handshake_timeout=handshake, ssl_shutdown_timeout=handshake,
             )  # fmt: skip
         self._servers.append(server)
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())

@@ -182,7 +182,9 @@ class Peer(asyncio.Protocol):
             log_failure(error, status.code)
             self._replies.append((stream, None, status.number, status.message, wire_pairs(status.metadata())))
         finally:
-            self._forget(stream)
+            self._tasks.pop(stream, None)
+            if call.deadline is not None:
+                self._front.deadlines.discard((self, stream))
         self._flush_soon()
 
     def _drop_gone(self) -> None:
@@ -192,11 +194,7 @@ class Peer(asyncio.Protocol):
 
     def _give_up(self, stream: int) -> None:
         """Cancel a call, which may not have begun: then nothing of it ever runs."""
-        self._tasks[stream].cancel()
-        self._forget(stream)
-
-    def _forget(self, stream: int) -> None:
-        self._tasks.pop(stream, None)
+        self._tasks.pop(stream).cancel()
         self._front.deadlines.discard((self, stream))
 
     def _flush_soon(self) -> None:

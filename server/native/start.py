@@ -29,7 +29,7 @@ async def start(
         raise NotBuiltError("MIAOPI_NATIVE_LISTEN: the native front end is not built: make native")
     handlers = {f"/{SERVICE}/{name}": call for name, call in service.unary().items()}
     made = front.Front({**handlers, HEALTH: _health(ready)}, peer.Limits(message_max_bytes))
-    await made.listen(settings.native_listen, _tls(settings))
+    await made.listen(settings.native_listen, tls_context(settings))
     return made
 
 
@@ -45,7 +45,7 @@ def _health(ready: Callable[[], bool]) -> Handler:
     return check
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the same certificate as grpc.aio has, and the client's where one is asked for."""
     if settings.tls_cert is None:
         return None
