@@ -174,6 +174,34 @@ async def test_stopping_answers_what_was_taken_and_no_more() -> None:
         await stopping
 
 
+async def test_a_rolling_restart_loses_no_call() -> None:
+    """One after another on one port, under calls without pause: each is answered by the one or the other."""
+    front, calling, answered = Front(Handlers().by_path()), True, 0
+    await front.listen("127.0.0.1:0", reuse_port=True)
+    port = front.ports[0]
+
+    async def call_on(channel: grpc.aio.Channel) -> None:
+        nonlocal answered
+        while calling:
+            assert await unary(channel, ECHO)(b"x", timeout=5) == b"x"
+            answered += 1
+
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(3)]
+    callers = [asyncio.create_task(call_on(channel)) for channel in channels for _ in range(4)]
+    for _ in range(6):
+        await asyncio.sleep(0.05)
+        following = Front(Handlers().by_path())
+        await following.listen(f"127.0.0.1:{port}", reuse_port=True)
+        await front.stop(5)
+        front = following
+    calling = False
+    await asyncio.gather(*callers)
+    await asyncio.gather(*(channel.close() for channel in channels))
+    await front.stop(5)
+    assert answered > 100
+
+
 def _tls(authority: trustme.CA, client_ca: trustme.CA | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

@@ -9,10 +9,10 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from server.native.deadlines import Deadlines
-from server.native.peer import CLOSE_SECONDS, Limits, Peer
+from server.native.peer import CLOSE_SECONDS, NOTICE_SECONDS, Limits, Peer
 from server.service import Handler
 
 CONNECTIONS_MAX = 1024
@@ -79,18 +79,19 @@ class Front:
             server.close()
         for peer in list(self.peers):
             peer.drain()
-        deadline = time.monotonic() + grace_seconds
-        while any(peer.busy for peer in self.peers) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(NOTICE_SECONDS if self.peers else 0)
+        await _until(lambda: not any(peer.busy for peer in self.peers), grace_seconds)
+        await self._until_gone()  # whoever reads the goodbye closes
         for peer in list(self.peers):
             peer.close()
-        deadline = time.monotonic() + CLOSE_SECONDS
-        while self.peers and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
+        await self._until_gone()
         for peer in list(self.peers):  # reads nothing of what it was told: what is left to say is lost
             peer.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    async def _until_gone(self) -> None:
+        await _until(lambda: not self.peers, CLOSE_SECONDS)
 
     async def _sweep(self) -> None:
         while True:
@@ -98,6 +99,12 @@ class Front:
             now = time.monotonic()
             for peer in list(self.peers):
                 peer.sweep(now)
+
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
 
 
 def _clear(path: str) -> None:

@@ -92,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     call(connection, "feed", PyObject_CallMethod(connection, "feed", "y#d", data + at, (Py_ssize_t)n, (double)at));
     check((Connection *)connection);
     if (how & 16) expire(connection, (double)at);
+    if (how & 64 && at > size / 4) call(connection, "notice", PyObject_CallMethod(connection, "notice", NULL));
     if (how & 32 && at > size / 2) call(connection, "drain", PyObject_CallMethod(connection, "drain", NULL));
     answer_all(connection, how);
     call(connection, "out", PyObject_CallMethod(connection, "out", "n", (Py_ssize_t)(how & 2 ? 100 : 1 << 20)));

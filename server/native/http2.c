@@ -14,6 +14,8 @@ static PyObject *fail(Connection *c, const char *what, int code) {
   return NULL;
 }
 
+static PyObject *done(Connection *c, const char *what, int code) { return code ? fail(c, what, code) : Py_NewRef(Py_None); }
+
 static int session_new(Connection *c, uint32_t streams_max, uint32_t window, uint32_t ack_max) {
   nghttp2_session_callbacks *callbacks = NULL;
   nghttp2_option *option = NULL;
@@ -73,11 +75,9 @@ static int connection_init(Connection *c, PyObject *args, PyObject *kwargs) {
   Py_INCREF(paths);
   c->paths = paths;
   if (!(c->cancelled = PyList_New(0))) return -1;
-  if (session_new(c, numbers[0], numbers[1], numbers[2])) {
-    PyErr_NoMemory();
-    return -1;
-  }
-  return 0;
+  int failed = session_new(c, numbers[0], numbers[1], numbers[2]);
+  if (failed) PyErr_NoMemory();
+  return failed ? -1 : 0;
 }
 
 static void connection_dealloc(Connection *c) {
@@ -138,9 +138,8 @@ PyDoc_STRVAR(gone_doc, "gone() -> [stream]: taken requests that ended unanswered
 static PyObject *connection_gone(Connection *c, PyObject *none) {
   (void)none;
   PyObject *gone = c->cancelled, *fresh = PyList_New(0);
-  if (!gone || !fresh) return fresh;
-  c->cancelled = fresh;
-  return gone;
+  if (gone && fresh) c->cancelled = fresh;
+  return gone && fresh ? gone : fresh;
 }
 
 PyDoc_STRVAR(reply_doc, "reply([(stream, message, status, text, trailers)]): answer requests; one that is gone is passed over.\n\n"
@@ -205,14 +204,18 @@ static PyObject *connection_out(Connection *c, PyObject *args) {
   return out;
 }
 
+PyDoc_STRVAR(notice_doc, "notice(): tell the peer to open its next requests elsewhere; those that are on their way are still taken.");
+static PyObject *connection_notice(Connection *c, PyObject *none) {
+  (void)none;
+  return usable(c) ? done(c, "notice", nghttp2_submit_shutdown_notice(c->session)) : NULL;
+}
+
 PyDoc_STRVAR(drain_doc, "drain(): tell the peer to open no more requests (GOAWAY); those that are open are still answered.");
 static PyObject *connection_drain(Connection *c, PyObject *none) {
   (void)none;
   if (!usable(c)) return NULL;
   int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-  int failed = nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
-  if (failed) return fail(c, "drain", failed);
-  Py_RETURN_NONE;
+  return done(c, "drain", nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0));
 }
 
 PyDoc_STRVAR(expire_doc, "expire(now, arrival, reading) -> int: end requests that have been arriving for more than `arrival` "
@@ -260,6 +263,7 @@ static PyMethodDef connection_methods[] = {
     {"gone", (PyCFunction)connection_gone, METH_NOARGS, gone_doc},
     {"reply", (PyCFunction)connection_reply, METH_O, reply_doc},
     {"out", (PyCFunction)connection_out, METH_VARARGS, out_doc},
+    {"notice", (PyCFunction)connection_notice, METH_NOARGS, notice_doc},
     {"drain", (PyCFunction)connection_drain, METH_NOARGS, drain_doc},
     {"expire", (PyCFunction)connection_expire, METH_VARARGS, expire_doc},
     {NULL, NULL, 0, NULL},
@@ -289,12 +293,8 @@ static struct PyModuleDef module = {
 PyMODINIT_FUNC PyInit_http2(void) {
   if (PyType_Ready(&connection_type) < 0) return NULL;
   PyObject *made = PyModule_Create(&module);
-  if (!made) return NULL;
-  Py_INCREF(&connection_type);
-  if (PyModule_AddObject(made, "Connection", (PyObject *)&connection_type) < 0 ||
-      PyModule_AddStringConstant(made, "NGHTTP2", nghttp2_version(0)->version_str) < 0) {
-    Py_DECREF(made);
-    return NULL;
-  }
+  if (made && (PyModule_AddObjectRef(made, "Connection", (PyObject *)&connection_type) < 0 ||
+               PyModule_AddStringConstant(made, "NGHTTP2", nghttp2_version(0)->version_str) < 0))
+    Py_CLEAR(made);
   return made;
 }

@@ -22,6 +22,7 @@ from server.service import Handler, log_failure
 ARRIVAL_SECONDS = 20.0  # from a request's first header to its last byte; from a connection to its first words
 READING_SECONDS = 60.0  # for a peer to read a reply, or anything at all
 SILENT_SECONDS = 600.0  # a connection without an open request that says nothing
+NOTICE_SECONDS = 0.1  # for a peer to hear that the connection drains, and for what it sent until then to arrive
 CLOSE_SECONDS = 1.0  # for a peer to read the last of what it is told
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
@@ -89,6 +90,7 @@ class Peer(asyncio.Protocol):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._replies: list[Reply] = []
         self._flushing = self._failed = self._draining = False
+        self._leaving: asyncio.TimerHandle | None = None
         self._opened = self._heard = time.monotonic()
         self._paused_at = self._closed_at = float("inf")
 
@@ -107,6 +109,8 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._failed = True
         self._front.closed(self)
+        if self._leaving is not None:
+            self._leaving.cancel()
         for stream in list(self._tasks):
             self._give_up(stream)
         del self._connection  # what it holds is free now, not when the collector comes by
@@ -136,9 +140,17 @@ class Peer(asyncio.Protocol):
         self._flush_soon()
 
     def drain(self) -> None:
-        """GOAWAY; what is open is still answered, then the connection closes."""
+        """GOAWAY, twice: what was on its way when the peer heard of it is still taken (RFC 9113 6.8). What is open is
+        answered, then the connection closes.
+        """
         if not self._failed and not self._draining:
             self._draining = True
+            self._connection.notice()
+            self._flush_soon()
+            self._loop.call_later(NOTICE_SECONDS, self._drain)
+
+    def _drain(self) -> None:
+        if not self._failed:
             self._connection.drain()
             self._flush_soon()
 
@@ -220,6 +232,15 @@ class Peer(asyncio.Protocol):
             raise
         self._drop_gone()
         if self._connection.finished:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Nothing is left to say. After a goodbye of ours the peer closes: what it sent meanwhile would meet a closed
+        socket, and the reset that follows could overtake the goodbye, which says that it may be sent elsewhere.
+        """
+        if self._draining and self._leaving is None:
+            self._leaving = self._loop.call_later(CLOSE_SECONDS, self._shut)
+        elif not self._draining:
             self._shut()
 
     def _fail(self) -> None:
