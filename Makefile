@@ -66,6 +66,8 @@ clean: ## remove caches and build output, keep .venv
 
 native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
 
+server/native/http2.so: $(wildcard server/native/*.h)
+
 # Without the library or a compiler grpc.aio serves alone; apt-get is asked where it may install.
 %.so: %.c | $(PY)
 	@pkg-config --exists libnghttp2 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \

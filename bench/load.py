@@ -136,7 +136,7 @@ async def open_loop(
 
     made = await _connect(address, path, connections, answered)
     for n, due in enumerate(times.tolist()):
-        if (wait := due - time.perf_counter()) > 0:
+        while (wait := due - time.perf_counter()) > 0:  # uvloop's timers round to milliseconds: one may end too soon
             await asyncio.sleep(wait)
         made[n % connections].ask(next(messages), due)
     await _finish(made, statuses)

@@ -10,7 +10,7 @@ from server.service import SERVICE, Call, Handler, Service, parse
 from server.settings import Settings
 
 try:
-    from server.native import front
+    from server.native import front, peer
 except ImportError:  # never built here, or against another libnghttp2
     front = None  # type: ignore[assignment]
 
@@ -28,8 +28,8 @@ async def start(
     if front is None:
         raise NotBuiltError("MIAOPI_NATIVE_LISTEN: the native front end is not built: make native")
     handlers = {f"/{SERVICE}/{name}": call for name, call in service.unary().items()}
-    made = front.Front({**handlers, HEALTH: _health(serving)}, front.Limits(message_max_bytes))
-    await made.listen(settings.native_listen, _tls(settings))
+    made = front.Front({**handlers, HEALTH: _health(serving)}, peer.Limits(message_max_bytes))
+    await made.listen(settings.native_listen, tls_context(settings), reuse_port=settings.reuse_port)
     return made
 
 
@@ -46,13 +46,17 @@ def _health(serving: Mapping[str, Callable[[], bool]]) -> Handler:
     return check
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the same certificate as grpc.aio has, and the client's where one is asked for."""
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
     context.set_alpn_protocols(["h2"])
+    context.set_ciphers(
+        "ECDHE+AESGCM:ECDHE+CHACHA20"
+    )  # RFC 9113 9.2.2 forbids the others of TLS 1.2, and renegotiation
+    context.options |= ssl.OP_NO_RENEGOTIATION
     if settings.tls_client_ca is not None:
         context.load_verify_locations(settings.tls_client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
