@@ -13,8 +13,8 @@ pytest.importorskip("bench.client", reason="the client is not built: make native
 from bench.client import Client
 from bench.load import closed_loop, open_loop
 from features.application import InvalidFieldError
+from server.calls import Call
 from server.native.front import Front
-from server.service import Call
 
 ECHO = "/s/Echo"
 

@@ -17,9 +17,9 @@ from server.errors import OverloadedError
 
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
+from server.calls import Call, Handler
 from server.native.front import Front
 from server.native.peer import Limits
-from server.service import Call, Handler
 
 # asyncio of Python 3.11 leaves what failed its TLS handshake to the collector, which may come in a later test
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -14,13 +14,13 @@ import trustme
 
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
+from server.calls import Call
 from server.native import front as fronts
 from server.native import peer as peers
 from server.native.deadlines import Deadlines
 from server.native.front import Front
 from server.native.http2 import held
 from server.native.peer import Peer
-from server.service import Call
 from tests.http2_client import Raw, framed, raw, resident_kb, text, with_header
 from tests.test_native_front import (
     ECHO,

@@ -11,9 +11,9 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 
+from server.calls import Handler, Queued
 from server.native.deadlines import Deadlines
 from server.native.peer import CLOSE_SECONDS, NOTICE_SECONDS, Limits, Peer
-from server.service import Handler
 
 CONNECTIONS_MAX = 1024
 HANDSHAKE_SECONDS = 10.0  # of TLS, to begin and to end
@@ -22,10 +22,13 @@ BACKLOG = 1024
 
 
 class Front:
-    """Listens, and answers the calls of `handlers`, by path `/service/Method`."""
+    """Listens, and answers the calls of `handlers`, by path `/service/Method`; `queued` go before them."""
 
-    def __init__(self, handlers: Mapping[str, Handler], limits: Limits | None = None) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handler], limits: Limits | None = None, queued: Mapping[str, Queued] | None = None
+    ) -> None:
         self.handlers = list(handlers.values())
+        self.queued = [(queued or {}).get(path) for path in handlers]
         self.paths = {path.encode(): i for i, path in enumerate(handlers)}
         self.limits = limits or Limits()
         self.peers: set[Peer] = set()

@@ -10,14 +10,17 @@ import base64
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import grpc
 
+from server.batcher import Waiting
+from server.calls import Answer, Handler, Queued
 from server.errors import status_of
 from server.native.deadlines import Deadlines
 from server.native.http2 import Connection
-from server.service import Handler, log_failure
+from server.service import log_failure
 
 ARRIVAL_SECONDS = 20.0  # from a request's first header to its last byte; from a connection to its first words
 READING_SECONDS = 60.0  # for a peer to read a reply, or anything at all
@@ -43,6 +46,7 @@ class Served(Protocol):
     """What a connection needs of the front end that it belongs to."""
 
     handlers: list[Handler]
+    queued: list[Queued | None]
     paths: dict[bytes, int]
     limits: Limits
     deadlines: Deadlines
@@ -77,7 +81,7 @@ def wire_pairs(metadata: Sequence[tuple[str, str | bytes]]) -> tuple[tuple[bytes
 
 
 class Peer(asyncio.Protocol):
-    """Reads requests, runs their handlers as tasks, writes what they return."""
+    """Reads requests, queues them or runs their handlers as tasks, writes what comes of it."""
 
     def __init__(self, front: Served) -> None:
         self._front = front
@@ -87,7 +91,7 @@ class Peer(asyncio.Protocol):
             budget=limits.budget_bytes, budget_all=limits.all_bytes,
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._calls: dict[int, asyncio.Task[None] | Waiting] = {}
         self._replies: list[Reply] = []
         self._flushing = self._failed = self._draining = False
         self._leaving: asyncio.TimerHandle | None = None
@@ -97,7 +101,7 @@ class Peer(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is open or a reply not yet handed over."""
-        return bool(self._tasks or self._replies or self._connection.open)
+        return bool(self._calls or self._replies or self._connection.open)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
@@ -111,7 +115,7 @@ class Peer(asyncio.Protocol):
         self._front.closed(self)
         if self._leaving is not None:
             self._leaving.cancel()
-        for stream in list(self._tasks):
+        for stream in list(self._calls):
             self._give_up(stream)
         del self._connection  # what it holds is free now, not when the collector comes by
 
@@ -124,7 +128,14 @@ class Peer(asyncio.Protocol):
             return
         for stream, method, message, timeout_us, _ in self._connection.take():
             call = _Call(timeout_us, now)
-            self._tasks[stream] = self._loop.create_task(self._answer(stream, method, message, call))
+            if (queued := self._front.queued[method]) is None:
+                self._calls[stream] = self._loop.create_task(self._answer(stream, method, message, call))
+            else:
+                try:
+                    self._calls[stream] = queued(message, call.time_remaining(), partial(self._answered, stream))
+                except Exception as error:  # as in _answer
+                    self._refuse(stream, error)
+                    continue
             if call.deadline is not None:
                 self._front.deadlines.add((self, stream), call.deadline)
         self._drop_gone()
@@ -165,7 +176,7 @@ class Peer(asyncio.Protocol):
 
     def late(self, stream: int) -> None:
         """A call's deadline has passed: as grpc.aio does, drop it and say so."""
-        if stream in self._tasks:
+        if stream in self._calls:
             self._give_up(stream)
             self._replies.append((stream, None, LATE, "the deadline has passed", None))
             self._flush_soon()
@@ -189,24 +200,40 @@ class Peer(asyncio.Protocol):
         try:
             reply = await self._front.handlers[method](message, call)
             self._replies.append((stream, reply, 0, "", call.trailers))
-        except Exception as error:  # the one place where this transport's errors become statuses
-            status = status_of(error)
-            log_failure(error, status.code)
-            self._replies.append((stream, None, status.number, status.message, wire_pairs(status.metadata())))
+        except Exception as error:
+            self._refuse(stream, error)
         finally:
-            self._tasks.pop(stream, None)
+            self._calls.pop(stream, None)
             if call.deadline is not None:
                 self._front.deadlines.discard((self, stream))
         self._flush_soon()
 
+    def _answered(self, stream: int, answer: Answer | Exception) -> None:
+        """What a queued call came to, unless it was given up."""
+        if self._calls.pop(stream, None) is None:
+            return
+        self._front.deadlines.discard((self, stream))
+        if isinstance(answer, Exception):
+            self._refuse(stream, answer)
+        else:
+            reply, trailers = answer
+            self._replies.append((stream, reply, 0, "", wire_pairs(trailers)))
+        self._flush_soon()
+
+    def _refuse(self, stream: int, error: Exception) -> None:
+        """The one place where this transport's errors become statuses."""
+        status = status_of(error)
+        log_failure(error, status.code)
+        self._replies.append((stream, None, status.number, status.message, wire_pairs(status.metadata())))
+
     def _drop_gone(self) -> None:
         for stream in self._connection.gone():
-            if stream in self._tasks:
+            if stream in self._calls:
                 self._give_up(stream)
 
     def _give_up(self, stream: int) -> None:
         """Cancel a call, which may not have begun: then nothing of it ever runs."""
-        self._tasks.pop(stream).cancel()
+        self._calls.pop(stream).cancel()
         self._front.deadlines.discard((self, stream))
 
     def _flush_soon(self) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 
 from grpc_health.v1 import health_pb2
 
+from server.calls import Call, Handler
 from server.errors import NotFoundError
-from server.service import SERVICE, Call, Handler, Service, parse
+from server.service import SERVICE, Service, parse
 from server.settings import Settings
 
 try:
@@ -28,7 +29,8 @@ async def start(
     if front is None:
         raise NotBuiltError("MIAOPI_NATIVE_LISTEN: the native front end is not built: make native")
     handlers = {f"/{SERVICE}/{name}": call for name, call in service.unary().items()}
-    made = front.Front({**handlers, HEALTH: _health(serving)}, peer.Limits(message_max_bytes))
+    queued = {f"/{SERVICE}/{name}": call for name, call in service.queued().items()}
+    made = front.Front({**handlers, HEALTH: _health(serving)}, peer.Limits(message_max_bytes), queued)
     await made.listen(settings.native_listen, tls_context(settings), reuse_port=settings.reuse_port)
     return made
 
