@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from policy import versions
 from policy.decide import POLICY, Decisions, Policy
 from policy.inputs import Asked, Known, input_values
 from policy.ledger import Borrower, Ledger
@@ -38,8 +39,8 @@ class View:
 
 @dataclass(frozen=True)
 class Run:
-    """One column of the report. policies: folder of `<product>/policy.json`; a product that has none there stays as
-    it was recorded. reasons: whether the codes of the reasons are wanted, which costs time.
+    """One column of the report. policies: a folder as MIAOPI_POLICIES names; a product that has none there stays as it
+    was recorded. reasons: whether the codes of the reasons are wanted, which costs time.
     """
 
     name: str
@@ -53,8 +54,7 @@ class Task:
     """A part of a run, whole in itself: `rows`, int64 [n] ascending, of the records, and all that concerns them."""
 
     run: str
-    policies: Path
-    versions: Mapping[str, str]
+    policies: Mapping[str, tuple[Path, str]]  # by product, where it lies and its version
     reasons: bool
     rows: Numbers
     as_of: Numbers
@@ -68,16 +68,22 @@ class Task:
 
 
 def check(records: Records, policies: Path) -> dict[str, Policy]:
-    """The policies of a folder by product of the records. Raises PolicyError, SimulationError where one is missing
-    and nothing was recorded that could stay, or where there is none at all."""
+    """The policies in service in a folder by product of the records, whose cases pass. Raises PolicyError,
+    SimulationError where one is missing and nothing was recorded that could stay, or where there is none at all."""
+    return {name: policy for name, (_, policy) in _in_service(records, policies).items()}
+
+
+def _in_service(records: Records, policies: Path) -> dict[str, tuple[Path, Policy]]:
+    """By product, where the policy lies that a server of this folder would decide by, and the policy."""
     found = {}
     for part in records.parts:
         for code in np.unique(records.product[part.rows]).tolist():
             name = records.products[code]
-            if (policies / name / POLICY).exists():
-                found[name] = Policy.load(policies / name, name, part.schema)
+            place = versions.in_service(policies / name)
+            if place != policies / name or (place / POLICY).exists():
+                found[name] = place, versions.load(place, name, part.schema)
             elif records.recorded is None:
-                raise SimulationError(f"{policies / name / POLICY}: does not exist, and nothing was recorded to keep")
+                raise SimulationError(f"{place / POLICY}: does not exist, and nothing was recorded to keep")
     if not found:
         raise SimulationError(f"{policies}: has no policy of {', '.join(records.products)}")
     return found
@@ -100,18 +106,18 @@ def simulate(
 
 
 def _tasks(records: Records, run: Run) -> Iterator[Task]:
-    policies = check(records, run.policies)
-    versions = {name: policy.version for name, policy in policies.items()}
+    policies = _in_service(records, run.policies)
+    places = {name: (place, policy.version) for name, (place, policy) in policies.items()}
     every = np.arange(len(records))
-    parts = 1 if any(policy.funders for policy in policies.values()) else PARTS
+    parts = 1 if any(policy.funders for _, policy in policies.values()) else PARTS
     group = (records.applicant % np.uint64(parts)).astype(np.int64)
     for number in range(parts):
         rows = every[group == number]
         if len(rows):
-            yield _task(records, run, versions, rows)
+            yield _task(records, run, places, rows)
 
 
-def _task(records: Records, run: Run, versions: Mapping[str, str], rows: Numbers) -> Task:
+def _task(records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], rows: Numbers) -> Task:
     at = np.full(len(records), -1, dtype=np.int64)
     at[rows] = np.arange(len(rows))
     view, known = run.view, run.view.known
@@ -122,7 +128,7 @@ def _task(records: Records, run: Run, versions: Mapping[str, str], rows: Numbers
         parts.append(Part(part.schema, at[part.rows[mine]], seen))
     reports = records.reports.take(at[records.reports.row] >= 0)
     return Task(
-        run.name, run.policies, versions, run.reasons, rows, records.as_of[rows], records.products,
+        run.name, policies, run.reasons, rows, records.as_of[rows], records.products,
         records.product[rows], records.applicant[rows], records.asked.take(rows),
         View(tuple(parts), Known(*(getattr(known, f.name)[rows] for f in fields(Known)))),
         Reports(reports.sequence, at[reports.row], reports.kind, reports.amount_minor),
@@ -175,11 +181,12 @@ class _Walker:
 
     def _prepare(self, part: Part, code: int) -> None:
         task, name = self._task, self._task.products[code]
-        if name not in task.versions:
+        if name not in task.policies:
             return
-        policy = Policy.load(task.policies / name, name, part.schema)
-        if policy.version != task.versions[name]:
-            raise SimulationError(f"{task.policies / name / POLICY}: changed meanwhile")
+        place, version = task.policies[name]
+        policy = Policy.load(place, name, part.schema)
+        if policy.version != version:
+            raise SimulationError(f"{place / POLICY}: changed meanwhile")
         mine = np.flatnonzero(task.product[part.rows] == code)
         rows, known = part.rows[mine], task.view.known
         self._policies[code], self._place[rows] = policy, np.arange(len(rows))

@@ -43,7 +43,7 @@ def simulate(
     ] = None,
     schema: Annotated[Path | None, typer.Option(exists=True, help="with --data: its schema file")] = None,
     policy: Annotated[
-        Path, typer.Option(exists=True, envvar="MIAOPI_POLICIES", help="folder of <product>/policy.json to try")
+        Path, typer.Option(exists=True, envvar="MIAOPI_POLICIES", help="folder whose policies in service to try")
     ] = Path("policy/products"),
     base: Annotated[str, typer.Option(help="compared with: recorded, or a folder of policies")] = RECORDED,
     bundle: Annotated[list[Path] | None, typer.Option(exists=True, help="scores anew; one of each schema")] = None,
