@@ -44,7 +44,8 @@ def _as_shipped(document: Any) -> None:
         ("consumer", _set("limit", "exposure_max_minor", "3000000"), True),
         ("auto", _set("limit", "valuation_max", "0.1"), True), ("auto", _set("limit", "ltv_max", "0.01"), True),
         ("auto", _set("limit", "price_max", "0.2"), True), ("auto", _set("limit", "rounding_minor", "7"), True),
-        ("auto", _set("grade", "outcome", "'review'"), True), ("auto", _set("knockouts", "reason", "'UNDER_AGE'"), True),
+        ("auto", _set("grade", "outcome", "'review'"), True),
+        ("auto", _set("knockouts", "reason", "'UNDER_AGE'"), True),
         ("small_business", _set("limit", "revenue_multiple", "0.1"), True),
     ],
 )  # fmt: skip
