@@ -30,6 +30,12 @@ class Reservation:
         parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
         return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Reservation":
+        """What stands in the application's hash."""
+        borrower, amount, most, shares = json.loads(packed)
+        return cls(borrower, amount, most, tuple((funder, minor, cap) for funder, minor, cap in shares))
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy import versions
-from policy.decide import POLICY, Decisions, Policy
+from policy.decide import POLICY, Decisions, Outcome, Policy
 from policy.inputs import Asked, Known, input_values
 from policy.ledger import Borrower, Ledger
-from policy.records import Decided, Numbers, Part, Records, Reports, bare
+from policy.records import Decided, Numbers, Part, Records, Reports, Resolved, Shares, bare
 from policy.specs import EXPOSURE
 from policy.workers import Workers
 
 CHUNK = 2048  # rows decided in one call at most
 PARTS = 8  # of the borrowers, which run apart
+BY_PERSON = -1  # what a person decided, beside the kinds of reports
 OUTPUTS = ("outcome", "approved_amount_minor", "annual_rate", "grade")
 
 
@@ -65,6 +66,8 @@ class Task:
     view: View
     reports: Reports
     recorded: Decided | None
+    resolved: Resolved
+    shares: Sequence[Shares]
 
 
 def check(records: Records, policies: Path) -> dict[str, Policy]:
@@ -126,20 +129,23 @@ def _task(records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], 
         mine = np.flatnonzero(at[part.rows] >= 0)
         seen = bare(part.snapshot.features[mine], part.snapshot.source_state[mine])  # a policy reads no neighbours
         parts.append(Part(part.schema, at[part.rows[mine]], seen))
-    reports = records.reports.take(at[records.reports.row] >= 0)
+    reports, resolved = records.reports.take(at[records.reports.row] >= 0), records.resolved
+    by_people = at[resolved.row] >= 0
     return Task(
         run.name, policies, run.reasons, rows, records.as_of[rows], records.products,
         records.product[rows], records.applicant[rows], records.asked.take(rows),
         View(tuple(parts), Known(*(getattr(known, f.name)[rows] for f in fields(Known)))),
         Reports(reports.sequence, at[reports.row], reports.kind, reports.amount_minor),
         None if records.recorded is None else _take(records.recorded, rows),
+        Resolved(resolved.as_of[by_people], at[resolved.row[by_people]], resolved.amount_minor[by_people]),
+        [records.shares[row] for row in rows.tolist()] if records.shares else (),
     )  # fmt: skip
 
 
 def _take(decided: Decided, rows: Numbers) -> Decided:
     return Decided(
         decided.outcome[rows], decided.approved_amount_minor[rows], decided.annual_rate[rows], decided.grade[rows],
-        decided.exposure_minor[rows], [decided.reasons[row] for row in rows.tolist()],
+        decided.exposure_minor[rows], [decided.reasons[row] for row in rows.tolist()], decided.by_person_minor[rows],
     )  # fmt: skip
 
 
@@ -150,6 +156,8 @@ def walk(task: Task) -> Decided:
         walker.hear(as_of)
         walker.add(row)
     walker.flush()
+    reviewed = walker.decided.outcome[task.resolved.row] == Outcome.REVIEW
+    walker.decided.by_person_minor[task.resolved.row] = task.resolved.amount_minor * reviewed
     return walker.decided
 
 
@@ -168,8 +176,9 @@ class _Walker:
         self._careful = self._funded or any(EXPOSURE.inputs[0] in p.columns for p in self._policies.values())
         self._chunk: list[int] = []
         self._borrowers: set[Borrower] = set()
-        self._told = 0
-        self._reports = list(zip(*(getattr(task.reports, f.name).tolist() for f in fields(Reports)), strict=True))
+        self._told = self._next = 0
+        self._events = _events(task)
+        self._early: dict[int, int] = {}  # by row, what a person approved of it as of where it was decided
         self._product = task.product.tolist()
         schema_of = {
             code: part.schema.name for part in task.view.parts for code in np.unique(task.product[part.rows]).tolist()
@@ -196,15 +205,28 @@ class _Walker:
         )  # fmt: skip
 
     def hear(self, as_of: int) -> None:
-        """Every report up to a place in the log."""
-        while self._told < len(self._reports) and self._reports[self._told][0] <= as_of:
-            _, row, kind, amount = self._reports[self._told]
+        """Every report and resolution up to a place in the log."""
+        while self._told < len(self._events) and self._events[self._told][0] <= as_of:
+            _, kind, row, amount = self._events[self._told]
             self._told += 1
             if not self._careful:
                 continue
-            if self._borrower[row] in self._borrowers or (self._funded and self._ledger.holds(row)):
+            if kind == BY_PERSON and row >= self._next:
+                self._early[row] = amount
+                continue
+            if self._borrower[row] in self._borrowers or (
+                self._funded and (kind == BY_PERSON or self._ledger.holds(row))
+            ):
                 self.flush()
-            self._ledger.report(row, kind, amount)
+            if kind == BY_PERSON:
+                self._resolve(row, amount)
+            else:
+                self._ledger.report(row, kind, amount)
+
+    def _resolve(self, row: int, amount: int) -> None:
+        """What a person approved counts as then, if it is a review still."""
+        if self.decided.outcome[row] == Outcome.REVIEW:
+            self._ledger.approve(row, self._borrower[row], amount, self._task.shares[row])
 
     def add(self, row: int) -> None:
         """The next row, decided at the latest by `flush`."""
@@ -215,8 +237,11 @@ class _Walker:
             self._borrowers.add(self._borrower[row])
             self.decided.exposure_minor[row] = self._ledger.exposure(self._borrower[row])
         self._chunk.append(row)
-        if len(self._chunk) >= CHUNK:
+        self._next = row + 1
+        if len(self._chunk) >= CHUNK or row in self._early:
             self.flush()
+        if row in self._early:
+            self._resolve(row, self._early.pop(row))
 
     def flush(self) -> None:
         """Decide what was added, each product in one batch."""
@@ -261,4 +286,15 @@ class _Walker:
         for row in rows.tolist():
             self.decided.reasons[row] = recorded.reasons[row]
             if self._careful and (amount := int(recorded.approved_amount_minor[row])) > 0:
-                self._ledger.approve(row, self._borrower[row], amount, ())
+                self._ledger.approve(row, self._borrower[row], amount, self._task.shares[row])
+
+
+def _events(task: Task) -> list[tuple[int, int, int, int]]:
+    """(place in the log, kind, row, amount) of reports and resolutions in the order in which they came."""
+    of, by_people = task.reports, task.resolved
+    reports = zip(*(column.tolist() for column in (of.sequence, of.kind, of.row, of.amount_minor)), strict=True)
+    resolved = zip(
+        *(column.tolist() for column in (by_people.as_of, by_people.row, by_people.amount_minor)), strict=True
+    )
+    later = [(as_of, BY_PERSON, row, amount) for as_of, row, amount in resolved]
+    return sorted([*reports, *later], key=lambda event: (event[0], event[1] == BY_PERSON))

@@ -18,10 +18,10 @@ from features.application import InvalidFieldError
 from features.archive import ArchiveError
 from features.schema import Schema, SchemaError
 from policy import stress
+from policy.archived import from_archive
 from policy.dataset import from_table
 from policy.errors import PolicyError
 from policy.portfolio import Terms
-from policy.records import from_archive
 from policy.simulate import SimulationError
 from policy.stress import Scenario, StressError, Stresses
 from policy.study import RECORDED, Question, Steps, study
