@@ -88,6 +88,10 @@ def simulate(
     except (*REFUSED, bundles.BundleError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
+    if found["one_process_a_run"] and processes > 1:
+        console.print(
+            "The policies have funders, who lend in the order of the log: each column was decided by one process."
+        )
     _write(out / FINDINGS, json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     _write(out / PAGE, report.render(found))
     print(json.dumps(_short(found), ensure_ascii=False, allow_nan=False))
