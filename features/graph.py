@@ -67,7 +67,7 @@ class EntityGraph:
     def __init__(self) -> None:
         self.sequence = 0
         self.last_ms = 0
-        self._state = _allocate(1024, 512, 1024)
+        self._state = _allocate(1 << 17, 1 << 14, 1 << 15)
 
     @property
     def nodes(self) -> int:
