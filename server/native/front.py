@@ -215,7 +215,8 @@ class _Peer(asyncio.Protocol):
 
     async def _answer(self, stream: int, reply: Awaitable[bytes], call: _Call) -> None:
         try:
-            self._replies.append((stream, await reply, 0, "", call.trailers))
+            message = await reply  # before the list is looked up: a flush meanwhile puts a new one in its place
+            self._replies.append((stream, message, 0, "", call.trailers))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the one place where this transport's errors become statuses
