@@ -174,5 +174,19 @@ def stages(
     print(json.dumps(module.run(decisions, product, applications)))
 
 
+@app.command()
+def compare(
+    rounds: Annotated[int, typer.Option(min=1, help="in which all take their turn")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="of each turn")] = 2,
+    product: Product = "",
+    applications: Applications = 20_000,
+    peers: Annotated[bool, typer.Option(help="mosec, FastAPI, LitServe, BentoML: see make peers")] = True,
+) -> None:
+    """The service on each transport against a bare echo and peers with the same engine; the last line is JSON."""
+    from bench import compare as module
+
+    print(json.dumps(module.run(rounds, seconds, product, applications, peers)))
+
+
 if __name__ == "__main__":
     app()

@@ -6,6 +6,7 @@ Open loop: a call's latency counts from when it was due. Saturation is the media
 
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
@@ -19,19 +20,20 @@ ORDINARY_PER_SECOND = 100
 CLOSED_ROUNDS, CLOSED_SECONDS, IN_FLIGHT = 3, 2.0, 64
 
 
-def run(transport: str, product: str, applications: int, seconds: float) -> dict[str, object]:
+def run(transport: str, product: str, applications: int, seconds: float) -> dict[str, Any]:
     """Figures of the last line; seconds: of each open loop."""
     with load.own_server(transport) as server:
-        figures = uvloop.run(_run(server, payloads.firsts(applications, product), seconds))
+        figures = uvloop.run(measure(server, payloads.firsts(applications, product), seconds))
     load.show(figures)
     return figures | {"transport": transport} | machine.facts()
 
 
-async def _run(server: Server, people: Sequence[payloads.First], seconds: float) -> dict[str, object]:
+async def measure(server: Server, people: Sequence[payloads.First], seconds: float) -> dict[str, Any]:
+    """Of a server of our own."""
     async with Redis.from_url(server.redis_url) as redis:
         stream = Payloads(people, "demo", payloads.direct(redis, "demo"))
         saturation = await saturated(server, stream, redis, min(CLOSED_SECONDS, seconds))
-        figures: dict[str, object] = {"saturation_per_second": round(saturation)}
+        figures: dict[str, Any] = {"saturation_per_second": round(saturation)}
         for name, rate in (("at_45_percent", SHARE * saturation), ("ordinary", float(ORDINARY_PER_SECOND))):
             asked = Asked(IN_FLIGHT, rate, seconds, min(1.0, seconds))
             result, busy = await load.under_load(server, stream, asked, 0, redis)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
@@ -76,7 +77,7 @@ def own_server(transport: str) -> Iterator[Server]:
         yield Server(address, url, process.pid)
 
 
-def run(address: str, tenant: str, transport: str, product: str, applications: int, asked: Asked) -> dict[str, object]:
+def run(address: str, tenant: str, transport: str, product: str, applications: int, asked: Asked) -> dict[str, Any]:
     """Figures of the last line; without an address a server is started."""
     with ExitStack() as stack:
         if address:
@@ -84,12 +85,13 @@ def run(address: str, tenant: str, transport: str, product: str, applications: i
             server = Server(address)
         else:
             server = stack.enter_context(own_server(transport))
-        return uvloop.run(_run(server, tenant, payloads.firsts(applications, product), asked)) | {
+        return uvloop.run(measure(server, tenant, payloads.firsts(applications, product), asked)) | {
             "transport": transport
         }
 
 
-async def _run(server: Server, tenant: str, people: Sequence[payloads.First], asked: Asked) -> dict[str, object]:
+async def measure(server: Server, tenant: str, people: Sequence[payloads.First], asked: Asked) -> dict[str, Any]:
+    """Of a server that runs; shows the table."""
     redis = Redis.from_url(server.redis_url) if server.redis_url else None
     put = payloads.direct(redis, tenant) if redis else payloads.by_rpc(server.address, tenant)
     stream = Payloads(people, tenant, put)
@@ -179,11 +181,11 @@ def _name(outcome: pb.Outcome) -> str:
     return pb.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()
 
 
-def figures_of(result: Result, per_call: int = 1) -> dict[str, object]:
+def figures_of(result: Result, per_call: int = 1) -> dict[str, Any]:
     """Of one load."""
     mix = outcomes(result.replies, per_call)
     p50, p90, p99, p999, worst = result.percentile_ms(50, 90, 99, 99.9, 100)
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "decisions_per_second": round(result.per_second * per_call), "calls": sum(result.statuses.values()),
         "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "p999_ms": p999, "max_ms": worst,
         "by_grpc_status": {str(status): n for status, n in sorted(result.statuses.items()) if n},
@@ -199,7 +201,7 @@ def share_not_approved(mix: dict[str, int]) -> float:
     return round(1 - (mix.get("approve", 0) + mix.get("limit", 0)) / max(sum(mix.values()), 1), 3)
 
 
-def show(figures: dict[str, object]) -> None:
+def show(figures: dict[str, Any]) -> None:
     """A table of two columns."""
     table = Table("figure", "value")
     for name, value in figures.items():

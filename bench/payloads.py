@@ -30,7 +30,8 @@ FETCHED_AGO_MS, CONSENT_AGO_MS = 3_600_000, 60_000
 PUTS_IN_FLIGHT = 32
 SERVICE = "/miaopi.v1.DecisionService"
 
-Put = Callable[[Iterable[tuple[pb.PutProfileRequest, str]]], Awaitable[None]]  # what is known, of whom: subject_id
+Known = Iterable[tuple[pb.PutProfileRequest, str]]  # what is known, and of whom: subject_id
+Put = Callable[[Known], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def direct(redis: Redis, tenant: str) -> Put:
             checked[id(request)] = wire.profile(request, of_product[request.product], replaying=False)
         return checked[id(request)]
 
-    async def put(known: Iterable[tuple[pb.PutProfileRequest, str]]) -> None:
+    async def put(known: Known) -> None:
         nonlocal prepared
         if not prepared:
             await store.prepare()
@@ -138,7 +139,7 @@ def by_rpc(address: str, tenant: str) -> Put:
         request.tenant, request.subject_id = tenant, subject
         return request.SerializeToString()
 
-    async def put(known: Iterable[tuple[pb.PutProfileRequest, str]]) -> None:
+    async def put(known: Known) -> None:
         target = Target(address, f"{SERVICE}/PutProfile")
         done = await closed_loop(target, (message(*one) for one in known), PUTS_IN_FLIGHT)
         if done.failed:

@@ -51,17 +51,18 @@ class Minute:
     failed: int
 
 
-def run(minutes: float, transport: str, product: str, applications: int) -> dict[str, object]:
+def run(minutes: float, transport: str, product: str, applications: int) -> dict[str, Any]:
     """Figures of the last line."""
     with load.own_server(transport) as server:
         people = payloads.firsts(applications, product)[:POPULATION]
-        saturation, seen = uvloop.run(_run(server, people, minutes))
+        saturation, seen = uvloop.run(measure(server, people, minutes))
     _show(seen)
     rate = {"per_second": round(SHARE * saturation), "saturation_per_second": round(saturation)}
     return figures(seen, minutes) | rate | {"transport": transport} | machine.facts()
 
 
-async def _run(server: Server, people: Sequence[First], minutes: float) -> tuple[float, list[Minute]]:
+async def measure(server: Server, people: Sequence[First], minutes: float) -> tuple[float, list[Minute]]:
+    """Saturation, decisions a second, and the minutes that followed."""
     async with Redis.from_url(server.redis_url) as redis:
         stream = Payloads(people, TENANT, payloads.direct(redis, TENANT))
         seconds = min(MINUTE_SECONDS, 60 * minutes / MINUTES_LEAST)
@@ -77,7 +78,7 @@ async def _run(server: Server, people: Sequence[First], minutes: float) -> tuple
         return saturation, seen
 
 
-def figures(seen: Sequence[Minute], minutes: float) -> dict[str, object]:
+def figures(seen: Sequence[Minute], minutes: float) -> dict[str, Any]:
     """Of the minutes: how memory and tail went, in MB an hour after warm-up."""
     settled = seen[len(seen) // WARMING_SHARE :]
     hours = np.arange(len(settled)) * minutes / len(seen) / 60

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
@@ -76,13 +77,13 @@ class TimedBatcher(Batcher):
         return timed
 
 
-def run(decisions: int, product: str, applications: int) -> dict[str, object]:
+def run(decisions: int, product: str, applications: int) -> dict[str, Any]:
     """Figures of the last line; decisions: of each size and round."""
     people = payloads.firsts(applications, product)
     with machine.on_load_core(), embedded_store() as url:
         # this process is what is measured, the store is not
         machine.move_here(machine.SERVER_CORE)
-        found, store_us, mix = uvloop.run(_run(url, people, decisions))
+        found, store_us, mix = uvloop.run(measure(url, people, decisions))
     _show(found)
     by_size = {str(size): {name: round(us, 2) for name, us in stages.items()} for size, stages in found.items()}
     return {
@@ -91,9 +92,10 @@ def run(decisions: int, product: str, applications: int) -> dict[str, object]:
     } | machine.facts()  # fmt: skip
 
 
-async def _run(
+async def measure(
     url: str, people: Sequence[payloads.First], decisions: int
 ) -> tuple[dict[int, dict[str, float]], dict[str, float], dict[str, int]]:
+    """By batch size µs a decision of each stage; by batch size the store's; decisions by outcome."""
     settings = Settings(REDIS_URL=url, token_secrets={TENANT: SECRET})
     async with Redis.from_url(url) as redis, engines(settings) as (tenants, products):
         stream, spent = Payloads(people, TENANT, payloads.direct(redis, TENANT)), Spent()
