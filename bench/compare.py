@@ -30,6 +30,7 @@ from features.embedded import embedded_store
 
 WARM_UP_SHARE = 0.25
 REHEARSED = 1500  # decisions before anything is measured
+CLIENT_CALLS = 20_000  # of each client, where ours is compared with h2load
 ECHOED = 4096  # different messages of an echo
 SPARE = 1.5  # times what the round before needed
 RATIOS = {  # over whom, and with how many calls in flight
@@ -109,7 +110,7 @@ class _Seen:
 async def _turn(one: Contestant, level: int, seconds: float, redis: Redis, seen: _Seen) -> None:
     """One round of one contestant."""
     needed = round(SPARE * seen.expected[id(one)] * seconds * (1 + WARM_UP_SHARE))
-    messages = await _messages(one, needed + REHEARSED)
+    messages = await _messages(one, max(needed, REHEARSED))
     in_flight = BATCH_CALLS if one.per_call > 1 else level
     with one.awake():
         before, began = time.process_time() + await load.store_seconds(redis), time.perf_counter()
@@ -146,7 +147,7 @@ async def _clients(found: Sequence[Contestant]) -> dict[str, dict[str, int]]:
     for one in found if third_party.installed() else ():
         if one.name in ("native", "ceiling of gRPC"):
             with one.awake():
-                told[one.name] = await third_party.both(one.target, next(await _messages(one, 1)))
+                told[one.name] = await third_party.both(one.target, next(await _messages(one, 1)), CLIENT_CALLS)
     return told
 
 

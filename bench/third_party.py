@@ -16,7 +16,6 @@ from bench.connections import Target
 from bench.loops import closed_loop
 
 IN_FLIGHT, CONNECTIONS = 64, 4
-CALLS = 20_000
 PREFIX_BYTES = 5  # of a gRPC message
 TIMEOUT_SECONDS = 120
 
@@ -30,7 +29,7 @@ def installed() -> bool:
     return shutil.which("h2load") is not None
 
 
-async def both(target: Target, message: bytes, calls: int = CALLS) -> dict[str, int]:
+async def both(target: Target, message: bytes, calls: int) -> dict[str, int]:
     """Calls a second that ours and h2load find, and of the latter how many were HTTP 200 and how many OK in gRPC."""
     ours = await closed_loop(target, islice(repeat(message), calls), IN_FLIGHT, connections=CONNECTIONS)
     with TemporaryDirectory(prefix="miaopi-") as folder:

@@ -30,6 +30,15 @@ def server() -> Iterator[Server]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "REHEARSED", 256)
+    monkeypatch.setattr(load, "CEILING_SECONDS", 0.2)
+    monkeypatch.setattr(latency, "CLOSED_ROUNDS", 1)
+    monkeypatch.setattr(compare, "REHEARSED", 128)
+    monkeypatch.setattr(compare, "CLIENT_CALLS", 1000)
+
+
 async def test_applications_never_repeat_and_are_known(people: Sequence[First], redis_url: str) -> None:
     known: list[tuple[str, str]] = []
 
@@ -43,9 +52,8 @@ async def test_applications_never_repeat_and_are_known(people: Sequence[First], 
         len(requests) == len({r.application_id for r in requests}) == len({r.applicant_id for r in requests}) == number
     )
     assert {r.tenant for r in requests} == {"a-lender"} and {r.event_time_ms for r in requests} == {0}
-    assert len(known) == len(set(known))  # nor is a profile stored twice
-    assert {r.applicant_id for r in requests} >= {s for source, s in known if source == "bureau"}
-    assert sum(source == "bureau" for source, _ in known) > number * 0.8
+    asked = [subject for source, subject in known if source == "bureau"]
+    assert {r.applicant_id for r in requests} >= set(asked) and number * 0.8 < len(asked) == len(set(asked))
     again = payloads.firsts(APPLICATIONS)
     assert [f.request.application_id for f in again] == [f.request.application_id for f in people]
     batched = [
@@ -103,7 +111,7 @@ def test_stages_sum_to_the_whole(people: Sequence[First], redis_url: str) -> Non
 
 
 def test_compare_without_peers(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 0.2))
+    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 0.1))
     assert {"native_over_echo", "default_over_echo", "batch_over_echo"} <= set(figures)
     assert (
         not figures["failed"] and figures["per_second"]["ceiling of gRPC"]["64"] > figures["per_second"]["native"]["64"]
@@ -112,23 +120,26 @@ def test_compare_without_peers(people: Sequence[First], redis_url: str) -> None:
 
 @pytest.mark.skipif(not contestants.PEERS_PYTHON.exists(), reason="no .venv-peers here: make peers")
 def test_compare_with_a_peer(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 0.2))
+    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 0.1))
     assert figures["native_over_mosec"] > 0 and not figures["failed"]
 
 
 def _others(people: Sequence[First], name: str) -> list[First]:
-    """The same as people whom no other test has."""
+    """The same in another town: what one test asks is no velocity in the next."""
     out = []
     for first in people:
         request = pb.DecideRequest()
         request.CopyFrom(first.request)
         request.application_id += name
         request.applicant_id += name
+        if request.HasField("vehicle"):
+            request.vehicle.vin += name
+        for entity in request.entities:
+            entity.id += name
         profiles = []
         for known in first.profiles:
-            profile = pb.PutProfileRequest()
-            profile.CopyFrom(known)
-            profile.subject_id += name if known.subject_id == first.request.applicant_id else ""
-            profiles.append(profile)
+            profiles.append(pb.PutProfileRequest())
+            profiles[-1].CopyFrom(known)
+            profiles[-1].subject_id += name
         out.append(First(request, profiles))
     return out
