@@ -45,10 +45,11 @@ REDIS_CONNECTIONS = 32  # more callers than that wait for one
 log = structlog.get_logger()
 
 
-def _tenant(
+def make_tenant(
     name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings,
     shared: Tokenizer | None,
 ) -> Tenant:  # fmt: skip
+    """All that one lender has in this process."""
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
     durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
@@ -116,7 +117,7 @@ async def serve(settings: Settings) -> None:
         sharing = settings.consortium_secret and not settings.replay
         shared = Tokenizer(settings.consortium_secret.encode()) if sharing else None
         tenants = {
-            name: _tenant(name, secret, redis, loaded, challengers, settings, shared)
+            name: make_tenant(name, secret, redis, loaded, challengers, settings, shared)
             for name, secret in secret_of.items()
         }
         server = grpc.aio.server(

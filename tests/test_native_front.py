@@ -122,6 +122,23 @@ async def test_the_blocking_client_and_large_messages() -> None:
         assert await asyncio.to_thread(ask, address) == [0, 1, 70_000, 4 << 20]
 
 
+async def test_replies_that_come_one_by_one_are_all_sent() -> None:
+    async def waits(body: bytes, call: Call) -> bytes:
+        await asyncio.sleep(int(body) / 1000)
+        return body
+
+    front = Front({"/s/Waits": waits})
+    await front.listen("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"localhost:{front.ports[0]}") as channel:
+        bodies = [b"%d" % (n % 23) for n in range(200)]
+        calls = []
+        for body in bodies:
+            calls.append(asyncio.ensure_future(unary(channel, "/s/Waits")(body, timeout=5)))
+            await asyncio.sleep(0.001)
+        assert await asyncio.gather(*calls) == bodies
+    await front.stop(5)
+
+
 async def test_errors_are_those_of_the_service() -> None:
     async with served() as (address, _, _), grpc.aio.insecure_channel(address) as channel:
         field = await failing(unary(channel, FAIL)(b"field"))
