@@ -114,10 +114,14 @@ async def test_over_http_a_code_is_a_status() -> None:
             await asyncio.sleep(0.01)
             writer.write(b"\nno")
         writer.close()
+        await writer.wait_closed()
+        closed.set()
 
+    closed = asyncio.Event()
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     result = await closed_loop(Target(f"127.0.0.1:{port}", "/", http=True), iter([b"a", b"b"]), in_flight=1)
+    await closed.wait()
     server.close()
     assert result.statuses == {503: 2} and result.replies == [b"no", b"no"]
 
