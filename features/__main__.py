@@ -1,9 +1,12 @@
-"""`python -m features`: load profiles, archive a tenant's log and decisions, keep lists, unlink the forgotten."""
+"""`python -m features`: load profiles, archive a log, keep lists, unlink the forgotten, write graph snapshots."""
 
 import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +19,11 @@ from features import export, list_commands
 from features import schema as schemas
 from features.application import InvalidFieldError, Profile, feature_entry, make_profile, subject_token
 from features.archive import ArchiveError
+from features.graph import SequenceGapError
+from features.graph_snapshot import folder_of
 from features.load import load_profiles
 from features.schema import Schema, SchemaError
+from features.snapshot_writer import SnapshotWriter, keep_writing
 from features.specs import MISSING_CODE
 from features.store import Store, StoreError
 from features.tokens import Tokenizer
@@ -63,6 +69,41 @@ def archive(
 
 
 @app.command()
+def snapshot(
+    tenant: Annotated[str, typer.Option(help="the lender")],
+    out: Annotated[Path, typer.Option(envvar="MIAOPI_SNAPSHOTS", help="the servers' MIAOPI_SNAPSHOTS")],
+    every_seconds: Annotated[float, typer.Option(min=1, help="how long from one to the next")] = 300.0,
+    once: Annotated[bool, typer.Option("--once", help="write one and end")] = False,
+) -> None:
+    """Follow a tenant's log and write its graph and lists now and then, from which servers start at once.
+
+    REDIS_URL and MIAOPI_TOKEN_SECRETS come from the environment.
+    """
+    try:
+        asyncio.run(_snapshot(tenant, out, every_seconds, once))
+    except (StoreError, SequenceGapError, KeyError, OSError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+async def _snapshot(tenant: str, out: Path, every_seconds: float, once: bool) -> None:
+    say = partial(print, file=sys.stderr, flush=True)
+    async with _store(tenant) as (_, store):
+        writer = SnapshotWriter(store, folder_of(out, tenant), say)
+        if once:
+            say(f"written: {await writer.write() or 'nothing, the log is empty'}")
+        else:
+            await keep_writing(writer, every_seconds, say)
+
+
+@asynccontextmanager
+async def _store(tenant: str) -> AsyncIterator[tuple[Redis, Store]]:
+    tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
+    async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
+        yield redis, Store(redis, tenant, tokenizer, [])
+
+
+@app.command()
 def unlink(tenant: Annotated[str, typer.Option(help="the lender")]) -> None:
     """Take the identifiers of forgotten applicants out of a tenant's log; servers may go on.
 
@@ -77,9 +118,8 @@ def unlink(tenant: Annotated[str, typer.Option(help="the lender")]) -> None:
 
 
 async def _unlink(tenant: str) -> Unlinked:
-    tokenizer = Tokenizer(json.loads(os.environ["MIAOPI_TOKEN_SECRETS"])[tenant].encode())
-    async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
-        return await unlink_log(redis, tenant, Store(redis, tenant, tokenizer, []))
+    async with _store(tenant) as (redis, store):
+        return await unlink_log(redis, tenant, store)
 
 
 async def _archive(tenant: str, out: Path) -> dict[str, Any]:

@@ -66,6 +66,19 @@ class Started:
     lent: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Up to where a log was read. owner: hash of tenant and secret; cursor: stream id of the event numbered `sequence`;
+    rewritten: up to which event features.unlink had changed the log when it was read.
+    """
+
+    owner: str
+    epoch: str
+    cursor: str
+    sequence: int
+    rewritten: int
+
+
 async def position(redis: Redis, meta: str) -> tuple[str, int]:
     """Epoch and last sequence number of the log that the key `meta` is of; an empty epoch where there is none."""
     epoch, sequence = await cast(Awaitable[list[bytes | None]], redis.hmget(meta, ["epoch", "sequence"]))
@@ -122,6 +135,26 @@ class Store:
         epoch, sequence, self._rewritten = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
+
+    @property
+    def place(self) -> Place:
+        """Up to where the log was read."""
+        owner = self._tokenizer.body_hash(self._prefix.encode()).hex()
+        return Place(owner, self.epoch, self.cursor, self._cursor_sequence, self._rewritten)
+
+    async def resume(self, place: Place) -> None:
+        """Read on from a place instead of the beginning of the log, which was opened.
+
+        Raises EpochError where the place is not of this log; it must then be opened again.
+        """
+        here = self.place
+        for name in ("owner", "epoch", "rewritten"):
+            if getattr(place, name) != getattr(here, name):
+                raise EpochError(f"{name}: {getattr(here, name)} expected, {getattr(place, name)} found")
+        self.cursor, self._cursor_sequence = place.cursor, place.sequence
+        page, rewritten = self._page()
+        with redis_errors():
+            self._advance(*await round_trip(self._redis, ((*page[:-1], 1), rewritten)))
 
     async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
         """Append what is new of a batch; return it with profiles, totals and all events up to the batch's last.

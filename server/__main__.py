@@ -57,7 +57,7 @@ def make_tenant(
     store = Store(redis, name, tokenizer, schemas, durability, kept_days)
     consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, [], durability), shared)
     entries = ListEntries(name, store, tokenizer, consortium)
-    engine = Engine(name, store, loaded, challengers, entries)
+    engine = Engine(name, store, loaded, challengers, entries, settings.snapshots)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
     reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded, engine)
     return Tenant(engine, batcher, tokenizer, entries, reviews)

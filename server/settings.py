@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
     bundles: Path = Field(Path("models/demo"), description="the registry of bundles")
     policies: Path = Field(Path("policy/products"), description="folder of <product>/policy.json")
+    snapshots: Path | None = Field(None, description="folder of graph snapshots: python -m features snapshot writes it")
     tls_cert: Path | None = Field(None, description="PEM certificate chain")
     tls_key: Path | None = Field(None, description="PEM key of it")
     tls_client_ca: Path | None = Field(None, description="PEM of who signs clients' certificates: mTLS")
