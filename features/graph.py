@@ -22,6 +22,7 @@ from features.schema import RECORD_MAX, SLOTS_MAX
 RING = 16  # most recent applications of an entity that count
 KEPT = RING + 1  # one more is kept, so that with one masked there are still RING
 BUCKETS = 6
+ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
 HOUR_MS = 3_600_000.0
 WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
 SPREAD_MIN = 1e-6  # variance of amounts over their squared mean
@@ -73,7 +74,7 @@ class EntityGraph:
     def __init__(self) -> None:
         self.sequence = 0
         self.last_ms = 0
-        self._state = _allocate(1 << 17, 1 << 14, 1 << 15)
+        self._state = _allocate(*ROOM)
 
     @property
     def nodes(self) -> int:

@@ -30,7 +30,7 @@ from tests.test_engine import TOKENIZER as SERVED
 from tests.test_engine import engine_on, past, run, served
 from tests.test_forgotten import people
 from tests.test_graph import SLOTS, Item, links_for, own_of, reports
-from tests.test_graph_forget import Forget, assert_same, log_of, nodes_of, requests
+from tests.test_graph_forget import EVERY_SLOT, Forget, assert_same, log_of, nodes_of
 
 __all__ = ["past", "people", "served"]
 HALF = 150
@@ -49,6 +49,13 @@ def replacements_of(*pages: np.ndarray[Any, np.dtype[np.void]]) -> Replacements:
         for page in pages:
             look(page)
     return scan.replacements(int(pages[-1]["sequence"][-1]))
+
+
+def requests() -> st.SearchStrategy[Forget]:
+    """As features.forget makes them: who is forgotten is so altogether, a consent empties slots of others alone."""
+    who = st.integers(100, 103)
+    purposes = st.builds(Forget, who, st.sampled_from([0b0010, 0b1100]), st.sampled_from([0, 7, 8]))
+    return st.one_of(st.builds(Forget, who, st.just(EVERY_SLOT)), purposes)
 
 
 @settings(max_examples=60, deadline=None)
