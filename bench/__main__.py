@@ -117,6 +117,17 @@ def simulate(
 
 
 @app.command()
+def gpu() -> None:
+    """Every CUDA kernel against its oracle, and its times, where there is a GPU; the last line is JSON."""
+    from bench import gpu as module
+
+    report = module.run()
+    print(json.dumps(report))
+    if report.get("differing"):
+        raise typer.Exit(1)
+
+
+@app.command()
 def load(
     address: Annotated[str, typer.Option(help="host:port or unix:PATH of a running server, else one is started")] = "",
     tenant: Annotated[str, typer.Option(help="that it serves")] = "demo",

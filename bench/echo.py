@@ -11,7 +11,8 @@ from typing import cast
 import grpc
 import uvloop
 
-from server.service import SERVICE, Call
+from server.calls import Call
+from server.service import SERVICE
 
 METHODS = ("Decide", "BatchDecide")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

@@ -25,8 +25,9 @@ from bench.serving import SECRET
 from features.application import Application
 from features.embedded import embedded_store
 from server.batcher import Batcher, Reply, Waiting
+from server.calls import Handler
 from server.clock import Clock
-from server.service import Handler, Service
+from server.service import Service
 from server.settings import Settings
 
 SIZES = (1, 8, 32, 64)

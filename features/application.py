@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.schema import SLOTS_MAX, Schema
 from features.specs import MISSING_CODE
-from features.tokens import Tokenizer
+from features.tokens import Tokenizer, plain
 
 ENTITIES_MAX = 64
 NO_TOKENS = np.zeros(SLOTS_MAX, dtype=np.uint64)
@@ -148,6 +148,13 @@ def check_text(name: str, text: str, longest: int) -> str:
         raise InvalidFieldError(name, f"is longer than {longest} bytes")
     if any(unicodedata.category(c) == "Cc" for c in text):
         raise InvalidFieldError(name, "has control characters")
+    return text
+
+
+def check_person(name: str, text: str, longest: int) -> str:
+    """As check_text, of a person's name: something of it shows."""
+    if not plain(check_text(name, text, longest)).strip():
+        raise InvalidFieldError(name, "is nobody's name")
     return text
 
 

@@ -8,7 +8,7 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 import hashlib
 import json
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,12 +27,13 @@ from features.durability import StoreError as StoreError
 from features.events import Events, pack_application, pack_report, unpack
 from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
-from features.round_trip import round_trip
+from features.round_trip import Command, round_trip
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
+DAY_MS = 86_400_000
 
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
@@ -65,10 +66,28 @@ class Started:
     lent: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Up to where a log was read. owner: hash of tenant and secret; cursor: stream id of the event numbered `sequence`;
+    rewritten: up to which event features.unlink had changed the log when it was read.
+    """
+
+    owner: str
+    epoch: str
+    cursor: str
+    sequence: int
+    rewritten: int
+
+
 async def position(redis: Redis, meta: str) -> tuple[str, int]:
     """Epoch and last sequence number of the log that the key `meta` is of; an empty epoch where there is none."""
     epoch, sequence = await cast(Awaitable[list[bytes | None]], redis.hmget(meta, ["epoch", "sequence"]))
     return (epoch or b"").decode(), int(sequence or 0)
+
+
+async def rewritten(redis: Redis, meta: str) -> int:
+    """Up to which event features.unlink has changed the log that the key `meta` is of, 0 for none."""
+    return int(await cast(Awaitable[bytes | None], redis.hget(meta, "rewritten")) or 0)
 
 
 def prefix(tenant: str) -> str:
@@ -77,13 +96,15 @@ def prefix(tenant: str) -> str:
 
 
 class Store:
-    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
+    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned. profile_days: how
+    long after it was fetched a profile is kept, 0 for good.
+    """
 
     def __init__(
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
-        durability: Durability = AT_ONCE,
+        durability: Durability = AT_ONCE, profile_days: int = 0,
     ) -> None:  # fmt: skip
-        self._redis, self._durability = redis, durability
+        self._redis, self._durability, self._profile_days = redis, durability, profile_days
         self._prefix = prefix(tenant)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
@@ -93,6 +114,7 @@ class Store:
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
         self._cursor_sequence = 0
+        self._rewritten = 0  # up to which event features.unlink had changed the log that is read
         self.epoch = ""
 
     async def prepare(self) -> None:
@@ -110,9 +132,29 @@ class Store:
     async def open(self) -> int:
         """Name the log if it is new and start reading from its beginning; the number of its last event."""
         await self.prepare()
-        epoch, sequence = await self.call("open", [self._meta], [secrets.token_hex(8)])
+        epoch, sequence, self._rewritten = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
+
+    @property
+    def place(self) -> Place:
+        """Up to where the log was read."""
+        owner = self._tokenizer.body_hash(self._prefix.encode()).hex()
+        return Place(owner, self.epoch, self.cursor, self._cursor_sequence, self._rewritten)
+
+    async def resume(self, place: Place) -> None:
+        """Read on from a place instead of the beginning of the log, which was opened.
+
+        Raises EpochError where the place is not of this log; it must then be opened again.
+        """
+        here = self.place
+        for name in ("owner", "epoch", "rewritten"):
+            if getattr(place, name) != getattr(here, name):
+                raise EpochError(f"{name}: {getattr(here, name)} expected, {getattr(place, name)} found")
+        self.cursor, self._cursor_sequence = place.cursor, place.sequence
+        page, rewritten = self._page()
+        with redis_errors():
+            self._advance(*await round_trip(self._redis, ((*page[:-1], 1), rewritten)))
 
     async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
         """Append what is new of a batch; return it with profiles, totals and all events up to the batch's last.
@@ -134,12 +176,10 @@ class Store:
         read += [f"{self._prefix}f:{funder}" for funder in funders]
         begin = ("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
         with redis_errors():
-            replies, blobs, entries = await round_trip(
-                self._redis, (begin, ("MGET", *read), ("XRANGE", self._log, self.cursor, "+", "COUNT", PAGE))
-            )
+            replies, blobs, entries, rewritten = await round_trip(self._redis, (begin, ("MGET", *read), *self._page()))
         begun = [Begun(status.decode(), _time_ms(i), sequence, body) for status, i, sequence, body in replies]
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
-        events = await self._events([(i, blob) for i, (_, blob) in entries], last)
+        events = await self._events((entries, rewritten), last)
         totals = [int(total or 0) for total in blobs[profiles_end:]]
         exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
         profiles, place, unreadable, at = {}, np.zeros(len(applications), dtype=np.int64), list[str](), 0
@@ -153,8 +193,11 @@ class Store:
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
         with redis_errors():
-            entries = cast("list[_Read]", await self._redis.xrange(self._log, self.cursor, "+", PAGE))
-            return self._advance([(i, event[b"e"]) for i, event in entries])
+            return self._advance(*await round_trip(self._redis, self._page()))
+
+    def _page(self) -> tuple[Command, Command]:
+        """Ask for the next page, and behind it whether the log was changed before: then the page may be of either."""
+        return ("XRANGE", self._log, self.cursor, "+", "COUNT", PAGE), ("HGET", self._meta, "rewritten")
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
@@ -175,6 +218,13 @@ class Store:
         if None in stored:
             raise EpochError("an application that was begun is gone")
         return committed(stored, lent, funders)
+
+    async def confirm(self) -> None:
+        """Wait until as many as asked for have all that is stored by now. Raises NotDurableError."""
+        if waits := self._durability.waits:
+            with redis_errors():  # they wait for what their own connection wrote last
+                _, *confirmed = await round_trip(self._redis, [("HSET", self._meta, "confirmed", "1"), *waits])
+                self._durability.check(confirmed)
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
@@ -212,14 +262,18 @@ class Store:
             told = f"{item.application_id}\0{item.kind}" + (f"\0{item.amount_minor}" if item.amount_minor else "")
             arguments += [self._tokenizer.body_hash(told.encode()), pack_report(item, schema)]
             arguments += [str(item.event_time_ms or ""), given_back(item)]
-        replies = await self.call("report", keys, arguments)
+        replies = await self.call("report", keys, arguments, durable=True)
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
-        """Store (token of whom it knows, schema, profile); False where a newer one was there."""
-        keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
-        blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
-        return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
+        """Store (token of whom it knows, schema, profile); False where a newer one was there, whom it knows was
+        forgotten since it was fetched, or that is longer ago than profiles are kept.
+        """
+        keys = [f"{self._prefix}withdrawn"]
+        keys += [self._profile_key(profile.source, token) for token, _, profile in profiles]
+        arguments: list[bytes | str] = [str(self._profile_days * DAY_MS)]
+        arguments += [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
+        return [reply == 1 for reply in await self.call("put_profiles", keys, arguments)]
 
     async def schemas(self) -> dict[str, Any]:
         """By hash the document of every schema that a server of this tenant has had."""
@@ -275,21 +329,26 @@ class Store:
         """Keys of the tenant, named without its prefix."""
         return [self._prefix + name for name in names]
 
-    async def _events(self, entries: list["_Entry"], last: int) -> Events:
+    async def _events(self, read: Sequence[Any], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
         with redis_errors():
-            pages = [self._advance(entries)]
+            pages = [self._advance(*read)]
         while len(pages[-1]) and self._cursor_sequence < last:
             pages.append(await self.tail())
         if len(pages) == 1:
             return pages[0]
         return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
 
-    def _advance(self, entries: list["_Entry"]) -> Events:
+    def _advance(self, entries: Sequence["_Entry"], rewritten: bytes | None) -> Events:
         """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
-        state (a failover) no longer has it, whatever was written since.
+        state (a failover) no longer has it, whatever was written since. Who has read only a part of what was changed
+        would not know again whom the rest names.
         """
-        events = unpack([event for _, event in entries], [_time_ms(i) for i, _ in entries])
+        if self._rewritten < int(rewritten or 0):
+            if self._cursor_sequence < int(rewritten or 0):
+                raise EpochError("events that were not read are changed")
+            self._rewritten = int(rewritten or 0)
+        events = unpack([fields[1] for _, fields in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
             first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
             if first != (self.cursor, self._cursor_sequence):
@@ -318,8 +377,7 @@ class Store:
         return f"{self._prefix}p:{source}:{subject:016x}"
 
 
-_Read = tuple[bytes, Mapping[bytes, bytes]]
-_Entry = tuple[bytes, bytes]  # stream id and event
+_Entry = tuple[bytes, tuple[bytes, bytes]]  # stream id, and the one field of an event with its name
 
 
 def _time_ms(stream_id: bytes) -> int:

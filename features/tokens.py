@@ -9,6 +9,20 @@ import unicodedata
 from collections.abc import Callable
 
 SECRET_MIN_BYTES = 16
+_QUOTED_MIN = 6  # an identifier shorter than that may stand in a text by chance
+
+# Unicode's default-ignorable characters beside those of category Cf: they show nothing, so they tell nobody apart.
+_BLANK = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0))) | frozenset(
+    map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
+
+
+def plain(text: str) -> str:
+    """A text in Unicode's compatibility form (NFKC), without the characters that show nothing."""
+    if text.isascii():
+        return text
+    shown = "".join(c for c in text if c not in _BLANK and unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFKC", shown)
 
 
 def _phone(text: str) -> str:
@@ -32,6 +46,15 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
 }  # fmt: skip
 
 
+def quotes(text: str, entity_type: str, identifier: str) -> bool:
+    """Whether a text that is kept holds an identifier, which is not, in whichever way both are written."""
+    for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
+        sought, within = (normal(plain(t)) for t in (identifier, text))
+        if len(sought) >= _QUOTED_MIN and sought in within:
+            return True
+    return False
+
+
 class Tokenizer:
     """Makes tokens under one tenant's secret, at least 16 bytes."""
 
@@ -43,10 +66,9 @@ class Tokenizer:
 
     def token(self, entity_type: str, identifier: str) -> int:
         """uint64 token of an identifier of a type, never 0; ValueError if nothing is left after normalising."""
-        normalise = NORMALISERS.get(entity_type, str.strip)
-        normal = normalise(identifier if identifier.isascii() else unicodedata.normalize("NFKC", identifier))
+        normal = NORMALISERS.get(entity_type, str.strip)(plain(identifier))
         if not normal:
-            raise ValueError(f"{identifier!r} is no {entity_type}")
+            raise ValueError(f"it is no {entity_type}")
         return self._token(entity_type, normal)
 
     def compound(self, entity_type: str, tokens: tuple[int, ...]) -> int:

@@ -7,8 +7,11 @@ with its own marks masked out of the graph.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -17,12 +20,16 @@ from numpy.typing import NDArray
 from features.application import Application, Profile, Report
 from features.assemble import assemble
 from features.consent import as_logged, logged
+from features.events import LABEL_BAD
 from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
+from features.graph_snapshot import folder_of
 from features.list_entries import ConsortiumError, ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
+from features.rebuild import read_to, rebuild
 from features.schema import SLOTS_MAX, Schema
+from features.specs import LISTS
 from features.store import Begun, EpochError, Started, Store, StoreError
 from features.tokens import Tokenizer
 from policy.inputs import Asked, input_values
@@ -44,7 +51,7 @@ class Engine:
 
     def __init__(
         self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers,
-        entries: ListEntries | None = None,
+        entries: ListEntries | None = None, snapshots: Path | None = None,
     ) -> None:  # fmt: skip
         self.tenant = tenant
         self.ready = False
@@ -52,12 +59,13 @@ class Engine:
         self._products = products
         self._challengers = challengers
         self._entries = entries
+        self._snapshots = None if snapshots is None else folder_of(snapshots, tenant)
         self._graph, self._lists = EntityGraph(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
 
     async def follow(self) -> None:
-        """Read the log from its beginning, then keep up with it; recovers by itself. Runs until cancelled."""
+        """Read the log, from a snapshot or from its beginning, then keep up with it; recovers. Runs until cancelled."""
         while True:
             try:
                 async with self._sequencer:
@@ -100,6 +108,8 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
+        if any(begun.status == "DECIDED" for begun in started.begun):
+            await self._store.confirm()
         batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
@@ -149,6 +159,21 @@ class Engine:
         """Store a profile of whom or what the token stands for; False where a newer one was there."""
         return (await self._store.put_profiles([(subject, schema, profile)]))[0]
 
+    async def standing(self, sequence: int, tokens: NDArray[np.uint64]) -> tuple[bool, int]:
+        """Whether fraud is known by now of the application of a number, and how many of its tokens, uint64 [16], are on
+        the tenant's own black list now. Raises UnavailableError.
+        """
+        async with self._sequencer:
+            self._check_ready()
+            try:
+                await self._catch_up()
+            except (StoreError, SequenceGapError) as error:
+                self._lost(error)
+                raise UnavailableError("the event log is being read again; send the same request again") from error
+            fraud = self._graph.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
+            now_ms = np.array([round(time.time() * 1000)])
+            return bool(fraud), int(self._lists.count(tokens[None], _NO_TOKENS, now_ms)[0, LISTS.index("black")])
+
     async def forget(self, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
         """Record a request to forget. Raises InvalidFieldError, UnavailableError, StoreError."""
         self._check_ready()
@@ -159,24 +184,13 @@ class Engine:
             raise UnavailableError("the event log is being read; try again")
 
     async def _rebuild(self) -> None:
-        self._graph, self._lists = EntityGraph(), Lists()
-        await self._read_to(await self._store.open())
+        warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
+        self._graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
 
     async def _catch_up(self) -> None:
-        await self._read_to(await self._store.position())
-
-    async def _read_to(self, last: int) -> None:
-        """Record the log up to the event numbered `last`. Raises EpochError where it holds less than is recorded."""
-        if last < self._graph.sequence:
-            raise EpochError("the log has lost events")
-        while self._graph.sequence < last:
-            events = await self._store.tail()
-            if not len(events):
-                raise EpochError(f"the log ends at {self._graph.sequence}, {last} expected")
-            self._graph.observe(events, _NONE, _NO_LINKS)
-            self._lists.observe(events, _NONE, _NO_TOKENS)
+        await read_to(self._store, self._graph, self._lists, await self._store.position())
 
     def _lost(self, error: Exception) -> None:
         if self.ready or isinstance(error, ConsortiumError):
@@ -264,6 +278,4 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
     return None
 
 
-_NONE = np.empty(0, dtype=np.int64)
-_NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
 _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)

@@ -1,14 +1,17 @@
 """Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from features import schema as schemas
-from features.application import Application, Profile, entity_tokens
+from features.application import Application, Profile, Report, entity_tokens
 from features.embedded import embedded_store
 from features.profiles import Profiles
 from features.schema import Schema
@@ -19,6 +22,14 @@ from models import registry
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TOKENIZER = Tokenizer(b"a secret of tests")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The native front end is tested on the server's event loop and on asyncio's own, all else on the latter."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py"):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +67,11 @@ def demo_bundle(name: str) -> Path:
     """The folder of the demo's champion of a schema."""
     place = ROOT / "models/demo" / name
     return place / registry.read(place).champion
+
+
+def timeless(events: Sequence[Application | Report]) -> list[Application | Report]:
+    """Events as a server takes them that is not replaying."""
+    return [e._replace(event_time_ms=0) if isinstance(e, Application) else replace(e, event_time_ms=0) for e in events]
 
 
 def profiles_of(schema: Schema, profiles: Profiles, row: int) -> dict[str, Profile]:

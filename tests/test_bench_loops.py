@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count, islice, repeat
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -13,13 +14,14 @@ pytest.importorskip("bench.client", reason="the load client is not built: make n
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
 from bench import echo, machine, third_party
+from bench.client import Client
 from bench.connections import Target
 from bench.contestants import free_address
 from bench.loops import closed_loop, open_loop
 from bench.serving import listening
 from features.application import InvalidFieldError
+from server.calls import Call, Handler
 from server.native.front import Front
-from server.service import Call, Handler
 
 STALL_SECONDS = 0.3
 
@@ -80,6 +82,7 @@ async def test_an_open_loop_counts_from_when_a_call_was_due(tmp_path: Path) -> N
     assert (result.latency_ms > 1e3 * STALL_SECONDS / 2).sum() >= 40
     assert result.percentile_ms(100)[0] >= 1e3 * STALL_SECONDS * 0.9
     assert result.late_percentile_ms(50) < 20
+    assert result.latency_ms.min() > 0 and result.late_ms.min() >= 0  # none is sent, nor answered, before it is due
 
 
 async def test_calls_never_answered_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +114,14 @@ async def test_over_http_a_code_is_a_status() -> None:
             await asyncio.sleep(0.01)
             writer.write(b"\nno")
         writer.close()
+        await writer.wait_closed()
+        closed.set()
 
+    closed = asyncio.Event()
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     result = await closed_loop(Target(f"127.0.0.1:{port}", "/", http=True), iter([b"a", b"b"]), in_flight=1)
+    await closed.wait()
     server.close()
     assert result.statuses == {503: 2} and result.replies == [b"no", b"no"]
 
@@ -144,3 +151,16 @@ def test_a_core_is_kept() -> None:
         assert os.sched_getaffinity(0) == {machine.LOAD_CORE}
     assert os.sched_getaffinity(0) == before
     assert list(islice(machine.on_core(machine.SERVER_CORE), 2)) == ["taskset", "-c"]
+
+
+def test_a_client_wrongly_made_is_an_error() -> None:
+    for _ in range(1000):  # a reference too few each time would take the path's memory away
+        with pytest.raises(TypeError):
+            Client(b"/s/" + b"Echo" * 3, cast(Any, "text"))
+    client = Client(b"/s/Echo", b"x")
+    with pytest.raises(RuntimeError):
+        cast(Any, client).__init__(b"/s/Echo", b"x")
+    unmade: Any = Client.__new__(Client)
+    for use in (lambda: unmade.ask(b"x"), lambda: unmade.feed(b"x"), unmade.out):
+        with pytest.raises(RuntimeError):
+            use()

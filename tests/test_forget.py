@@ -131,6 +131,73 @@ async def test_deletion_takes_the_profiles_of_the_applicant(
     assert [np.count_nonzero(t[CONTACTS]) for t in tokens] == [0, 2] and int(tokens[0, 0]) == person
 
 
+async def test_a_profile_fetched_before_a_deletion_does_not_come_back(
+    redis: Redis, tenant: str, consumer: Schema, store: Store
+) -> None:
+    """A feed that is late, or sends again what it sent; another person's comes as ever."""
+    who, other = (TOKENIZER.token("applicant", name) for name in ("a person", "another person"))
+    done = await forget(store, TOKENIZER, withdrawn(purpose=None))
+    now_ms = int((await store.tail()).time_ms[-1])
+    numbers = np.array([9_000.0], dtype=np.float32)
+    for fetched_at_ms, stored in ((now_ms - 5_000, False), (now_ms, False), (now_ms + 1, True)):
+        tax = Profile("tax", fetched_at_ms, numbers)
+        assert await store.put_profiles([(who, consumer, tax), (other, consumer, tax)]) == [stored, True]
+        assert await redis.exists(f"{{{tenant}}}:p:tax:{who:016x}") == stored
+    assert done.sequence == 1
+
+
+async def test_profiles_are_kept_no_longer_than_said(redis: Redis, tenant: str, consumer: Schema) -> None:
+    """From when they were fetched, not from when they came; without a number of days they stay."""
+    who, day_ms, now_ms = TOKENIZER.token("applicant", "a person"), 86_400_000, round(time.time() * 1000)
+    for days, ages_ms in ((30, (31 * day_ms, 30 * day_ms + 1_000, 29 * day_ms, 0)), (0, (4_000 * day_ms,))):
+        store = Store(redis, f"{tenant}-{days}", TOKENIZER, [consumer], profile_days=days)
+        await store.open()
+        key = f"{{{tenant}-{days}}}:p:tax:{who:016x}"
+        for age_ms in ages_ms:
+            tax = Profile("tax", now_ms - age_ms, np.array([9_000.0], dtype=np.float32))
+            stored = not days or age_ms < days * day_ms
+            assert await store.put_profiles([(who, consumer, tax)]) == [stored]
+            left_ms = await redis.pttl(key)
+            expected_ms = (days * day_ms - age_ms if days else -1) if stored else -2
+            assert abs(left_ms - expected_ms) < 10_000 and (days or left_ms == -1)
+
+
+class Registering(Store):
+    """A store where a release with another schema starts right after the schemas were asked for."""
+
+    def __init__(self, redis: Redis, tenant: str, schema: Schema, later: Schema) -> None:
+        super().__init__(redis, tenant, TOKENIZER, [schema])
+        self.release: Store | None = Store(redis, tenant, TOKENIZER, [later])
+
+    async def schemas(self) -> dict[str, Any]:
+        known = await super().schemas()
+        if self.release is not None:
+            release, self.release = self.release, None
+            await release.open()
+        return known
+
+
+async def test_a_schema_that_comes_meanwhile_is_asked_too(redis: Redis, tenant: str, consumer: Schema) -> None:
+    entities = consumer.document["entities"]
+    moved = Schema(consumer.document | {"entities": {"applicant": {}, "dealer": entities["dealer"]} | entities}, "m")
+    store = Registering(redis, tenant, consumer, moved)
+    await store.open()
+    assert (await forget(store, TOKENIZER, withdrawn())).sequence == 2
+    fields = (await store.tail()).fields.view(FORGETTING)
+    assert {int(e["schema"]) for e in fields} == {int.from_bytes(s.fingerprint, "little") for s in (consumer, moved)}
+    assert await redis.xlen(f"{{{tenant}}}:forgotten") == 1
+
+
+@pytest.mark.parametrize("written", ["110101199003071234", "110101 19900307 1234", "id:１１０１０１199003071234"])
+async def test_who_asks_is_not_the_identifier(store: Store, redis: Redis, tenant: str, written: str) -> None:
+    """An applicant who asks in person: the record would keep for good what the request is to forget."""
+    for purpose in ("contacts", None):
+        with pytest.raises(InvalidFieldError) as caught:
+            await forget(store, TOKENIZER, Forgetting("110101199003071234", written, purpose))
+        assert caught.value.field == "requested_by"
+    assert await store.position() == 0
+
+
 async def test_it_is_on_record_under_tokens(redis: Redis, tenant: str, store: Store) -> None:
     await forget(store, TOKENIZER, withdrawn("110101199003071234"))
     await forget(store, TOKENIZER, withdrawn("110101199003071234", None))

@@ -1,6 +1,5 @@
 """Training from an archive leaves out whom the log forgets, and what stood on a consent withdrawn since (R20)."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from features.replay import History, Rows
 from features.schema import Schema
 from proto.miaopi.v1 import decision_pb2 as pb
 from server.products import Product
+from tests.conftest import timeless
 from tests.test_engine import APPLICATIONS, TOKENIZER, engine_on, past, run, served
 
 __all__ = ["past", "served"]
@@ -47,11 +47,7 @@ def of_person(name: str, made: Rows, past: History) -> NDArray[np.bool_]:
 async def test_forgotten_applicants_and_withdrawn_contacts_are_not_learned_from(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, people: list[str], tmp_path: Path
 ) -> None:
-    consumer = served["consumer"].schema
-    events = [
-        e._replace(event_time_ms=0) if isinstance(e, Application) else replace(e, event_time_ms=0)
-        for e in past.events[: 2 * HALF]
-    ]
+    events, consumer = timeless(past.events[: 2 * HALF]), served["consumer"].schema
     gone, withdrew = people[3:9], people[9:12]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, events[:HALF], 5)
