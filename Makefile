@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
-NATIVE := server/native/http2.so bench/client.so
+NATIVE := server/native/http2.so server/native/decode.so bench/client.so
 PROTO := proto/miaopi/v1/decision.proto
 PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
@@ -60,7 +60,9 @@ clean: ## remove caches and build output, keep .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out miaopi.egg-info
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
+native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev, and the decoder of requests
+
+server/native/decode.so: $(wildcard server/native/*.h)
 
 # Without the library or a compiler grpc.aio serves alone; apt-get is asked where it may install.
 %.so: %.c | $(PY)
@@ -69,7 +71,7 @@ native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
 	{ echo "libnghttp2 is not installed: apt-get install libnghttp2-dev"; exit 1; }
 	$(CC) -O2 -Wall -Wextra -Werror -Wno-missing-field-initializers -fPIC -shared \
 	$$($(PY) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') $$(pkg-config --cflags libnghttp2) \
-	$< -o $@ $$(pkg-config --libs libnghttp2)
+	$< -o $@ -Wl,--as-needed $$(pkg-config --libs libnghttp2)
 
 FUZZ_SECONDS ?= 60
 fuzz: $(NATIVE) ## fuzz the native front end under AddressSanitizer (needs Debian's clang)

@@ -19,7 +19,7 @@ from features.events import LISTING, Events, pack_listing, packed
 from features.schema import Schema
 from features.specs import LISTS
 from features.store import Store, StoreError
-from features.tokens import NORMALISERS, Tokenizer
+from features.tokens import Tokenizer, normaliser
 
 CONSORTIUM = "consortium"  # the tenant that shared entries are kept under; no lender may have the name
 REASON_MAX, NAME_MAX, IDENTIFIER_MAX = 1000, 128, 256
@@ -277,7 +277,7 @@ def _folded(name: str) -> str:
 
 def _quotes(text: str, entity_type: str, identifier: str) -> bool:
     """Whether a text holds an identifier, in whichever way both are written."""
-    for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
+    for normal in (normaliser(entity_type), lambda t: "".join(t.split()).casefold()):
         sought, within = (normal(unicodedata.normalize("NFKC", t)) for t in (identifier, text))
         if len(sought) >= _QUOTED_MIN and sought in within:
             return True

@@ -135,7 +135,7 @@ async def serve(settings: Settings) -> None:
             fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay,
+            tenants=len(tenants), replay=settings.replay, native_decode=service.requests.native,
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from grpc_health.v1 import health_pb2
 
 from server.errors import NotFoundError
-from server.service import SERVICE, Call, Handler, Service, parse
+from server.requests import parse
+from server.service import SERVICE, Call, Handler, Service
 from server.settings import Settings
 
 try:
