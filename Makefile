@@ -74,8 +74,9 @@ server/native/decode.so: $(wildcard server/native/*.h)
 	$< -o $@ -Wl,--as-needed $$(pkg-config --libs libnghttp2)
 
 FUZZ_SECONDS ?= 60
-fuzz: $(NATIVE) ## fuzz the native front end under AddressSanitizer (needs Debian's clang)
+fuzz: $(NATIVE) ## fuzz the native front end and the decoder under AddressSanitizer (needs Debian's clang)
 	$(PY) -m server.native.fuzz --seconds $(FUZZ_SECONDS)
+	$(PY) -m server.native.fuzz_decode --seconds $(FUZZ_SECONDS)
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Of every body the native decoder gives nothing or exactly what server.wire makes of it; of ordinary ones not nothing."""
+"""Of every body the native decoder makes nothing or exactly what server.wire does; of ordinary ones not nothing."""
 
 import hashlib
 import random
@@ -213,8 +213,9 @@ def test_an_unfit_plan_is_refused() -> None:
     one = ("x", 0, 0.0, 1.0, ())
     unfit: list[tuple[int, tuple[object, ...]]] = [  # by its place in the plan
         (8, ("amount",)), (9, (1.0,)), (10, ("applicant", 9, 0, 1, -1)), (11, (("a", 0, 15, 2, -1),)),
-        (11, (("a", 0, -1, 1, -1),)), (11, (("a", 0, 0, 1, 1),)), (12, (("c", 16, -1, (0,)),)), (12, (("c", 0, 3, (0,)),)),
-        (12, (("c", 0, -1, (16,)),)), (12, (("c", 0, -1, ()),)), (13, tuple((f"p{i:02d}",) for i in range(17))),
+        (11, (("a", 0, -1, 1, -1),)), (11, (("a", 0, 0, 1, 1),)), (12, (("c", 16, -1, (0,)),)),
+        (12, (("c", 0, 3, (0,)),)), (12, (("c", 0, -1, (16,)),)), (12, (("c", 0, -1, ()),)),
+        (13, tuple((f"p{i:02d}",) for i in range(17))),
         (14, (one, one)), (14, (("x", 1, 0.0, 1.0, ()),)), (14, (("x", 0, 0.0, 1.0, (("b", 1.0), ("a", 2.0))),)),
     ]  # fmt: skip
     for place, value in unfit:
