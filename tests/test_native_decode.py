@@ -27,7 +27,6 @@ native = pytest.importorskip("server.native.decode", reason="the decoder is not 
 
 from server.native import plain  # noqa: E402
 from server.native.plain import PlainRequests  # noqa: E402
-from server.requests import Requests  # noqa: E402
 
 SCHEMAS = {s.name: s for s in map(schemas.load, sorted((ROOT / "features/schemas").glob("*.yaml")))}
 PRODUCTS = {product: schema for schema in SCHEMAS.values() for product in schema.products}
@@ -135,18 +134,75 @@ def test_plain_and_one_step_from_it(request_of: Callable[[str], pb.DecideRequest
     assert wide != body and by_wire(wide, False, None) is not None
     again = body + b"\x0a\x03a-2"
     unknown = body + b"\x98\x06\x01"
-    default = body + b"\x78\x00"
-    assert all(by_wire(other, False, None) is not None for other in (again, unknown, default))
+    defaults = body + b"\x78\x00", body.replace(b"\x38\x01\x52", b"\x38\x01\x40\x00\x52", 1)
+    at = body.index(b"\x6a")
+    twice = body[: at + 2 + body[at + 1]] + body[at:]  # the first of the features
+    assert all(by_wire(other, False, None) is not None for other in (again, unknown, twice, *defaults))
     texts = [request_of("é"), request_of("a-1"), request_of("a-1")]
     texts[1].applicant_id = "１２３"
     texts[2].consents.add(purpose="contacts", given_at_ms=5)
     assert all(by_wire(other.SerializeToString(), False, None) is not None for other in texts)
-    for other in (wide, again, unknown, default, b"", *(t.SerializeToString() for t in texts)):
+    for other in (wide, again, unknown, twice, *defaults, b"", *(t.SerializeToString() for t in texts)):
         assert decoder.application(other) is None
     for end in range(len(body)):
         made = decoder.application(body[:end])
         if made is not None:
             assert_same(made, by_wire(body[:end], False, None))
+
+
+BORDERS = {  # of numbers of a car loan: the last that is taken
+    "amount_minor": 200_000_000, "term_months": 60, "upfront_fee_minor": 7_000_000, "monthly_fee_minor": 7_000_000,
+    "repayment_method": 4, "vehicle.kind": 4, "vehicle.price_minor": wire.MONEY_MAX, "vehicle.age_months": 1200,
+    "vehicle.down_payment_minor": 10_000_000, "vehicle.mileage_km": 5_000_000,
+    "vehicle.list_price_minor": wire.MONEY_MAX,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_borders(name: str) -> None:
+    for value in (BORDERS[name], BORDERS[name] + 1):
+        request = car_request("a-1")
+        setattr(request.vehicle if "." in name else request, name.split(".")[-1], value)
+        body = request.SerializeToString()
+        made, wanted = DECODERS[False, False].application(body), by_wire(body, False, None)
+        assert (made is None) == (wanted is None) == (value > BORDERS[name])
+        if made is not None:
+            assert_same(made, wanted)
+
+
+def test_longest_texts() -> None:
+    for length in (64, 65):
+        request = car_request("x" * 2 * length)
+        request.vehicle.vin = "v" * length
+        request.applicant_id = request.entities[0].id = "i" * 4 * length
+        request.consents[0].purpose = "p" * 2 * length
+        made = DECODERS[False, False].application(request.SerializeToString())
+        assert (made is None) == (length == 65)
+        request.application_id = request.applicant_id = request.consents[0].purpose = request.entities[0].id = "a"
+        made = DECODERS[False, False].application(request.SerializeToString())
+        assert (made is None) == (length == 65)
+
+
+def test_identifiers_written_in_every_way() -> None:
+    texts = [
+        " a-B c ",
+        "6222-0000 00",
+        "8613800138000",
+        "+86 138-0013-8000",
+        "008613800138000",
+        "86138001380001",
+        "-",
+        " ",
+    ]
+    for kind in ("device", "phone", "contact", "card", "ip", "address", "company"):
+        for text in texts:
+            request = business_request("a-1")
+            request.entities[0].CopyFrom(pb.Entity(type=kind, id=text))
+            body = request.SerializeToString()
+            made, wanted = DECODERS[False, True].application(body), by_wire(body, False, CONSORTIUM)
+            assert (made is None) == (wanted is None)
+            if made is not None:
+                assert_same(made, wanted)
 
 
 def test_consent_from_the_future_is_not_plain() -> None:
@@ -172,38 +228,6 @@ def _varint(number: int) -> bytes:
         out.append(number & 127 | 128)
         number >>= 7
     return bytes(out) + bytes([number])
-
-
-def test_requests_of_a_batch_and_a_stream() -> None:
-    """Plain and other ones together, in order; bytes that are no message are refused as before."""
-    requests = Requests(TENANTS, PRODUCTS, False)
-    assert requests.native
-    odd = loan_request("o")
-    odd.applicant_id = "ｆｕｌｌ"
-    asked = [loan_request("a"), odd, loan_request("b"), pb.DecideRequest()]
-    read = requests.batch(pb.BatchDecideRequest(requests=asked).SerializeToString(), 256)
-    assert [r.application_id for r in read] == ["a", "o", "b", ""]
-    assert [isinstance(r, Application) for r in read] == [True, False, True, False]
-    assert len(requests.batch(pb.BatchDecideRequest(requests=asked).SerializeToString(), 3)) == 4
-    assert len(requests.batch(b"", 256)) == 0
-    for one in (loan_request("a"), odd):
-        assert requests.streamed(pb.StreamDecideRequest(request=one).SerializeToString()).application_id
-    for call in (requests.one, requests.streamed, lambda body: requests.batch(body, 256)):
-        with pytest.raises(InvalidFieldError, match=r"^request: is no \w*DecideRequest"):
-            call(b"\x0a\x02\xff\xff")
-
-
-def test_without_the_extension_everything_is_left_to_wire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "decode", None)
-    requests = Requests(TENANTS, PRODUCTS, False)
-    body = loan_request("a").SerializeToString()
-    assert not requests.native and isinstance(requests.one(body), pb.DecideRequest)
-    assert [r.application_id for r in requests.batch(_field(body) * 2, 256)] == ["a", "a"]
-    assert requests.streamed(_field(body)).application_id == "a"
-
-
-def _field(message: bytes) -> bytes:
-    return b"\x0a" + _varint(len(message)) + message
 
 
 def test_an_unfit_plan_is_refused() -> None:
@@ -239,7 +263,7 @@ def test_nothing_is_kept() -> None:
             for _ in range(2000):
                 for one in bodies:
                     decoder.application(one)
-                native.split(_field(body) * 3, 9)
+                native.split(b"\x0a\x01a" * 3, 9)
             after = tracemalloc.get_traced_memory()[0], sys.getrefcount(schema)
     finally:
         tracemalloc.stop()

@@ -32,12 +32,13 @@ def main(seconds: int = typer.Option(60, min=1), folder: Path = Path("features/s
 
 def _request(schema: Schema, replaying: bool) -> bytes:
     """With one of everything that a request for the schema may have."""
-    _, *others = schema.entities.values()
+    _, *others = schema.entities
+    kinds = [name for name in others if not schema.entities[name].of and name != "vehicle"]
     request = pb.DecideRequest(
         application_id="a-1", tenant="demo", product=schema.products[0], currency=schema.currency,
         amount_minor=schema.amount_minor[1], term_months=schema.term_months[1], repayment_method=1,  # type: ignore[arg-type]
         upfront_fee_minor=1, monthly_fee_minor=2, applicant_id="11010519491231002X", human_review_requested=True,
-        entities=[pb.Entity(type=e.name, id=IDENTIFIERS.get(e.name, f"{e.name} 1")) for e in others if not e.of and e.name != "vehicle"],
+        entities=[pb.Entity(type=kind, id=IDENTIFIERS.get(kind, f"{kind} 1")) for kind in kinds],
         consents=[pb.Consent(purpose="contacts", given_at_ms=1_700_000_000_000)],
         event_time_ms=1_700_000_000_001 if replaying else 0,
     )  # fmt: skip
