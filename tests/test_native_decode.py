@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,6 +148,17 @@ def test_plain_and_one_step_from_it(request_of: Callable[[str], pb.DecideRequest
         made = decoder.application(body[:end])
         if made is not None:
             assert_same(made, by_wire(body[:end], False, None))
+
+
+def test_what_is_unknown_within_a_part_is_not_plain() -> None:
+    parts: list[Callable[[pb.DecideRequest], Message]] = [
+        lambda r: r.entities[0], lambda r: r.consents[0], lambda r: r.features["housing"], lambda r: r.vehicle,
+    ]  # fmt: skip
+    for part in parts:
+        request = car_request("a-1")
+        part(request).MergeFromString(b"\x98\x06\x01")
+        body = request.SerializeToString()
+        assert by_wire(body, False, None) is not None and DECODERS[False, False].application(body) is None
 
 
 BORDERS = {  # of numbers of a car loan: the last that is taken
