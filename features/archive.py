@@ -23,8 +23,9 @@ from features.events import APPLICATION, EventFormatError, Events, unpack
 from features.forgotten import Requests, to_learn_from, without_records
 from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
+from features.older import older
 from features.replay import CHUNK, Rows
-from features.schema import SLOTS_MAX, Feature, Schema, SchemaError
+from features.schema import SLOTS_MAX, Schema, SchemaError
 from features.statistics import STATISTICS
 
 FORMAT = 1
@@ -128,19 +129,10 @@ class Archive:
         place = f"{self.folder / MANIFEST}: schema {name}"
         if name not in self.schemas:
             raise ArchiveError(f"{place}: is not there")
-        registered = json.dumps(self.schemas[name], ensure_ascii=False).encode()
-        if hashlib.blake2b(registered, digest_size=8).hexdigest() != name:
-            raise ArchiveError(f"{place}: is not that of its hash")
         try:
-            older = Schema(self.schemas[name][0], place)
+            return older(place, name, self.schemas[name], schema)
         except SchemaError as error:
             raise ArchiveError(str(error)) from None
-        if _slots(older) != _slots(schema):
-            raise ArchiveError(f"{place}: has other entities or another record than {schema.name} {schema.hash}")
-        for was in older.features:
-            if was.name in schema.column and not _same_meaning(was, schema.features[schema.column[was.name]]):
-                raise ArchiveError(f"{place}: feature {was.name} means something else in {schema.hash}")
-        return older
 
 
 def digest(file: Path) -> str:
@@ -295,14 +287,3 @@ def _snapshot(folder: Path, schema: Schema, kept: Kept, at: NDArray[np.int64], v
     if (wrong := view.time_ms != kept.time_ms[at]).any():
         raise ArchiveError(f"{folder}: sequence {kept.sequence[at][wrong][0]}: the log gives another time")
     return snapshot(schema, features, kept.source_state[at], view, every)
-
-
-def _slots(schema: Schema) -> list[tuple[object, ...]]:
-    """What the packed events mean by their places."""
-    return [(e.name, e.first_slot, e.slots, e.link, e.of) for e in schema.entities.values()] + [tuple(schema.record)]
-
-
-def _same_meaning(was: Feature, now: Feature) -> bool:
-    """Whether a number of one is a number of the other; new categories may only come last."""
-    same = ("origin", "unit", "source", "category", "missing", "cross", "entity", "stat")
-    return all(getattr(was, n) == getattr(now, n) for n in same) and now.values[: len(was.values)] == was.values

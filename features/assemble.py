@@ -73,8 +73,7 @@ def assemble(
     if len(plan.age):
         features[:, plan.completeness] = np.add.reduceat(~np.isnan(numbers), plan.first, axis=1) / plan.width
     count(schema, features, view, rows)
-    for i, expression in schema.crosses:
-        features[:, i] = expression(lambda name: features[:, column[name]])
+    schema.fill_crosses(features)
     return snapshot(schema, features.astype(np.float32), source_state, view, rows)
 
 

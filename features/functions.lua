@@ -4,7 +4,7 @@
 -- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
 -- c:<version> what a challenger says: fraud and default probability, float64 each,
 -- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's,
--- v what a person decided after d, vh hash of what was asked then, vt when, ms,
+-- v what a person decided after d, vh hash of what was asked then, vt when, ms, vs number of the last event then,
 -- z since when it waited for a person, ms, where a report ended it before one decided.
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
@@ -218,7 +218,8 @@ local function resolve(keys, args)
     return {'REFUSED', '', 0, counted(prefix .. 'x:' .. borrower), lent(prefix, args[4])}
   end
   local now = now_ms()
-  redis.call('HSET', keys[2], 'v', args[2], 'vh', args[1], 'vt', now)
+  local last = redis.call('HGET', prefix .. 'meta', 'sequence')
+  redis.call('HSET', keys[2], 'v', args[2], 'vh', args[1], 'vt', now, 'vs', last)
   redis.call('ZREM', keys[1], string.sub(keys[2], #prefix + 3))
   return {'NEW', args[2], now}
 end

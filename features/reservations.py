@@ -30,6 +30,12 @@ class Reservation(NamedTuple):
         parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
         return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Reservation":
+        """What stands in the application's hash."""
+        borrower, amount, most, shares = json.loads(packed)
+        return cls(borrower, amount, most, tuple((funder, minor, cap) for funder, minor, cap in shares))
+
 
 class Proposal(NamedTuple):
     """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any."""

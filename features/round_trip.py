@@ -2,11 +2,14 @@
 batch.
 """
 
+import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = tuple[str | bytes | int, ...]
 
@@ -17,10 +20,13 @@ async def round_trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     pool = redis.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.send_packed_command(packed)
-        return [await connection.read_response() for _ in commands]
-    except BaseException:
+        async with asyncio.timeout(connection.socket_timeout):  # one for all replies, where redis-py has one for each
+            await connection.send_packed_command(packed)
+            return [await connection.read_response(timeout=math.inf) for _ in commands]
+    except BaseException as error:
         await connection.disconnect(nowait=True)  # replies may be left unread
+        if isinstance(error, TimeoutError):
+            raise RedisTimeoutError("the store did not answer in time") from None
         raise
     finally:
         await pool.release(connection)

@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from features.expression import Expression, ExpressionError
+from features.expression import Crosses, Expression, ExpressionError
 from features.specs import MISSING_CODE, EntitySpec, FeatureSpec, LabelSpec, SchemaSpec
 from features.statistics import ENTITY_STATS, GRAPH_STATS, STATISTICS
 
@@ -167,6 +167,7 @@ class Schema:
         self.source_columns = np.array([c for s in self.sources.values() for c in s.columns], dtype=np.int64)
         self.labels: dict[str, Label] = {name: self._label(name, label) for name, label in spec.labels.items()}
         self.crosses = self._crosses()
+        self.fill_crosses = Crosses(self.column, self.crosses).fill
         self._check_names(spec)
         # the order of keys counts: it fixes slots and columns; so do the statistics that the graph computes
         canonical = json.dumps([self.document, *STATISTICS], ensure_ascii=False)

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
@@ -20,6 +19,7 @@ from features.application import Reason, Snapshot
 from features.schema import Schema
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
+from models.device import CPU, Device, Network, open_session
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
@@ -54,16 +54,17 @@ class Scores:
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    Raises BundleError naming the label, or residual_value, whose models this runtime cannot run or whose probe it
-    scores otherwise.
+    `device` runs the graph networks. Raises BundleError naming the label, or residual_value, whose models this runtime
+    cannot run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        self.device = device
         self._schema = bundle.schema
         self._models = {}
         for label, model in bundle.models.items():
             said = bundle.manifest["labels"][label]["probe"]
-            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model), said)
+            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model, device), said)
         self._residual = None
         if bundle.residual is not None:
             said = bundle.manifest["residual_value"]["probe"]
@@ -137,21 +138,22 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
     return scorer, scorer.log_shares(scorer.rows(probe(schema)))
 
 
-def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer = LabelScorer(model, schema.columns(label))
+def _probed(
+    schema: Schema, label: str, model: LabelModel, device: Device = CPU
+) -> tuple["LabelScorer", NDArray[np.float64]]:
+    scorer = LabelScorer(model, schema.columns(label), device)
     return scorer, scorer.score(probe(schema))
 
 
 class LabelScorer:
     """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
 
-    def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
+    def __init__(self, model: LabelModel, columns: NDArray[np.int64], device: Device = CPU) -> None:
         self.columns = columns
         self._encoding = model.encoding
         self._owner = model.encoding.owner[len(columns) :]
-        self._trees = _session(model.trees_onnx)
-        self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
-        self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
+        self._trees = open_session(model.trees_onnx, None)
+        self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
         self._calibration = model.calibration
         self._forest = model.forest
 
@@ -171,8 +173,7 @@ class LabelScorer:
         if self._gnn is None:
             return self._calibration.probability(trees), None
         # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
-        given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
-        graph = np.asarray(self._gnn.run(None, given)[0], dtype=np.float64)
+        graph = self._gnn.run({name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn.inputs})
         return self._calibration.probability(trees, graph), graph
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -210,7 +211,7 @@ class ResidualScorer:
         names = list(spec.features)
         self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
         self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
-        self._trees = _session(model.onnx)
+        self._trees = open_session(model.onnx, None)
         self._conformal, self._presence = model.conformal, np.array(model.presence)
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -234,11 +235,3 @@ class ResidualScorer:
         """float64 [N, 3] logarithms of the shares as the trees alone say."""
         (margins,) = self._trees.run(None, {"row": rows})
         return np.asarray(margins, dtype=np.float64)
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the event loop owns the core; a second thread would also reorder sums
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

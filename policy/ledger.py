@@ -4,6 +4,7 @@ An approval reserves its amount. `repaid`, `not_taken_up` and `expired` release 
 says, `retracted` restores the whole; nothing falls below 0, and funders are released in proportion.
 """
 
+import math
 from collections.abc import Sequence
 
 from features.specs import OUTCOME_KINDS
@@ -67,11 +68,15 @@ class Ledger:
         )
 
     def _free(self, loan: _Loan, freed: int) -> None:
-        """In proportion to what is left of each share, in whole units that sum to it: functions.lua, spread."""
+        """In proportion to what is left of each share, in whole units that sum to it, as the store does: functions.lua,
+        spread, whose numbers are doubles.
+        """
         if freed == 0:
             return
-        parts = [o * freed // loan.left for o in loan.open]
-        rest = freed - sum(parts) if parts else 0
+        parts, rest = list[int](), freed if loan.open else 0
+        for o in loan.open:
+            parts.append(min(o, rest, math.floor(float(o) * freed / loan.left)))
+            rest -= parts[-1]
         for n, o in enumerate(loan.open):
             more = min(rest, o - parts[n])
             parts[n], rest = parts[n] + more, rest - more

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 
 import grpc
 import structlog
@@ -23,8 +23,9 @@ from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
 from models.bundle import BundleError
+from models.device import Device, DeviceError
 from policy.tables import PolicyError
-from server import processes, products, reload, telemetry
+from server import device, processes, products, reload, telemetry
 from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
@@ -44,10 +45,11 @@ REDIS_CONNECTIONS = 32  # more callers than that wait for one
 log = structlog.get_logger()
 
 
-def _tenant(
+def make_tenant(
     name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings,
     shared: Tokenizer | None,
 ) -> Tenant:  # fmt: skip
+    """All that one lender has in this process."""
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
     durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
@@ -72,17 +74,21 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
     server.add_secure_port(settings.listen, credentials)
 
 
-def _ready(tenants: dict[str, Tenant]) -> bool:
-    return all(t.engine.ready for t in tenants.values())
+def _serving(tenants: dict[str, Tenant], runs_on: Device) -> dict[str, Callable[[], bool]]:
+    """By service of the health protocol: the engines have all read their logs; the device works."""
+
+    def ready() -> bool:
+        return all(t.engine.ready for t in tenants.values())
+
+    return {"": ready, SERVICE: ready, device.SERVICE: lambda: runs_on.working}
 
 
-async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant]) -> None:
-    """Health is SERVING while every tenant's engine has read its log."""
+async def _watch(servicer: health.aio.HealthServicer, serving: Mapping[str, Callable[[], bool]]) -> None:
+    """Keep the health of each service at what it says of itself."""
+    states = health_pb2.HealthCheckResponse
     while True:
-        ready = _ready(tenants)
-        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            await servicer.set(name, state)
+        for name, is_serving in serving.items():
+            await servicer.set(name, states.SERVING if is_serving() else states.NOT_SERVING)
         await asyncio.sleep(HEALTH_SECONDS)
 
 
@@ -94,6 +100,7 @@ async def serve(settings: Settings) -> None:
     loaded = products.load(settings)
     for product in loaded.values():
         reload.rehearse(product)
+    runs_on = next(iter(loaded.values())).scorer.device
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if not url:
@@ -110,7 +117,7 @@ async def serve(settings: Settings) -> None:
         sharing = settings.consortium_secret and not settings.replay
         shared = Tokenizer(settings.consortium_secret.encode()) if sharing else None
         tenants = {
-            name: _tenant(name, secret, redis, loaded, challengers, settings, shared)
+            name: make_tenant(name, secret, redis, loaded, challengers, settings, shared)
             for name, secret in secret_of.items()
         }
         server = grpc.aio.server(
@@ -121,22 +128,23 @@ async def serve(settings: Settings) -> None:
         )
         service = Service(tenants, loaded, settings.replay, shared)
         server.add_generic_rpc_handlers((service.handler(),))
-        servicer = health.aio.HealthServicer()
+        servicer, serving = health.aio.HealthServicer(), _serving(tenants, runs_on)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         _listen(server, settings)
         background = [asyncio.create_task(t.engine.follow()) for t in tenants.values()]
+        background.append(asyncio.create_task(device.follow(runs_on)))
         background += [
             asyncio.create_task(task)
-            for task in (_watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
+            for task in (_watch(servicer, serving), reload.follow(loaded, settings), challengers.run())
         ]
         await server.start()
         fronts = []
         if settings.native_listen:
-            fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
+            fronts.append(await start_native(service, settings, serving, MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay,
+            tenants=len(tenants), replay=settings.replay, device=runs_on.name,
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +173,7 @@ def main() -> int:
         if settings.processes > 1:
             return processes.run(settings)
         uvloop.run(serve(settings))
-    except (ValidationError, SchemaError, BundleError, PolicyError, NotBuiltError) as error:
+    except (ValidationError, SchemaError, BundleError, PolicyError, DeviceError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -25,7 +25,7 @@ class Reply(NamedTuple):  # one a decision: see features.application.Reason
 
 
 class Waiting:
-    """An application in the queue. `gone`: set it where nobody waits any more; what has not begun is then dropped."""
+    """An application in the queue. `gone`: nobody waits any more; what has not begun is then dropped."""
 
     __slots__ = ("application", "deadline", "done", "gone", "since")
 
@@ -34,6 +34,9 @@ class Waiting:
     ) -> None:
         self.application, self.done, self.gone = application, done, False
         self.since, self.deadline = since, deadline  # time.monotonic() seconds
+
+    def cancel(self) -> None:
+        self.gone = True
 
 
 class Batcher:
@@ -76,7 +79,7 @@ class Batcher:
         try:
             return await future
         finally:
-            waiting.gone = True
+            waiting.cancel()
 
     def put(
         self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None]

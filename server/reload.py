@@ -88,7 +88,7 @@ class _Scorers:
         mine = [p for p in products.values() if p.schema.name == self.name]
         old = mine[0]
         known = {**old.challengers, old.bundle_version: old.scorer}
-        champion, scorers, refused = load_scorers(self.folder, old.schema, known)
+        champion, scorers, refused = load_scorers(self.folder, old.schema, known, old.scorer.device)
         scorer = scorers.pop(champion)
         new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
         if champion != old.bundle_version:

@@ -5,10 +5,10 @@ they are. Errors become statuses in server.errors only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import grpc
 import structlog
@@ -20,6 +20,7 @@ from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import lists, privacy, wire
 from server.batcher import Batcher, Reply, Waiting
+from server.calls import Answer, Call, Handler, Queued
 from server.engine import Engine
 from server.errors import status_of
 from server.products import Product
@@ -35,19 +36,6 @@ _DECISION = pb.DecideResult.DECISION_FIELD_NUMBER
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 Context = grpc.aio.ServicerContext[bytes, bytes]
-
-
-class Call(Protocol):
-    """What a unary handler may ask and say of its call, whatever carries it: a part of grpc.aio.ServicerContext."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds left until the caller's deadline; None without one."""
-
-    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
-        """Sent after the reply."""
-
-
-Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +73,10 @@ class Service:
             "WithdrawConsent": self._withdraw_consent, "DeleteApplicant": self._delete_applicant,
         }  # fmt: skip
 
+    def queued(self) -> dict[str, Queued]:
+        """Those of them that need no task of their own: they wait in a queue and are answered with others."""
+        return {"Decide": self._queue_decide}
+
     def handler(self) -> grpc.GenericRpcHandler:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -98,6 +90,12 @@ class Service:
         reply = await tenant.batcher.submit(application, context.time_remaining())
         context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
+
+    def _queue_decide(self, body: bytes, left: float | None, done: Callable[[Answer | Exception], None]) -> Waiting:
+        def answered(reply: Reply | Exception) -> None:
+            done(reply if isinstance(reply, Exception) else (reply.body, (("stage-us", reply.stage_us),)))
+
+        return self._put(parse(pb.DecideRequest, body), left, answered)
 
     async def _batch_decide(self, body: bytes, context: Call) -> bytes:
         requests = parse(pb.BatchDecideRequest, body).requests
@@ -121,7 +119,7 @@ class Service:
                 await finished
         finally:
             for item in waiting.values():
-                item.gone = True
+                item.cancel()
         return b"".join(results)
 
     async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> None:

@@ -1,11 +1,13 @@
 """Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from features import schema as schemas
@@ -20,6 +22,14 @@ from models import registry
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TOKENIZER = Tokenizer(b"a secret of tests")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The native front end is tested on the server's event loop and on asyncio's own, all else on the latter."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py"):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,8 @@ def _check_terms(policy: Policy, decisions: Decisions, i: int, row: Floats) -> N
         if capacity.output in terms:
             least = min(float(known[name] or 0) for name in capacity.inputs)
             assert amount <= least * terms[capacity.output] * 100 + 0.001
-    assert decision.exposure_max_minor == terms.get("exposure_max_minor")
+    most = terms.get("exposure_max_minor")
+    assert decision.exposure_max_minor == (None if most is None else int(most))  # computed, it may have a fraction
     if decision.exposure_max_minor is not None:
         assert amount <= decision.exposure_max_minor - float(known["exposure_minor"] or 0)
     assert decision.annual_rate == price.outputs["annual_rate"]
