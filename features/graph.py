@@ -9,54 +9,17 @@ first seen in the same slot, kept as running totals.
 What is forgotten (R20) leaves every entity as if the applicant's applications had never named it: it is counted again.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from features.events import APPLICATION, FORGOTTEN, LABEL_UNKNOWN, LABELS, Events, settle
-from features.neighborhood import FANOUT, Neighborhood, empty_view
-from features.schema import RECORD_MAX, SLOTS_MAX
+from features.events import LABELS, Events
+from features.graph_kernels import State, allocate, gather, index, rehash, walk
+from features.neighborhood import Neighborhood, empty_view
+from features.schema import SLOTS_MAX
 
-RING = 16  # most recent applications of an entity that count
-KEPT = RING + 1  # one more is kept, so that with one masked there are still RING
-BUCKETS = 6
 ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
-HOUR_MS = 3_600_000.0
-WIDTHS_MS = np.array([1, 24, 168, 720], dtype=np.int64) * 3_600_000 // BUCKETS
-SPREAD_MIN = 1e-6  # variance of amounts over their squared mean
-RATE_PRIOR, RATE_WEIGHT = 0.5, 10.0  # smoothed rate = (bad + 0.5) / (labelled + 10)
-KNOWN_MIN, BAD_MIN = 20, 5  # entities with results, second results, bad ones: with less, the prior is the rate's
-WEIGHT_RANGE = (2.0, 1000.0)  # results that an estimated prior may count for
-
-
-class _State(NamedTuple):
-    """The arrays. H hash places, N nodes, A applications, Q sequence numbers; sizes: int64 [nodes, applications]."""
-
-    sizes: NDArray[np.int64]
-    key: NDArray[np.uint64]  # [H], 0 empty
-    place: NDArray[np.int32]  # [H] node
-    uses: NDArray[np.int32]  # [N] applications of the entity
-    first_ms: NDArray[np.int64]  # [N, 2] of the first and second application
-    amount_sum: NDArray[np.float64]  # [N, 2] of amounts and of their squares
-    amount_max: NDArray[np.float64]  # [N, 2] the largest and the second largest
-    bucket: NDArray[np.int32]  # [N, 4, BUCKETS]
-    bucket_epoch: NDArray[np.int32]  # [N, 4] number of the newest bucket
-    label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
-    ring: NDArray[np.int32]  # [N, KEPT] applications
-    slot: NDArray[np.int8]  # [N] in which the entity was first seen
-    totals: NDArray[np.float64]  # [SLOTS_MAX, 2, 5] over a slot's entities with n results, b bad: Σ 1, n, b, n², b²/n
-    newest: NDArray[np.int32]  # [N] place of the entity's last use: application * SLOTS_MAX + slot
-    time_ms: NDArray[np.int64]  # [A]
-    amount: NDArray[np.float64]  # [A]
-    schema: NDArray[np.uint64]  # [A] fingerprint
-    node: NDArray[np.int32]  # [A, SLOTS_MAX], -1 absent
-    previous: NDArray[np.int32]  # [A, SLOTS_MAX] place of the entity's use before this one; its first has none
-    record: NDArray[np.float32]  # [A, RECORD_MAX]
-    label: NDArray[np.int8]  # [A, 2] fraud/default
-    of_sequence: NDArray[np.int32]  # [Q] application, -1 for other events
-
 
 _OF_NODE = (
     "uses", "first_ms", "amount_sum", "amount_max", "bucket", "bucket_epoch", "label_count", "ring", "slot", "newest",
@@ -74,7 +37,7 @@ class EntityGraph:
     def __init__(self) -> None:
         self.sequence = 0
         self.last_ms = 0
-        self._state = _allocate(*ROOM)
+        self._state = allocate(*ROOM)
 
     @property
     def nodes(self) -> int:
@@ -103,7 +66,7 @@ class EntityGraph:
             row_of = np.full(len(events), -1, dtype=np.int64)
             row_of[own - self.sequence - 1] = np.arange(len(own))
             view.time_ms[:] = events.time_ms[own - self.sequence - 1]
-            _walk(
+            walk(
                 self._state, sequence, events.time_ms, np.ascontiguousarray(events.fields["kind"]),
                 np.ascontiguousarray(events.fields["fraud"]), np.ascontiguousarray(events.fields["default"]),
                 np.ascontiguousarray(events.fields["schema"]), np.ascontiguousarray(events.fields["amount"]),
@@ -126,7 +89,7 @@ class EntityGraph:
             application = int(self._state.of_sequence[sequence]) if 0 < sequence <= self.sequence else -1
             if application < 0:
                 raise SequenceGapError(f"event {sequence} is no application recorded before")
-            _gather(
+            gather(
                 self._state, row, self._state.node[application], self.last_ms, self._state.amount[application],
                 application, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
@@ -161,7 +124,7 @@ class EntityGraph:
 
     def index(self, tokens: NDArray[np.uint64]) -> None:
         """Make a `sized` graph find its entities by their tokens."""
-        _index(self._state.key, self._state.place, tokens)
+        index(self._state.key, self._state.place, tokens)
 
     def _reserve(self, events: int) -> None:
         """Make room for so many more events."""
@@ -180,394 +143,9 @@ class EntityGraph:
             sequence_room *= 2
         if (node_room, application_room, sequence_room) == (len(old.uses), len(old.time_ms), len(old.of_sequence)):
             return
-        new = _allocate(node_room, application_room, sequence_room)
-        for name in _State._fields:
+        new = allocate(node_room, application_room, sequence_room)
+        for name in State._fields:
             if name not in ("key", "place"):
                 getattr(new, name)[: len(getattr(old, name))] = getattr(old, name)
-        _rehash(old.key, old.place, new.key, new.place)
+        rehash(old.key, old.place, new.key, new.place)
         self._state = new
-
-
-def _allocate(nodes: int, applications: int, sequences: int) -> _State:
-    """Empty arrays; the hash has twice as many places as there may be nodes."""
-    return _State(
-        np.zeros(2, dtype=np.int64), np.zeros(2 * nodes, dtype=np.uint64), np.zeros(2 * nodes, dtype=np.int32),
-        np.zeros(nodes, dtype=np.int32), np.zeros((nodes, 2), dtype=np.int64),
-        np.zeros((nodes, 2), dtype=np.float64), np.zeros((nodes, 2), dtype=np.float64),
-        np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
-        np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
-        np.zeros(nodes, dtype=np.int8), np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64),
-        np.zeros(nodes, dtype=np.int32), np.zeros(applications, dtype=np.int64),
-        np.zeros(applications, dtype=np.float64), np.zeros(applications, dtype=np.uint64),
-        np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, SLOTS_MAX), dtype=np.int32),
-        np.zeros((applications, RECORD_MAX), dtype=np.float32),
-        np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
-    )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def _find(key, place, token):  # type: ignore[no-untyped-def]
-    """int: where `token` is in the hash, or the empty place where it would go. Linear probing, power-of-two size."""
-    mask = np.uint64(len(key) - 1)
-    at = (token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
-    while key[at] != 0 and key[at] != token:
-        at = (at + np.uint64(1)) & mask
-    return at
-
-
-@njit(cache=True, nogil=True)
-def _rehash(old_key, old_place, new_key, new_place):  # type: ignore[no-untyped-def]
-    for i in range(len(old_key)):
-        if old_key[i] != 0:
-            at = _find(new_key, new_place, old_key[i])
-            new_key[at] = old_key[i]
-            new_place[at] = old_place[i]
-
-
-@njit(cache=True, nogil=True)
-def _index(key, place, tokens):  # type: ignore[no-untyped-def]
-    for n in range(len(tokens)):
-        at = _find(key, place, tokens[n])
-        key[at] = tokens[n]
-        place[at] = n
-
-
-@njit(cache=True, nogil=True)
-def _walk(  # type: ignore[no-untyped-def]
-    s, sequence, time_ms, kind, fraud, default, schema, amount, tokens, record, subject,
-    row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,
-):  # fmt: skip
-    nodes = np.empty(SLOTS_MAX, dtype=np.int32)
-    for i in range(len(sequence)):
-        if kind[i] == APPLICATION:
-            for e in range(SLOTS_MAX):
-                nodes[e] = -1
-                if tokens[i, e] != 0:
-                    at = _find(s.key, s.place, tokens[i, e])
-                    if s.key[at] == 0:
-                        s.key[at] = tokens[i, e]
-                        s.place[at] = s.sizes[0]
-                        s.sizes[0] += 1
-                    nodes[e] = s.place[at]
-                    if s.uses[nodes[e]] == 0:
-                        s.slot[nodes[e]] = e
-            if row_of[i] >= 0:
-                _gather(s, row_of[i], nodes, time_ms[i], amount[i], -1, links,
-                        entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
-            _record(s, sequence[i], nodes, time_ms[i], schema[i], amount[i], record[i])
-        elif kind[i] == FORGOTTEN:
-            _forget(s, tokens[i, 0], tokens[i, 1], schema[i])
-        elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] >= 0:
-            _relabel(s, s.of_sequence[subject[i]], 0, fraud[i])
-            _relabel(s, s.of_sequence[subject[i]], 1, default[i])
-
-
-@njit(cache=True, nogil=True)
-def _record(s, sequence, nodes, time_ms, schema, amount, record):  # type: ignore[no-untyped-def]
-    """Append an application to the arrays, and count it at each of its entities."""
-    a = s.sizes[1]
-    s.sizes[1] += 1
-    s.of_sequence[sequence] = a
-    s.time_ms[a] = time_ms
-    s.amount[a] = amount
-    s.schema[a] = schema
-    s.node[a] = nodes
-    s.record[a] = record
-    s.label[a, 0] = s.label[a, 1] = LABEL_UNKNOWN
-    for e in range(SLOTS_MAX):
-        if nodes[e] >= 0:
-            _use(s, nodes[e], a, e)
-
-
-@njit(cache=True, nogil=True)
-def _use(s, n, a, e):  # type: ignore[no-untyped-def]
-    """Add application `a`, which names node `n` in slot `e`, to the node's ring, sums and buckets."""
-    time_ms, amount = s.time_ms[a], s.amount[a]
-    if s.uses[n] < 2:
-        s.first_ms[n, s.uses[n]] = time_ms
-    s.previous[a, e] = s.newest[n]
-    s.newest[n] = a * SLOTS_MAX + e
-    s.ring[n, s.uses[n] % KEPT] = a
-    s.uses[n] += 1
-    s.amount_sum[n, 0] += amount
-    s.amount_sum[n, 1] += amount * amount
-    if amount > s.amount_max[n, 0]:
-        s.amount_max[n, 0], s.amount_max[n, 1] = amount, s.amount_max[n, 0]
-    elif amount > s.amount_max[n, 1]:
-        s.amount_max[n, 1] = amount
-    for w in range(4):
-        epoch = time_ms // WIDTHS_MS[w]
-        for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
-            s.bucket[n, w, skipped % BUCKETS] = 0
-        s.bucket_epoch[n, w] = epoch
-        s.bucket[n, w, epoch % BUCKETS] += 1
-
-
-@njit(cache=True, nogil=True)
-def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
-    """Empty `slots`, a bit each, of the applicant's applications of one schema or (0) of all, and count again."""
-    at = _find(s.key, s.place, applicant)
-    if s.key[at] == 0:
-        return
-    n = s.place[at]
-    named = np.empty(s.uses[n] * SLOTS_MAX, dtype=np.int32)
-    found, use = 0, s.newest[n]
-    for _ in range(s.uses[n]):
-        a, own_slot = use // SLOTS_MAX, use % SLOTS_MAX
-        use = s.previous[a, own_slot]
-        if own_slot != 0 or (schema != 0 and s.schema[a] != schema):
-            continue
-        for e in range(SLOTS_MAX):
-            if s.node[a, e] >= 0 and (slots >> np.uint64(e)) & np.uint64(1):
-                named[found] = s.node[a, e]
-                s.node[a, e] = -1
-                found += 1
-    counted = np.unique(named[:found])
-    for i in np.argsort(s.newest[counted]):  # an order that is not that of the nodes' numbers: sums of floats follow it
-        _count_again(s, counted[i])
-
-
-@njit(cache=True, nogil=True)
-def _count_again(s, n):  # type: ignore[no-untyped-def]
-    """Make node `n` what it would be, had only the applications that still name it come."""
-    places, left, use = np.empty(s.uses[n], dtype=np.int32), 0, s.newest[n]
-    for _ in range(s.uses[n]):
-        a, e = use // SLOTS_MAX, use % SLOTS_MAX
-        if s.node[a, e] == n:
-            places[left] = use
-            left += 1
-        use = s.previous[a, e]
-    s.uses[n] = s.newest[n] = 0
-    s.first_ms[n], s.amount_sum[n], s.amount_max[n] = 0, 0.0, 0.0
-    s.bucket[n], s.bucket_epoch[n], s.ring[n] = 0, 0, 0
-    for which in range(2):
-        counts = s.label_count[n, which]
-        _total(s.totals[s.slot[n], which], counts[1], counts[0] + counts[1], -1.0)
-        counts[:] = 0
-    if left > 0:
-        s.slot[n] = places[left - 1] % SLOTS_MAX
-    for i in range(left - 1, -1, -1):
-        a = places[i] // SLOTS_MAX
-        _use(s, n, a, places[i] % SLOTS_MAX)
-        for which in range(2):
-            _count_label(s, n, which, s.label[a, which], 1)
-
-
-@njit(cache=True, nogil=True)
-def _relabel(s, a, which, reported):  # type: ignore[no-untyped-def]
-    """Set one label of application `a`; what it counted before is taken back."""
-    value = settle(s.label[a, which], reported)
-    if value == s.label[a, which]:
-        return
-    for e in range(SLOTS_MAX):
-        n = s.node[a, e]
-        if n >= 0:
-            _count_label(s, n, which, s.label[a, which], -1)
-            _count_label(s, n, which, value, 1)
-    s.label[a, which] = value
-
-
-@njit(cache=True, nogil=True)
-def _count_label(s, n, which, value, by):  # type: ignore[no-untyped-def]
-    """Count `by` (1 or -1) results `value` of node `n`, in its own counts and in its slot's totals; none if unknown."""
-    if value >= 0:
-        counts, totals = s.label_count[n, which], s.totals[s.slot[n], which]
-        _total(totals, counts[1], counts[0] + counts[1], -1.0)
-        counts[value] += by
-        _total(totals, counts[1], counts[0] + counts[1], 1.0)
-
-
-@njit(cache=True, nogil=True)
-def _total(totals, bad, results, by):  # type: ignore[no-untyped-def]
-    """Put an entity into the totals of its slot (`by` 1) or take it out (-1)."""
-    if results > 0:
-        totals[0] += by
-        totals[1] += by * results
-        totals[2] += by * bad
-        totals[3] += by * results * results
-        totals[4] += by * bad * bad / results
-
-
-@njit(cache=True, nogil=True)
-def _recent(s, n, masked, out):  # type: ignore[no-untyped-def]
-    """int: how many of node `n`'s latest applications, newest first and without `masked`, went into int32 [RING]."""
-    found = 0
-    for j in range(1, min(s.uses[n], KEPT) + 1):
-        a = s.ring[n, (s.uses[n] - j) % KEPT]
-        if a != masked and found < RING:
-            out[found] = a
-            found += 1
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _gather(  # type: ignore[no-untyped-def]
-    s, row, nodes, now_ms, amount, masked, links, entity_state, graph_state, neighbor_state, neighbor_mask
-):
-    """Write one row of a Neighborhood; application `masked` (-1: none) is left out as if it had never come."""
-    linked = np.empty(SLOTS_MAX * RING, dtype=np.int32)
-    shared = np.empty(SLOTS_MAX * RING, dtype=np.int32)
-    recent = np.empty(RING, dtype=np.int32)
-    n_linked = 0
-    for e in range(SLOTS_MAX):
-        n = nodes[e]
-        if n < 0:
-            continue
-        found = _recent(s, n, masked, recent)
-        _entity(s, n, now_ms, amount, masked, recent[:found], nodes[0], entity_state[row, e])
-        for k in range(found):
-            a = recent[k]
-            same = s.node[a, 0] == nodes[0]
-            if k < FANOUT:
-                _neighbor(s, a, now_ms, same, neighbor_state[row, e, k])
-                neighbor_mask[row, e, k] = True
-            if links[row, e] and not same:
-                at = 0
-                while at < n_linked and linked[at] != a:
-                    at += 1
-                if at == n_linked:
-                    linked[at] = a
-                    shared[at] = 0
-                    n_linked += 1
-                shared[at] += 1
-    _links(s, linked[:n_linked], shared[:n_linked], now_ms, graph_state[row])
-
-
-@njit(cache=True, nogil=True)
-def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
-    """float32 [15]: NEIGHBOR_COLUMNS and the record of application `a`."""
-    out[0] = (now_ms - s.time_ms[a]) / HOUR_MS
-    out[1] = s.amount[a]
-    out[2] = 1.0 if same else 0.0
-    for which in range(2):
-        out[3 + 2 * which] = 1.0 if s.label[a, which] == 1 else 0.0
-        out[4 + 2 * which] = 1.0 if s.label[a, which] == 0 else 0.0
-    for r in range(RECORD_MAX):
-        out[7 + r] = s.record[a, r]
-
-
-@njit(cache=True, nogil=True)
-def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: ignore[no-untyped-def]
-    """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
-    count, total, squares, largest = s.uses[n], s.amount_sum[n, 0], s.amount_sum[n, 1], s.amount_max[n, 0]
-    if masked >= 0:
-        count -= 1
-        total -= s.amount[masked]
-        squares -= s.amount[masked] * s.amount[masked]
-        if s.amount[masked] == largest:
-            largest = s.amount_max[n, 1]
-    for w in range(4):
-        now_epoch = now_ms // WIDTHS_MS[w]
-        newest = s.bucket_epoch[n, w]
-        inside = 0
-        for epoch in range(max(newest, now_epoch) - BUCKETS + 1, newest + 1):
-            inside += s.bucket[n, w, epoch % BUCKETS]
-        if masked >= 0 and s.time_ms[masked] // WIDTHS_MS[w] > max(newest, now_epoch) - BUCKETS:
-            inside -= 1
-        out[w] = inside
-    out[4] = count
-    labelled, bad, applicants, others = 0, 0, 0, 0
-    for j in range(len(recent)):
-        a = recent[j]
-        if s.label[a, 0] >= 0:
-            labelled += 1
-            bad += s.label[a, 0]
-        new = True
-        for i in range(j):
-            new = new and s.node[recent[i], 0] != s.node[a, 0]
-        applicants += new
-        others += new and s.node[a, 0] != applicant
-    out[6] = 0.0
-    if len(recent):
-        last = recent[0]
-        masked_first = masked >= 0 and s.time_ms[masked] == s.first_ms[n, 0]
-        out[6] = (now_ms - s.first_ms[n, 1 if masked_first else 0]) / HOUR_MS / 24.0
-        out[5] = (now_ms - s.time_ms[last]) / HOUR_MS
-        out[7] = total / count
-        if total > 0:
-            out[8] = amount / (total / count)
-        if s.amount[last] > 0:
-            out[9] = amount / s.amount[last]
-        if largest > 0:
-            out[10] = amount / largest
-        mean = total / count
-        variance = squares / count - mean * mean
-        if variance > SPREAD_MIN * mean * mean:  # less is rounding
-            out[11] = (amount - mean) / np.sqrt(variance)
-    out[14] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
-    _outcomes(s, n, masked, out)
-    out[18] = applicants
-    out[19] = others
-
-
-@njit(cache=True, nogil=True)
-def _outcomes(s, n, masked, out):  # type: ignore[no-untyped-def]
-    """The statistics of the known outcomes of all applications of node `n`."""
-    fraud_bad, fraud_good = s.label_count[n, 0, 1], s.label_count[n, 0, 0]
-    default_bad, default_good = s.label_count[n, 1, 1], s.label_count[n, 1, 0]
-    if masked >= 0:
-        fraud_bad -= s.label[masked, 0] == 1
-        fraud_good -= s.label[masked, 0] == 0
-        default_bad -= s.label[masked, 1] == 1
-        default_good -= s.label[masked, 1] == 0
-    out[12] = fraud_bad
-    out[13] = (fraud_bad + RATE_PRIOR) / (fraud_bad + fraud_good + RATE_WEIGHT)
-    out[15] = default_bad
-    out[16] = (default_bad + RATE_PRIOR) / (default_bad + default_good + RATE_WEIGHT)
-    out[17] = fraud_bad + fraud_good
-    mean, weight = _prior(s, s.slot[n], 0, masked)
-    out[20] = (fraud_bad + mean * weight) / (fraud_bad + fraud_good + weight)
-    mean, weight = _prior(s, s.slot[n], 1, masked)
-    out[21] = (default_bad + mean * weight) / (default_bad + default_good + weight)
-
-
-@njit(cache=True, nogil=True)
-def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
-    """(mean, weight) of the beta prior of a slot's rate; the result of application `masked` is left out.
-
-    With rate p of all results, Σ n (b/n - p)² expects p (1 - p) (K - 1 + rho (N - Σ n² / N - K + 1)), where K entities
-    have N results and rho = 1 / (1 + weight) is the correlation of two results of one entity.
-    """
-    totals = s.totals[slot, which]
-    if masked >= 0 and s.label[masked, which] >= 0:
-        totals = totals.copy()
-        for e in range(SLOTS_MAX):
-            n = s.node[masked, e]
-            if n >= 0 and s.slot[n] == slot:
-                counts = s.label_count[n, which]
-                _total(totals, counts[1], counts[0] + counts[1], -1.0)
-                bad = counts[1] - (s.label[masked, which] == 1)
-                _total(totals, bad, counts[0] + counts[1] - 1, 1.0)
-    known, results, bad, squares, spread = totals[0], totals[1], totals[2], totals[3], totals[4]
-    if known < KNOWN_MIN or results - known < KNOWN_MIN or bad < BAD_MIN:
-        return RATE_PRIOR / RATE_WEIGHT, RATE_WEIGHT
-    mean = bad / results
-    repeated = results - squares / results - known + 1.0
-    excess = (spread - mean * bad) - mean * (1.0 - mean) * (known - 1.0)
-    if excess <= 0.0:  # no more unlike than chance makes them
-        return mean, WEIGHT_RANGE[1]
-    weight = mean * (1.0 - mean) * repeated / excess - 1.0
-    return mean, min(max(weight, WEIGHT_RANGE[0]), WEIGHT_RANGE[1])
-
-
-@njit(cache=True, nogil=True)
-def _links(s, linked, shared, now_ms, out):  # type: ignore[no-untyped-def]
-    """float32 [len(GRAPH_STATS)] over the applications of others that share a linking entity."""
-    applicants, recent, bad, labelled, most = 0, 0, 0, 0, 0
-    for i in range(len(linked)):
-        a = linked[i]
-        recent += now_ms - s.time_ms[a] <= 24 * HOUR_MS
-        if s.label[a, 0] >= 0:
-            labelled += 1
-            bad += s.label[a, 0]
-        most = max(most, shared[i])
-        new = True
-        for j in range(i):
-            new = new and s.node[linked[j], 0] != s.node[a, 0]
-        applicants += new
-    out[0] = len(linked)
-    out[1] = applicants
-    out[2] = recent
-    out[3] = bad
-    out[4] = (bad + RATE_PRIOR) / (labelled + RATE_WEIGHT)
-    out[5] = most

@@ -28,7 +28,7 @@ from features.store import Place
 FORMAT = 1
 MANIFEST = "snapshot.json"
 KEPT = 2  # the newest ones: a start may still read the one before
-COUNTING = ("events.py", "graph.py", "lists.py", "schema.py", "statistics.py")
+COUNTING = ("events.py", "graph.py", "graph_kernels.py", "lists.py", "schema.py", "statistics.py")
 _CHUNK_BYTES = 1 << 20
 _THREADS = 4
 _ABANDONED_SECONDS = 3600.0  # after which a writer that left its temporary folder is thought dead
@@ -91,7 +91,8 @@ def write(folder: Path, place: Place, graph: EntityGraph, lists: Lists) -> Path:
         arrays = {name: [a.dtype.str, a.shape, _save(new / name, a)] for name, a in held.items()}
         made = Manifest(FORMAT, code(), place, graph.nodes, graph.applications, graph.last_ms, arrays)
         (new / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
-        written = new.rename(folder / f"{time.time_ns() // 1_000_000:013d}")
+        before = [int(path.name) for path in newest_first(folder)[:1]]  # of a clock that was set back
+        written = new.rename(folder / f"{max(time.time_ns() // 1_000_000, *(ms + 1 for ms in before), 0):013d}")
     _prune(folder, place)
     return written
 

@@ -22,7 +22,7 @@ _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)
 
 
 async def rebuild(store: Store, snapshots: Path | None, warn: Callable[[str], None]) -> tuple[EntityGraph, Lists]:
-    """Open the log and read all of it. snapshots: the tenant's folder of them; `warn` is told what does not fit.
+    """Open the log and read all of it. snapshots: the tenant's folder of them; `warn` is told of those unfit, and why.
 
     Raises StoreError, SequenceGapError.
     """

@@ -16,7 +16,8 @@ from features.store import Place, Store
 
 
 class SnapshotWriter:
-    """Writes into the folder of one tenant, whose store it opens; `warn` is told of old snapshots that do not fit."""
+    """Writes into the folder of one tenant, whose store it opens; `warn` is told of snapshots
+    that do not fit, and of a log that is read again."""
 
     def __init__(self, store: Store, folder: Path, warn: Callable[[str], None]) -> None:
         self._store, self._folder, self._warn = store, folder, warn
@@ -25,12 +26,8 @@ class SnapshotWriter:
         self._written: Place | None = None
 
     async def write(self) -> Path | None:
-        """Read on and write; None where nothing has come since the last time. Raises StoreError."""
-        try:
-            graph, lists = await self._read()
-        except (EpochError, SequenceGapError) as error:
-            self._held = None
-            raise StoreError(f"the log is read again: {error}") from error
+        """Read on and write; None where nothing has come since the last time. Raises StoreError, SequenceGapError."""
+        graph, lists = await self._read()
         place = self._store.place
         if place == self._written or not place.sequence:
             return None
@@ -41,17 +38,21 @@ class SnapshotWriter:
     async def _read(self) -> tuple[EntityGraph, Lists]:
         """What the log says by now. Where forgotten people have left it, what they left is read anew (R20)."""
         if self._held is not None:
-            await read_to(self._store, *self._held, await self._store.position())
-            record(*self._held, await self._store.tail())  # also says whether the log was changed
-            if self._store.place.rewritten == self._rewritten:
-                return self._held
+            try:
+                await read_to(self._store, *self._held, await self._store.position())
+                record(*self._held, await self._store.tail())  # also says whether the log was changed
+                if self._store.place.rewritten == self._rewritten:
+                    return self._held
+            except (EpochError, SequenceGapError) as error:
+                self._warn(f"the log is read again: {error}")
+        self._held = None
         self._held = await rebuild(self._store, self._folder, self._warn)
         self._rewritten = self._store.place.rewritten
         return self._held
 
 
 async def keep_writing(writer: SnapshotWriter, every_seconds: float, say: Callable[[str], None]) -> None:
-    """Write now and then until SIGTERM or SIGINT; what the store fails in is said and tried again."""
+    """Write now and then until SIGTERM or SIGINT; what store or disk fail in is said and tried again."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -59,7 +60,7 @@ async def keep_writing(writer: SnapshotWriter, every_seconds: float, say: Callab
         try:
             if folder := await writer.write():
                 say(f"written: {folder}")
-        except StoreError as error:
+        except (StoreError, SequenceGapError, OSError) as error:  # OSError: a full disk
             say(str(error))
         try:
             await asyncio.wait_for(stop.wait(), every_seconds)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.gpu_streams import ARRAYS, batches, graph_differences, random_log
-from features import graph
+from features import graph_kernels as graph
 from features.events import (
     APPLICATION,
     FORGOTTEN,

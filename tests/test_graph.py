@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_PRESUMED_GOOD, REPORT, Events
-from features.graph import (
-    BUCKETS,
-    HOUR_MS,
-    RATE_PRIOR,
-    RATE_WEIGHT,
-    RING,
-    SPREAD_MIN,
-    WIDTHS_MS,
-    EntityGraph,
-    SequenceGapError,
-)
+from features.graph import EntityGraph, SequenceGapError
+from features.graph_kernels import BUCKETS, HOUR_MS, RATE_PRIOR, RATE_WEIGHT, RING, SPREAD_MIN, WIDTHS_MS
 from features.neighborhood import FANOUT, Neighborhood
 from features.schema import SLOTS_MAX
 from features.statistics import ENTITY_STATS, GRAPH_STATS

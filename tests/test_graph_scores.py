@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.graph import BAD_MIN, KNOWN_MIN, RATE_PRIOR, RATE_WEIGHT, WEIGHT_RANGE, EntityGraph
+from features.graph import EntityGraph
+from features.graph_kernels import BAD_MIN, KNOWN_MIN, RATE_PRIOR, RATE_WEIGHT, WEIGHT_RANGE
 from features.statistics import ENTITY_STATS
 from tests.test_graph import Item, cut, encode, links_for, own_of
 
