@@ -232,13 +232,13 @@ async def test_nothing_in_the_store_says_who_became_which_number(
 class Meanwhile(Store):
     """A store where the same applicant asks again right before the copy takes the log's place."""
 
-    async def call(self, name: str, *rest: Any, **named: Any) -> Any:
-        if name == "replace_log":
+    async def call(self, verb: str, *rest: Any, **named: Any) -> Any:
+        if verb == "replace_log":
             await self.open()
             await asyncio.sleep(0.01)
             await forget(self, TOKENIZER, Forgetting("applicant of a", "Li", "contacts"))
             await forget(self, TOKENIZER, Forgetting("applicant of a", "Li"))
-        return await super().call(name, *rest, **named)
+        return await super().call(verb, *rest, **named)
 
 
 async def test_who_asks_again_meanwhile_is_withdrawn_since_then(
@@ -267,9 +267,9 @@ async def test_a_log_that_changes_meanwhile_is_not_replaced(
     await store.begin([application(consumer, "b")])
 
     class Slow(Store):
-        async def call(self, name: str, *rest: Any, **named: Any) -> Any:
+        async def call(self, verb: str, *rest: Any, **named: Any) -> Any:
             await redis.hset(f"{{{tenant}}}:meta", "rewritten", 2)
-            return await super().call(name, *rest, **named)
+            return await super().call(verb, *rest, **named)
 
     before = await redis.xrange(f"{{{tenant}}}:log")
     with pytest.raises(StoreError, match="changed meanwhile"):
