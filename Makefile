@@ -10,13 +10,15 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
-NATIVE := server/native/http2.so bench/client.so
+GPU := $(VENV)/.gpu-installed
+PEERS := .venv-peers/.installed
+NATIVE := server/native/http2.so server/native/decode.so bench/client.so
 PROTO := proto/miaopi/v1/decision.proto
 PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check fmt proto train bench native fuzz clean
+.PHONY: help setup demo serve test check fmt proto train bench gpu native peers fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -56,11 +58,25 @@ train: $(FULL) ## train the demo bundles that are committed
 bench: $(FULL) ## replay a table through the running code: make bench DATA=... SCHEMA=...
 	$(PY) -m bench replay --schema $(SCHEMA) --data $(DATA)
 
+gpu: $(GPU) ## check and time the CUDA kernels; says so where there is no GPU
+	$(PY) -m bench gpu
+
+peers: $(PEERS) ## what `python -m bench compare` compares with, in an environment of its own: .venv-peers
+
+$(PEERS): bench/peers/requirements.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt '.[cpu]' -r $<
+	@touch $@
+
 clean: ## remove caches and build output, keep .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out miaopi.egg-info
-	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
+native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev, and the decoder of requests
+
+server/native/decode.so: $(wildcard server/native/*.h)
+
+server/native/http2.so: $(wildcard server/native/*.h)
 
 # Without the library or a compiler grpc.aio serves alone; apt-get is asked where it may install.
 %.so: %.c | $(PY)
@@ -69,11 +85,12 @@ native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
 	{ echo "libnghttp2 is not installed: apt-get install libnghttp2-dev"; exit 1; }
 	$(CC) -O2 -Wall -Wextra -Werror -Wno-missing-field-initializers -fPIC -shared \
 	$$($(PY) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') $$(pkg-config --cflags libnghttp2) \
-	$< -o $@ $$(pkg-config --libs libnghttp2)
+	$< -o $@ -Wl,--as-needed $$(pkg-config --libs libnghttp2)
 
 FUZZ_SECONDS ?= 60
-fuzz: $(NATIVE) ## fuzz the native front end under AddressSanitizer (needs Debian's clang)
+fuzz: $(NATIVE) ## fuzz the native front end and the decoder under AddressSanitizer (needs Debian's clang)
 	$(PY) -m server.native.fuzz --seconds $(FUZZ_SECONDS)
+	$(PY) -m server.native.fuzz_decode --seconds $(FUZZ_SECONDS)
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -86,4 +103,11 @@ $(CORE): pyproject.toml constraints.txt | $(PY)
 $(FULL): pyproject.toml constraints.txt | $(PY)
 	$(PIP_INSTALL) '.[cpu,train,dev]'
 	-@$(MAKE) --no-print-directory native
+	@command -v g++ >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y g++ >/dev/null; } || \
+	echo "g++ is not installed (apt-get install g++): the tests skip the CUDA kernels"
 	@touch $(CORE) $@
+
+# onnxruntime-gpu takes the place of onnxruntime, where there is a driver to use it.
+$(GPU): $(FULL)
+	@! command -v nvidia-smi >/dev/null || \
+	{ $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && $(PIP_INSTALL) '.[gpu]' && touch $@; }

@@ -8,6 +8,10 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
+Transport = Annotated[str, typer.Option(help="of a server that is started: native or default (grpc.aio)")]
+Product = Annotated[str, typer.Option(help="whose applications are asked; empty: all, as in the world")]
+Applications = Annotated[int, typer.Option(min=1000, help="of the world whose applicants ask")]
+
 
 @app.command()
 def demo() -> None:
@@ -108,6 +112,105 @@ def simulate(
 ) -> None:
     """A policy simulated over what another decided, against really deciding by it; the last line is JSON."""
     from bench import simulate as module
+
+    print(json.dumps(module.run(applications)))
+
+
+@app.command()
+def gpu() -> None:
+    """Every CUDA kernel against its oracle, and its times, where there is a GPU; the last line is JSON."""
+    from bench import gpu as module
+
+    report = module.run()
+    print(json.dumps(report))
+    if report.get("differing"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def load(
+    address: Annotated[str, typer.Option(help="host:port or unix:PATH of a running server, else one is started")] = "",
+    tenant: Annotated[str, typer.Option(help="that it serves")] = "demo",
+    transport: Transport = "native",
+    product: Product = "",
+    batch: Annotated[bool, typer.Option(help="BatchDecide of 64 in place of Decide")] = False,
+    in_flight: Annotated[int, typer.Option(min=1, help="calls always open: closed loop")] = 64,
+    per_second: Annotated[float, typer.Option(min=0, help="applications at random times: open loop")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.1)] = 10,
+    warm_up: Annotated[float, typer.Option(min=0, help="seconds that do not count")] = 1,
+    applications: Applications = 20_000,
+) -> None:
+    """Load on one server: decisions a second, exact percentiles, statuses, outcomes; the last line is JSON."""
+    from bench import load as module
+
+    asked = module.Asked(in_flight, per_second, seconds, warm_up, module.BATCH if batch else 1)
+    print(json.dumps(module.run(address, tenant, transport, product, applications, asked)))
+
+
+@app.command()
+def latency(
+    transport: Transport = "native",
+    product: Product = "",
+    seconds: Annotated[float, typer.Option(min=0.1, help="of each load")] = 15,
+    applications: Applications = 20_000,
+) -> None:
+    """p50 and p99 at 45 % of saturation and at 100 requests a second; the last line is JSON."""
+    from bench import latency as module
+
+    print(json.dumps(module.run(transport, product, applications, seconds)))
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.01)] = 60,
+    transport: Transport = "native",
+    product: Product = "",
+    applications: Applications = 20_000,
+) -> None:
+    """Half of saturation for an hour: memory, tail and errors every minute; the last line is JSON."""
+    from bench import soak as module
+
+    print(json.dumps(module.run(minutes, transport, product, applications)))
+
+
+@app.command()
+def stages(
+    decisions: Annotated[int, typer.Option(min=64, help="of each batch size, in each of five rounds")] = 4096,
+    product: Product = "",
+    applications: Applications = 20_000,
+) -> None:
+    """µs of CPU a decision by stage of the real engine, at several batch sizes; the last line is JSON."""
+    from bench import stages as module
+
+    print(json.dumps(module.run(decisions, product, applications)))
+
+
+@app.command()
+def compare(
+    rounds: Annotated[int, typer.Option(min=1, help="in which all take their turn")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="of each turn")] = 2,
+    product: Product = "",
+    applications: Applications = 20_000,
+    peers: Annotated[bool, typer.Option(help="mosec, FastAPI, LitServe, BentoML: see make peers")] = True,
+) -> None:
+    """The service on each transport against a bare echo and peers with the same engine; the last line is JSON."""
+    from bench import compare as module
+
+    print(json.dumps(module.run(rounds, seconds, product, applications, peers)))
+
+
+@app.command()
+def graph(nodes: Annotated[int, typer.Option(min=10_000, help="entities in it")] = 1_000_000) -> None:
+    """Appending, gathering, memory and growth of the entity graph; the last line is JSON."""
+    from bench import graph as module
+
+    print(json.dumps(module.run(nodes)))
+
+
+@app.command()
+def restart(applications: Annotated[int, typer.Option(min=1000, help="in the log")] = 1_000_000) -> None:
+    """A server's start with a long log, from a snapshot and without; the last line is JSON."""
+    from bench import restart as module
 
     print(json.dumps(module.run(applications)))
 

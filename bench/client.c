@@ -100,9 +100,14 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
 
 static int client_init(Client *c, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"path", "authority", NULL};
-  if (c->session || !PyArg_ParseTupleAndKeywords(args, kwargs, "SS", names, &c->path, &c->authority)) return -1;
-  Py_INCREF(c->path);
-  Py_INCREF(c->authority);
+  PyObject *path, *authority;
+  if (c->path) {
+    PyErr_SetString(PyExc_RuntimeError, "a Client is made once");
+    return -1;
+  }
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "SS", names, &path, &authority)) return -1;
+  c->path = Py_NewRef(path);
+  c->authority = Py_NewRef(authority);
   if (!(c->answers = PyList_New(0))) return -1;
   nghttp2_session_callbacks *callbacks;
   if (nghttp2_session_callbacks_new(&callbacks)) return -1;
@@ -127,8 +132,14 @@ static void client_dealloc(Client *c) {
   Py_TYPE(c)->tp_free((PyObject *)c);
 }
 
+static bool made(Client *c) {
+  if (!c->session) PyErr_SetString(PyExc_RuntimeError, "the Client is not made");
+  return c->session;
+}
+
 PyDoc_STRVAR(ask_doc, "ask(message) -> stream: call with these bytes.");
 static PyObject *client_ask(Client *c, PyObject *message) {
+  if (!made(c)) return NULL;
   if (!PyBytes_Check(message)) return PyErr_Format(PyExc_TypeError, "message must be bytes");
   Stream *s = calloc(1, sizeof *s);
   if (!s) return PyErr_NoMemory();
@@ -158,7 +169,7 @@ static PyObject *client_ask(Client *c, PyObject *message) {
 PyDoc_STRVAR(feed_doc, "feed(data) -> [(stream, status, reply)]: what came; status -1 where the call was broken off.");
 static PyObject *client_feed(Client *c, PyObject *args) {
   Py_buffer data;
-  if (!PyArg_ParseTuple(args, "y*", &data)) return NULL;
+  if (!made(c) || !PyArg_ParseTuple(args, "y*", &data)) return NULL;
   ssize_t read = nghttp2_session_mem_recv(c->session, data.buf, (size_t)data.len);
   PyBuffer_Release(&data);
   if (read < 0) return PyErr_Format(PyExc_ConnectionError, "feed: %s", nghttp2_strerror((int)read));
@@ -171,6 +182,7 @@ static PyObject *client_feed(Client *c, PyObject *args) {
 PyDoc_STRVAR(out_doc, "out() -> bytes: what to send now.");
 static PyObject *client_out(Client *c, PyObject *none) {
   (void)none;
+  if (!made(c)) return NULL;
   Py_ssize_t length = 0, size = 65536;
   PyObject *out = PyBytes_FromStringAndSize(NULL, size);
   while (out) {
@@ -215,12 +227,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "client", "Unary gRPC
 
 PyMODINIT_FUNC PyInit_client(void) {
   if (PyType_Ready(&client_type) < 0) return NULL;
-  PyObject *made = PyModule_Create(&module);
-  if (!made) return NULL;
-  Py_INCREF(&client_type);
-  if (PyModule_AddObject(made, "Client", (PyObject *)&client_type) < 0) {
-    Py_DECREF(made);
-    return NULL;
-  }
-  return made;
+  PyObject *client = PyModule_Create(&module);
+  if (client && PyModule_AddObjectRef(client, "Client", (PyObject *)&client_type) < 0) Py_CLEAR(client);
+  return client;
 }

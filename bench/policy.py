@@ -1,10 +1,11 @@
-"""The compiled policy against zen-engine on the same files: same rows, same outputs, and how long each takes.
+"""The compiled policy against zen-engine on the same files: same rows, same outputs, the decision that follows from
+them, and how long each takes.
 
-Inputs are complete and typed, on and beside the numbers that cells name; half of them are drawn so that a row of some
-table holds. Where zen fails open we differ on purpose: what a missing input or a mistyped cell does is tested in
-tests/, and a row that asks for `null` is not counted here. Times are medians over rounds of many batches, the
-two engines in turn on the same inputs: zen from a dict a decision, ours from the batch's matrix to Decisions with
-reasons. They are taken on usual applicants, of whom few rows hold, and apart on the random inputs that are compared.
+Inputs are complete and typed: drawn at random on and beside the numbers that cells name, half of them so that a row of
+some table holds, and as of usual applicants, of whom few rows hold and many are approved. Where zen fails open we
+differ on purpose: what a missing input or a mistyped cell does is tested in tests/, and so is a row that asks for
+`null`. Times are medians over rounds of many batches, the two engines in turn on the same inputs: zen from a dict a
+decision, ours from the batch's matrix to Decisions with reasons.
 """
 
 import gc
@@ -14,12 +15,13 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zen
 from rich.progress import track
 
+from bench.expected import ROW, expect
 from features import schema as schemas
 from features.schema import SOURCE_STATES, Schema
 from policy.cells import Column, Test, Value
@@ -35,8 +37,15 @@ PRODUCTS = Path("policy/products")
 SCHEMAS = Path("features/schemas")
 BATCH, ROUNDS = 32, 11
 BATCHES_MAX = 80  # in a round
-ROW = "row_of_table"  # an output that the copy for zen has beside the others: which row holds
+SUMS = ("mismatches", "inputs", "inputs_usual", "approved", "rows", "rows_hit", "rows_asking_null")
 Numbers = np.random.Generator
+
+
+class Reached(NamedTuple):
+    """The rows that held, table and id, and how many inputs are approved."""
+
+    rows: set[tuple[str, str]]
+    approved: int
 
 
 def run(inputs: int, seed: int = 11) -> dict[str, Any]:
@@ -46,10 +55,15 @@ def run(inputs: int, seed: int = 11) -> dict[str, Any]:
     products = [(name, schemas.load(path)) for name, path in found if (PRODUCTS / name / POLICY).exists()]
     for name, schema in products:
         every[name] = _product(name, schema, -(-inputs // len(products)), np.random.default_rng(seed))
-    us = {key: statistics.mean(p[key] for p in every.values()) for key in ("us_compiled", "us_zen")}
-    sums = {key: sum(p[key] for p in every.values()) for key in ("mismatches", "inputs", "rows", "rows_hit")}
-    rounded = {key: round(value, 2) for key, value in us.items()}
-    return {**rounded, "ratio": round(us["us_zen"] / us["us_compiled"], 1), **sums, "products": every}
+    sums = {key: sum(p[key] for p in every.values()) for key in SUMS}
+    return {**_together(every, "usual"), **sums, **_together(every, "random", "_random"), "products": every}
+
+
+def _together(every: Mapping[str, Mapping[str, Any]], inputs: str, mark: str = "") -> dict[str, float]:
+    """Times of all products on some inputs."""
+    us = {key: statistics.mean(p[inputs][key] for p in every.values()) for key in ("us_compiled", "us_zen")}
+    times = {**us, "ratio": us["us_zen"] / us["us_compiled"]}
+    return {key + mark: round(value, 1 if key == "ratio" else 2) for key, value in times.items()}
 
 
 def _product(name: str, schema: Schema, inputs: int, rng: Numbers) -> dict[str, Any]:
@@ -61,17 +75,24 @@ def _product(name: str, schema: Schema, inputs: int, rng: Numbers) -> dict[str, 
     names = dict.fromkeys([*policy.inputs, *read, "amount_minor", "term_months", "repayment"])
     columns = {n: read.get(n, columns[n]) for n in names}
     values = random_inputs(rng, tables, columns, inputs)
-    mismatches, hit = _compare(name, json.loads(raw), policy, tables, columns, values)
-    possible = {
-        (t.name, row.id) for t in tables for row in t.rows if all(test.spans for test in row.tests.values())
-    }  # fmt: skip
-    batches = min(inputs // (BATCH * ROUNDS), BATCHES_MAX)
-    timed = values[: BATCH * batches * ROUNDS]
+    calm = usual(rng, tables, columns, values)
+    (mismatches, at_random), (more, as_usual) = (
+        compare(name, json.loads(raw), policy, tables, columns, some, schema.minor_per_major) for some in (values, calm)
+    )
+    rows = {(table.name, row.id) for table in tables for row in table.rows}
+    asking_null = {(table.name, row.id) for table in tables for row in table.rows if asks_null(row)}
+    timed = BATCH * ROUNDS * min(inputs // (BATCH * ROUNDS), BATCHES_MAX)
     return {
-        **_times(raw, policy, columns, usual(rng, tables, columns, timed)), "mismatches": mismatches,
-        "inputs": inputs, "rows": len(possible), "rows_hit": len(hit & possible),
-        "random": _times(raw, policy, columns, timed),
+        "mismatches": mismatches + more, "inputs": len(values), "inputs_usual": len(calm),
+        "approved": at_random.approved + as_usual.approved, "rows": len(rows - asking_null),
+        "rows_hit": len(at_random.rows - asking_null), "rows_asking_null": len(asking_null),
+        "usual": _times(raw, policy, columns, calm[:timed]), "random": _times(raw, policy, columns, values[:timed]),
     }  # fmt: skip
+
+
+def asks_null(row: Row) -> bool:
+    """Whether it can hold for nothing that is there."""
+    return any(test.if_missing and not test.spans for test in row.tests.values())
 
 
 def random_inputs(rng: Numbers, tables: Sequence[Table], columns: Mapping[str, Column], count: int) -> Floats:
@@ -126,10 +147,13 @@ def holds(test: Test, column: Column, value: Value) -> bool:
     return any(low <= column.number(value) <= high for low, high in test.spans)
 
 
-def _compare(
-    product: str, document: Any, policy: Policy, tables: list[Table], columns: Mapping[str, Column], values: Floats
-) -> tuple[int, set[tuple[str, str]]]:
-    """On how many inputs zen and we differ, and the rows that held."""
+def compare(
+    product: str, document: Any, policy: Policy, tables: list[Table], columns: Mapping[str, Column], values: Floats,
+    minor_per_major: int,
+) -> tuple[int, Reached]:  # fmt: skip
+    """On how many inputs, float64 [n, columns], `policy` does not decide what follows from what zen says of `document`,
+    or rows of `tables`, which are the document's, do not hold as there; and what is reached.
+    """
     for node in document["nodes"]:
         if node["type"] == "decisionTableNode":
             node["content"]["outputs"].append({"id": ROW, "name": ROW, "field": ROW})
@@ -138,17 +162,21 @@ def _compare(
     oracle = zen.ZenEngine().create_decision(json.dumps(document))
     slot = slots(tables, list(columns))
     program, order = assemble(tables, slot), [list(columns).index(name) for name in policy.inputs]
-    mismatches, hit = 0, set[tuple[str, str]]()
+    mismatches, hit, approved = 0, set[tuple[str, str]](), 0
     for begin in track(range(0, len(values), 1000), description=product):
-        some = values[begin : begin + 1000]
+        some, lent = values[begin : begin + 1000], dict[str, int]()
         status, memory = walk(program, some)
-        decisions = policy.decide(_asked(columns, some), some[:, order])
+        asked = _asked(columns, some)
+        decisions = policy.decide(asked, some[:, order])
         for i, named in enumerate(_dicts(columns, some)):
             want = oracle.evaluate(named)["result"]
             got = _said(tables, status[:, i], memory[:, i], slot)
             hit.update((table, str(row[ROW])) for table, rows in got.items() for row in rows)
-            mismatches += not (_same(tables, got, want) and _heard(want, decisions[i]))
-    return mismatches, hit
+            said = {table.name: want[table.name] for table in tables}
+            expected = expect(said, named, int(asked.amount_minor[i]), tables, minor_per_major, lent)
+            mismatches += not (_same(tables, got, said) and expected.is_of(decisions[i]))
+            approved += expected.outcome <= Outcome.LIMIT
+    return mismatches, Reached(hit, approved)
 
 
 def _said(tables: list[Table], status: Any, memory: Floats, slot: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
@@ -176,16 +204,6 @@ def _same(tables: list[Table], got: dict[str, list[dict[str, Any]]], want: Any) 
         if any(a != b if isinstance(a, str | bool) else not math.isclose(a, b, rel_tol=1e-12) for a, b in pairs):
             return False
     return True
-
-
-def _heard(want: Any, decision: Any) -> bool:
-    """Whether the decision is no better than the worst vote zen gives, with the reason of every vote against."""
-    rows = [row for said in want.values() for row in (said if isinstance(said, list) else [said])
-            if isinstance(row, dict) and "outcome" in row]  # fmt: skip
-    against = [row for row in rows if row["outcome"] != "approve"]
-    worst = max((Outcome[row["outcome"].upper()] for row in against), default=Outcome.APPROVE)
-    codes = {reason.code for reason in decision.reasons}
-    return bool(decision.outcome >= worst) and {row["reason"] for row in against} <= codes
 
 
 def _asked(columns: Mapping[str, Column], values: Floats) -> Asked:

@@ -2,27 +2,34 @@
 soon does a reply come from the new one?
 
 The two versions differ in their prices and in the words of every reason, so that each reply shows which one made it.
+Every application is of somebody new, known to the sources: a reply about the same few applicants, over and over, would
+only say that they apply too often.
 """
 
+import asyncio
 import json
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
+from redis.asyncio import Redis
 
-from bench import world
+from bench import history, world
 from bench.changes import figures, requests_of, under_load
-from bench.serving import client, server_process
+from bench.serving import SECRET, server_process
 from features import schema as schemas
 from features.embedded import embedded_store
+from features.load import load_profiles
 from features.schema import Schema
+from features.store import Store
+from features.tokens import Tokenizer
 from policy import cases, versions
 from policy.decide import POLICY
 from policy.reasons import REASONS_PATH, reason_texts
@@ -32,7 +39,7 @@ SCHEMA = Path("features/schemas/consumer.yaml")
 PRODUCTS = Path("policy/products")
 PRODUCT = "consumer"
 WORLD_SEED = 5
-APPLICATIONS = 100  # sent again and again under new ids
+APPLICATIONS = 1500  # in the world for each publication: more than clients ask for meanwhile
 MARK = " (new)"  # after each reason's words of the candidate
 RATE_STEP = 0.0005  # added to its prices
 
@@ -47,23 +54,27 @@ class Said:
 
 def run(publications: int) -> dict[str, float]:
     """Figures of the last line, of so many publications and rollbacks in turn."""
-    schema, made = schemas.load(SCHEMA), world.build(WORLD_SEED, 1000)
+    schema, made = schemas.load(SCHEMA), world.build(WORLD_SEED, APPLICATIONS * (publications + 2))
     with tempfile.TemporaryDirectory(prefix="miaopi-") as name, embedded_store() as url:
         policies = Path(shutil.copytree(PRODUCTS, Path(name) / "policies"))
         first, _ = versions.publish(policies, policies / PRODUCT, PRODUCT, schema, "bench", "as shipped")
         candidate = variant(policies / PRODUCT / first, Path(name) / "candidate")
         second = versions.load(candidate, PRODUCT, schema).version
         said = {first: _said(policies / PRODUCT / first), second: _said(candidate)}
+        requests = requests_of(made, PRODUCT)
+        asyncio.run(_know(url, schema, made))
         with server_process(url, policies=policies) as (address, _):
-            requests = requests_of(made, PRODUCT)[:APPLICATIONS]
-            _put_profiles(address, made, {r.applicant_id for r in requests})
             published = _published(policies, candidate, schema, publications)
             calls, changes = under_load(address, requests, published, "policy")
     answered = [call.reply for call in calls if call.answered]
+    priced = [reply for reply in answered if reply.annual_rate]
     return {
         **figures(calls, changes, "policy"),
         "mixed": sum(not _fits(reply, said[reply.versions.policy]) for reply in answered),
         "approved": sum(reply.outcome <= pb.OUTCOME_LIMIT for reply in answered),
+        "priced_first": sum(reply.versions.policy == first for reply in priced),
+        "priced_second": sum(reply.versions.policy == second for reply in priced),
+        "applied_again": max(0, len(calls) - len(requests)),
         "publications": len(changes),
     }
 
@@ -122,10 +133,12 @@ def _published(policies: Path, candidate: Path, schema: Schema, publications: in
             yield versions.publish(policies, candidate, PRODUCT, schema, "bench", "prices up")[0]
 
 
-def _put_profiles(address: str, made: world.World, subjects: Set[str]) -> None:
-    """What the sources know of some applicants, as of now."""
-    with client(address) as stub:
-        for request in made.profiles:
-            if request.product == PRODUCT and request.subject_id in subjects:
-                request.fetched_at_ms = round(time.time() * 1000)
-                stub.PutProfile(request, timeout=5)
+async def _know(url: str, schema: Schema, made: world.World) -> None:
+    """What the sources know of the product's applicants, as of now."""
+    known = [request for request in made.profiles if request.product == PRODUCT]
+    for request in known:
+        request.fetched_at_ms = round(time.time() * 1000)
+    async with Redis.from_url(url) as redis:
+        store = Store(redis, "demo", Tokenizer(SECRET.encode()), [schema])
+        await store.prepare()
+        await load_profiles(store, history.profiles(known, {PRODUCT: schema}, Tokenizer(SECRET.encode())))

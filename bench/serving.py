@@ -3,18 +3,20 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.machine import on_core
 from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
 
 START_SECONDS = 120.0  # the first start compiles the graph's kernels
@@ -31,11 +33,13 @@ def server_process(
     log: IO[bytes] | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     native: bool = False,
+    core: int | None = None,
     **settings: str | Path,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Start a server, wait until it is healthy, give its address and process; stop it and check that it ended well.
 
-    native: the address is the native front end's. log: where its log goes, else this process's standard error.
+    native: the address is the native front end's. core: the only one that it may use. log: where its log goes, else
+    this process's standard error.
     credentials: with which to ask for its health, where it has TLS. settings: MIAOPI_ variables in lower case. A
     process that the caller killed is not checked.
     """
@@ -48,7 +52,7 @@ def server_process(
         if native:
             environment["MIAOPI_NATIVE_LISTEN"] = native_address
         environment |= {f"MIAOPI_{name.upper()}": str(value) for name, value in settings.items()}
-        process = subprocess.Popen([sys.executable, *program], env=environment, stderr=log)
+        process = subprocess.Popen([*on_core(core), sys.executable, *program], env=environment, stderr=log)
         try:
             _wait_until_healthy(native_address if native else address, process, credentials)
             yield native_address if native else address, process
@@ -58,6 +62,46 @@ def server_process(
             code = process.wait(STOP_SECONDS)
         if code not in (0, -signal.SIGKILL):
             raise RuntimeError(f"the server ended with status {code}")
+
+
+@contextmanager
+def listening(
+    command: Sequence[str], address: str, core: int, environment: Mapping[str, str] = {}, log: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Any other server, from when its address takes connections, leader of a process group that is ended with it.
+
+    environment: added to this process's.
+    """
+    process = subprocess.Popen(
+        [*on_core(core), *command], env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _takes_connections(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command)}: does not listen on {address}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS / 3)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP_SECONDS)
+
+
+def _takes_connections(address: str) -> bool:
+    unix = address.startswith("unix:")
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as probe:
+        host, _, port = address.rpartition(":")
+        try:
+            probe.connect(address.removeprefix("unix:") if unix else (host, int(port)))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager

@@ -33,7 +33,8 @@ from features.replay import History
 from features.store import Store
 from features.tokens import Tokenizer
 from policy import portfolio
-from policy.records import Records, from_archive
+from policy.archived import from_archive
+from policy.records import Records
 from policy.simulate import Run, View, simulate
 from policy.study import SIMULATED
 from policy.workers import Workers

@@ -8,7 +8,8 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.schema import SLOTS_MAX, Schema
 from features.specs import MISSING_CODE
-from features.tokens import Tokenizer
+from features.tokens import Tokenizer, plain
 
 ENTITIES_MAX = 64
 NO_TOKENS = np.zeros(SLOTS_MAX, dtype=np.uint64)
@@ -33,15 +34,13 @@ class InvalidFieldError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Application:
+class Application(NamedTuple):  # one a request: see Reason
     """A checked application.
 
     tokens: uint64 [16], one per entity slot of the schema, 0 where absent. numbers: the schema's application and
     request features by name, categories as the index of their value. Amounts in minor units. `event_time_ms` is 0
     unless the log is being replayed. shared_tokens: uint64 [16], of the same identifiers under the consortium's secret,
-    0 where there is none. consents: by purpose, when it was last given, ms. owed_by: token of who applied where the log
-    has forgotten it and `tokens` no longer holds it.
+    0 where there is none. consents: by purpose, when it was last given, ms.
     """
 
     application_id: str
@@ -58,14 +57,13 @@ class Application:
     human_review_requested: bool = False
     event_time_ms: int = 0
     body_hash: bytes = b""
-    consents: Mapping[str, int] = field(default_factory=dict)
-    shared_tokens: NDArray[np.uint64] = field(default_factory=lambda: NO_TOKENS)
-    owed_by: int = 0
+    consents: Mapping[str, int] = MappingProxyType({})
+    shared_tokens: NDArray[np.uint64] = NO_TOKENS
 
     @property
     def borrower(self) -> str:
         """Whose exposure it adds to."""
-        return borrower(self.schema, self.owed_by or int(self.tokens[0]))
+        return borrower(self.schema, int(self.tokens[0]))
 
 
 @dataclass(frozen=True)
@@ -142,12 +140,21 @@ def borrower(schema: Schema, applicant: int) -> str:
 
 def check_text(name: str, text: str, longest: int) -> str:
     """`text` if it is 1 to `longest` bytes of UTF-8 without control characters; InvalidFieldError otherwise."""
+    if text.isascii() and text.isprintable() and 0 < len(text) <= longest:
+        return text  # as nearly all are
     if not text:
         raise InvalidFieldError(name, "is missing")
     if len(text.encode()) > longest:
         raise InvalidFieldError(name, f"is longer than {longest} bytes")
     if any(unicodedata.category(c) == "Cc" for c in text):
         raise InvalidFieldError(name, "has control characters")
+    return text
+
+
+def check_person(name: str, text: str, longest: int) -> str:
+    """As check_text, of a person's name: something of it shows."""
+    if not plain(check_text(name, text, longest)).strip():
+        raise InvalidFieldError(name, "is nobody's name")
     return text
 
 
@@ -192,36 +199,40 @@ def entity_tokens(
 
     An entity whose consent is not on record is left out (R20). Raises InvalidFieldError.
     """
-    tokens = np.zeros(SLOTS_MAX, dtype=np.uint64)
+    tokens = [0] * SLOTS_MAX
     applicant = next(iter(schema.entities.values()))
-    given: dict[str, list[int]] = {applicant.name: [_token(tokenizer, applicant.name, applicant_id, "applicant_id")]}
+    tokens[0] = _token(tokenizer, applicant.name, applicant_id, "applicant_id")
     for i, (kind, identifier) in enumerate(entities):
         entity = schema.entities.get(kind)
         if entity is None or entity.of or entity is applicant:
             raise InvalidFieldError(f"entities[{i}].type", f"is no entity type of {schema.name}")
-        token = _token(tokenizer, kind, identifier, f"entities[{i}].id")
+        token = _token(tokenizer, kind, identifier, "entities[{}].id", i)
         if entity.consent and entity.consent not in consents:
             continue
-        known = given.setdefault(kind, [])
-        if token not in known:
-            known.append(token)
-        if len(known) > entity.slots:
+        for slot in range(entity.first_slot, entity.first_slot + entity.slots):
+            if tokens[slot] == token:
+                break
+            if not tokens[slot]:
+                tokens[slot] = token
+                break
+        else:
             raise InvalidFieldError(f"entities[{i}]", f"at most {entity.slots} of type {kind}")
-    for entity in schema.entities.values():
-        consented = not entity.consent or entity.consent in consents
-        if entity.of and consented and all(part in given for part in entity.of):
-            given[entity.name] = [tokenizer.compound(entity.name, tuple(given[part][0] for part in entity.of))]
-        for offset, token in enumerate(given.get(entity.name, ())):
-            tokens[entity.first_slot + offset] = token
-    return tokens
+    for entity in schema.compounds:
+        parts = tuple([tokens[schema.entities[part].first_slot] for part in entity.of])
+        if all(parts) and (not entity.consent or entity.consent in consents):
+            tokens[entity.first_slot] = tokenizer.compound(entity.name, parts)
+    return np.array(tokens, dtype=np.uint64)
 
 
-def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str) -> int:
-    check_text(key, identifier, 256)
+def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str, place: int = 0) -> int:
+    """`key` with `place` filled in names the identifier in errors."""
     try:
-        return tokenizer.token(kind, identifier)
+        plain = identifier.isascii() and identifier.isprintable() and 0 < len(identifier) <= 256
+        return tokenizer.token(kind, identifier if plain else check_text(key, identifier, 256))
+    except InvalidFieldError as error:
+        raise InvalidFieldError(key.format(place), error.reason) from None
     except ValueError:
-        raise InvalidFieldError(key, f"is no {kind}") from None
+        raise InvalidFieldError(key.format(place), f"is no {kind}") from None
 
 
 def subject_token(schema: Schema, tokenizer: Tokenizer, source: str, subject_id: str) -> int:

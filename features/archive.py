@@ -23,8 +23,9 @@ from features.events import APPLICATION, EventFormatError, Events, unpack
 from features.forgotten import Requests, to_learn_from, without_records
 from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
+from features.older import older
 from features.replay import CHUNK, Rows
-from features.schema import SLOTS_MAX, SOURCE_MISSING, Feature, Schema, SchemaError
+from features.schema import SLOTS_MAX, Schema, SchemaError
 from features.statistics import STATISTICS
 
 FORMAT = 1
@@ -128,19 +129,10 @@ class Archive:
         place = f"{self.folder / MANIFEST}: schema {name}"
         if name not in self.schemas:
             raise ArchiveError(f"{place}: is not there")
-        registered = json.dumps(self.schemas[name], ensure_ascii=False).encode()
-        if hashlib.blake2b(registered, digest_size=8).hexdigest() != name:
-            raise ArchiveError(f"{place}: is not that of its hash")
         try:
-            older = Schema(self.schemas[name][0], place)
+            return older(place, name, self.schemas[name], schema)
         except SchemaError as error:
             raise ArchiveError(str(error)) from None
-        if _slots(older) != _slots(schema):
-            raise ArchiveError(f"{place}: has other entities or another record than {schema.name} {schema.hash}")
-        for was in older.features:
-            if was.name in schema.column and not _same_meaning(was, schema.features[schema.column[was.name]]):
-                raise ArchiveError(f"{place}: feature {was.name} means something else in {schema.hash}")
-        return older
 
 
 def digest(file: Path) -> str:
@@ -161,7 +153,7 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
     archive = Archive.open(folder)
     kept = kept_rows(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
-    links[:, : schema.slots] = schema.link_slots
+    links[:] = schema.link_slots
     graph, retried, requests = EntityGraph(), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
     emptied = np.zeros(len(kept.sequence), dtype=np.uint64)
@@ -271,14 +263,14 @@ def _mine(
 
 
 def _source_state(schema: Schema, decisions: pl.DataFrame) -> NDArray[np.uint8]:
-    state = np.full((len(decisions), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
+    fetched_at_ms = np.zeros((len(decisions), len(schema.sources)), dtype=np.int64)
     place = {name: i for i, name in enumerate(schema.sources)}
-    known = decisions.select("time_ms", "profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
-    flat = known.select("row", "time_ms", pl.col("profiles").struct.unnest())
-    for row, now_ms, source, fetched_at_ms in zip(*(column.to_list() for column in flat), strict=True):
+    known = decisions.select("profiles").with_row_index("row").explode("profiles").drop_nulls("profiles")
+    flat = known.select("row", pl.col("profiles").struct.unnest())
+    for row, source, fetched in zip(*(column.to_list() for column in flat), strict=True):
         if source in place:
-            state[row, place[source]] = freshness(schema.sources[source], fetched_at_ms, now_ms)[1]
-    return state
+            fetched_at_ms[row, place[source]] = fetched
+    return freshness(schema, fetched_at_ms, decisions["time_ms"].to_numpy())[1]
 
 
 def _snapshot(folder: Path, schema: Schema, kept: Kept, at: NDArray[np.int64], view: Neighborhood) -> Snapshot:
@@ -295,14 +287,3 @@ def _snapshot(folder: Path, schema: Schema, kept: Kept, at: NDArray[np.int64], v
     if (wrong := view.time_ms != kept.time_ms[at]).any():
         raise ArchiveError(f"{folder}: sequence {kept.sequence[at][wrong][0]}: the log gives another time")
     return snapshot(schema, features, kept.source_state[at], view, every)
-
-
-def _slots(schema: Schema) -> list[tuple[object, ...]]:
-    """What the packed events mean by their places."""
-    return [(e.name, e.first_slot, e.slots, e.link, e.of) for e in schema.entities.values()] + [tuple(schema.record)]
-
-
-def _same_meaning(was: Feature, now: Feature) -> bool:
-    """Whether a number of one is a number of the other; new categories may only come last."""
-    same = ("origin", "unit", "source", "category", "missing", "cross", "entity", "stat")
-    return all(getattr(was, n) == getattr(now, n) for n in same) and now.values[: len(was.values)] == was.values

@@ -3,15 +3,16 @@
 The same function serves and makes training rows. Sums in float64, columns in float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.application import Application, Profile, Snapshot
+from features.application import Application, Snapshot
 from features.neighborhood import NEIGHBOR_COLUMNS, Neighborhood
-from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema, Source
+from features.profiles import Profiles
+from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 
 DAY_MS = 86_400_000.0
@@ -21,8 +22,10 @@ _GRAPH_COLUMN = {name: i for i, name in enumerate(GRAPH_STATS)}
 
 
 class _Plan:
-    """Where the columns of velocity and graph features come from; made once for a schema.
+    """Where the columns of sources, velocity and graph features come from; made once for a schema.
 
+    age, completeness: int64 [S], columns; first, width: int64 [S], of a source's features among all; source_of: int64
+    [N], the source of each; fresh_days: float64 [S].
     velocity, slot, stat: int64 [n], features of entities with one slot; several: (column, slots, statistic) of the
     others, of which a feature takes the largest; graph, graph_stat: int64 [m].
     """
@@ -41,6 +44,13 @@ class _Plan:
             elif feature.origin == "graph":
                 graph.append((column, _GRAPH_COLUMN[feature.stat]))
         self.velocity, self.slot, self.stat = np.array(single, dtype=np.int64).reshape(-1, 3).T
+        sources = schema.sources.values()
+        self.age = np.array([schema.column[f"{s.name}_age_days"] for s in sources], dtype=np.int64)
+        self.completeness = np.array([schema.column[f"{s.name}_completeness"] for s in sources], dtype=np.int64)
+        self.first = np.array([s.first for s in sources], dtype=np.int64)
+        self.width = np.array([len(s.features) for s in sources], dtype=np.int64)
+        self.source_of = np.repeat(np.arange(len(self.width)), self.width)
+        self.fresh_days = np.array([s.fresh_days for s in sources], dtype=np.float64)
         self.graph, self.graph_stat = np.array(graph, dtype=np.int64).reshape(-1, 2).T
 
 
@@ -48,41 +58,36 @@ _plan = cache(_Plan)
 
 
 def assemble(
-    schema: Schema,
-    applications: Sequence[Application],
-    profiles: Sequence[Mapping[str, Profile]],
-    view: Neighborhood,
-    rows: NDArray[np.int64],
+    schema: Schema, applications: Sequence[Application], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
 ) -> Snapshot:
-    """The Snapshot of applications of one schema; `rows` int64 [B] are theirs in `view`, `profiles` by source name."""
+    """The Snapshot of applications of one schema; `rows` int64 [B] are theirs in `view`."""
     features = np.full((len(applications), len(schema.features)), np.nan, dtype=np.float64)
-    source_state = np.full((len(applications), len(schema.sources)), SOURCE_MISSING, dtype=np.uint8)
-    for b, application in enumerate(applications):
-        for name, number in application.numbers.items():
-            features[b, schema.column[name]] = number
-        for s, source in enumerate(schema.sources.values()):
-            completeness = schema.column[f"{source.name}_completeness"]
-            features[b, completeness] = 0
-            profile = profiles[b].get(source.name)
-            if profile is None:
-                continue
-            age_days, source_state[b, s] = freshness(source, profile.fetched_at_ms, int(view.time_ms[rows[b]]))
-            if source_state[b, s] != SOURCE_MISSING:
-                features[b, source.columns] = profile.numbers
-                features[b, schema.column[f"{source.name}_age_days"]] = age_days
-                features[b, completeness] = np.mean(~np.isnan(profile.numbers))
+    plan, column = _plan(schema), schema.column
+    told = [len(a.numbers) for a in applications]
+    at = [column[name] for a in applications for name in a.numbers]
+    features[np.repeat(np.arange(len(told)), told), at] = [x for a in applications for x in a.numbers.values()]
+    age_days, source_state = freshness(schema, profiles.fetched_at_ms, view.time_ms[rows])
+    numbers = np.where((source_state != SOURCE_MISSING)[:, plan.source_of], profiles.numbers, np.float32(np.nan))
+    features[:, schema.source_columns] = numbers
+    features[:, plan.age] = age_days
+    if len(plan.age):
+        features[:, plan.completeness] = np.add.reduceat(~np.isnan(numbers), plan.first, axis=1) / plan.width
     count(schema, features, view, rows)
-    for i, expression in schema.crosses:
-        features[:, i] = expression(lambda name: features[:, schema.column[name]])
+    schema.fill_crosses(features)
     return snapshot(schema, features.astype(np.float32), source_state, view, rows)
 
 
-def freshness(source: Source, fetched_at_ms: int, now_ms: int) -> tuple[float, int]:
-    """Age in days and state of what a source knows; what was fetched after the application is not known at it."""
-    if now_ms - fetched_at_ms < -SKEW_MS:
-        return np.nan, SOURCE_MISSING
-    age_days = max(now_ms - fetched_at_ms, 0) / DAY_MS
-    return age_days, SOURCE_FRESH if age_days <= source.fresh_days else SOURCE_STALE
+def freshness(
+    schema: Schema, fetched_at_ms: NDArray[np.int64], now_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Age in days, NaN where missing, and state of what each source knows, both [B, S]; what was fetched after the
+    application, int64 [B], is not known at it. fetched_at_ms: int64 [B, S], 0 for nothing.
+    """
+    age_ms = now_ms[:, None] - fetched_at_ms
+    missing = (fetched_at_ms == 0) | (age_ms < -SKEW_MS)
+    age_days = np.where(missing, np.nan, np.maximum(age_ms, 0) / DAY_MS)
+    stale = np.where(age_days <= _plan(schema).fresh_days, SOURCE_FRESH, SOURCE_STALE)
+    return age_days, np.where(missing, SOURCE_MISSING, stale).astype(np.uint8)
 
 
 def count(schema: Schema, features: NDArray[np.floating], view: Neighborhood, rows: NDArray[np.int64]) -> None:

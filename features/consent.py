@@ -6,14 +6,13 @@ store knows the newest withdrawal when an application enters the log, so `begin`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.application import Application, Profile
+from features.application import Application
 from features.events import TOKENS_AT
 from features.neighborhood import Neighborhood
 from features.schema import Schema
@@ -70,27 +69,16 @@ def logged(view: Neighborhood) -> NDArray[np.bool_]:
 
 
 def as_logged(
-    applications: Sequence[Application],
-    profiles: list[dict[str, Profile]],
-    view: Neighborhood,
-    rows: NDArray[np.int64],
-) -> tuple[Sequence[Application], list[dict[str, Profile]]]:
-    """Applications and their profiles without the identifiers that the log does not have, or no longer.
+    applications: Sequence[Application], view: Neighborhood, rows: NDArray[np.int64]
+) -> Sequence[Application]:
+    """Applications without the identifiers that the log does not have, or no longer.
 
     rows: int64 [B], the application's in `view`, -1 where it has none and is left as it is.
     """
     if not len(view.time_ms):
-        return applications, profiles
+        return applications
     tokens = np.array([application.tokens for application in applications])
     empty = ~logged(view)[rows] & (tokens != 0) & (rows >= 0)[:, None]
     if not empty.any():
-        return applications, profiles
-    left = [
-        replace(a, tokens=np.where(e, np.uint64(0), a.tokens), owed_by=int(a.tokens[0]))  # a debt is not forgotten
-        for a, e in zip(applications, empty, strict=True)
-    ]
-    known = [
-        {name: profile for name, profile in found.items() if not e[a.schema.sources[name].slot]}
-        for a, found, e in zip(applications, profiles, empty, strict=True)
-    ]
-    return left, known
+        return applications
+    return [a._replace(tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]

@@ -4,18 +4,19 @@ Profiles live outside the log, so the feature row that was scored is kept whole;
 `as_of` it yields the same velocity and graph features. Layout: uint32 length, JSON facts, float32 [F] feature row.
 """
 
-import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from features.application import Application
 
-@dataclass(frozen=True)
-class Facts:
+
+class Facts(NamedTuple):  # one a decision: see application.Reason
     """Versions (hashes), place in the log, the time that gaps were counted from and fetch times of profiles, ms.
 
     What was decided stands here too, for readers that know no wire, and what the policy saw beside the feature row;
@@ -47,6 +48,16 @@ class Facts:
     reasons: Sequence[str] | None = None
 
 
+def asked(application: Application) -> dict[str, int | str]:
+    """What an application asks for, as Facts keep it."""
+    return {
+        "amount_minor": application.amount_minor, "term_months": application.term_months,
+        "repayment": application.repayment, "upfront_fee_minor": application.upfront_fee_minor,
+        "monthly_fee_minor": application.monthly_fee_minor,
+        "human_review_requested": int(application.human_review_requested),
+    }  # fmt: skip
+
+
 def known(probability: float) -> float | None:
     """A probability as Facts keep it: None where there is no model of it, since JSON has no NaN."""
     return None if math.isnan(probability) else float(probability)
@@ -54,11 +65,11 @@ def known(probability: float) -> float | None:
 
 def pack(facts: Facts, features: NDArray[np.float32]) -> bytes:
     """The stored form of a decision's evidence; features: float32 [F]."""
-    text = json.dumps(asdict(facts)).encode()
+    text = orjson.dumps(facts._asdict())
     return struct.pack("<I", len(text)) + text + features.astype("<f4").tobytes()
 
 
 def unpack(blob: bytes) -> tuple[Facts, NDArray[np.float32]]:
     """The facts and the float32 [F] feature row of stored evidence."""
     (length,) = struct.unpack_from("<I", blob)
-    return Facts(**json.loads(blob[4 : 4 + length])), np.frombuffer(blob, dtype="<f4", offset=4 + length)
+    return Facts(**orjson.loads(blob[4 : 4 + length])), np.frombuffer(blob, dtype="<f4", offset=4 + length)

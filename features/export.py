@@ -8,8 +8,7 @@ from evidence.Facts, since the stored reply is the wire's.
 import json
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from features import evidence
 from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
 from features.challenged import challengers_said
 from features.events import EventFormatError, unpack
-from features.store import PAGE, StoreError, position, prefix
+from features.reservations import Reservation
+from features.store import PAGE, StoreError, position, prefix, rewritten
 
 # What the policy saw beside the row, and what it said; null where evidence of before did not say. One decision a row.
 ASKED = "asked_"
@@ -32,7 +32,8 @@ POLICY_COLUMNS: dict[str, Any] = {
     f"{ASKED}human_review_requested": pl.Int64, "exposure_minor": pl.Int64,
     "lent": pl.List(pl.Struct({"funder": pl.String, "amount_minor": pl.Int64})), "residual_low": pl.Float64,
     "listed": pl.List(pl.Int64), "approved_amount_minor": pl.Int64, "annual_rate": pl.Float64, "grade": pl.String,
-    "reasons": pl.List(pl.String),
+    "reasons": pl.List(pl.String), "shares": pl.List(pl.Struct({"funder": pl.String, "amount_minor": pl.Int64})),
+    "resolved_as_of": pl.Int64, "resolved_amount_minor": pl.Int64,
 }  # fmt: skip
 _COLUMNS = DECISION_COLUMNS | POLICY_COLUMNS
 ROWS_ASKED = 256  # applications asked for in one round trip: a live server waits for no more
@@ -61,11 +62,12 @@ async def _fill(redis: Redis, tenant: str, folder: Path) -> dict[str, Any]:
     epoch, last = await position(redis, f"{keys}meta")
     if not epoch:
         raise ArchiveError(f"tenant {tenant} has no log")
+    before = await rewritten(redis, f"{keys}meta")
     await _sink(folder / EVENTS, EVENT_COLUMNS, _events(redis, f"{keys}log", last))
     until = newest[0][0] if newest else b"0-0"
-    decisions = await _sink(folder / DECISIONS, _COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch))
-    if (await position(redis, f"{keys}meta"))[0] != epoch:
-        raise ArchiveError("the log was started anew meanwhile; archive it again")
+    decisions = await _sink(folder / DECISIONS, _COLUMNS, _decisions(redis, f"{keys}decisions", until, epoch, last))
+    if (await position(redis, f"{keys}meta"))[0] != epoch or await rewritten(redis, f"{keys}meta") != before:
+        raise ArchiveError("the log was started anew or changed meanwhile; archive it again")
     documents: Any = await redis.hgetall(f"{keys}schemas")
     manifest = {
         "format": FORMAT, "tenant": tenant, "epoch": epoch, "sequence": last, "decisions": decisions,
@@ -106,8 +108,8 @@ async def _events(redis: Redis, key: str, last: int) -> AsyncIterator[pl.DataFra
         yield pl.DataFrame({"sequence": found, "time_ms": times, "event": blobs}, schema=EVENT_COLUMNS)
 
 
-async def _decisions(redis: Redis, key: str, until: bytes, epoch: str) -> AsyncIterator[pl.DataFrame]:
-    """Pages of the decisions up to the entry `until` of their stream."""
+async def _decisions(redis: Redis, key: str, until: bytes, epoch: str, last: int) -> AsyncIterator[pl.DataFrame]:
+    """Pages of the decisions up to the entry `until` of their stream, with what people said of them up to `last`."""
     cursor = "-"
     while True:
         page: Any = await redis.xrange(key, cursor, until.decode(), PAGE)
@@ -119,12 +121,12 @@ async def _decisions(redis: Redis, key: str, until: bytes, epoch: str) -> AsyncI
             asked, pipeline = names[start : start + ROWS_ASKED], redis.pipeline(transaction=False)
             for name in asked:
                 pipeline.hgetall(name)
-            rows += [_decision(*found, epoch) for found in zip(asked, await pipeline.execute(), strict=True)]
+            rows += [_decision(*found, epoch, last) for found in zip(asked, await pipeline.execute(), strict=True)]
         cursor = f"({page[-1][0].decode()}"
         yield pl.DataFrame(rows, schema=_COLUMNS)
 
 
-def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[str, Any]:
+def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str, last: int) -> dict[str, Any]:
     """The row of one application's hash."""
     if b"e" not in fields:
         raise ArchiveError(f"{name.decode()}: its decision has no evidence")
@@ -142,10 +144,26 @@ def _decision(name: bytes, fields: Mapping[bytes, bytes], epoch: str) -> dict[st
         {"version": version, "fraud": evidence.known(fraud), "default": evidence.known(default)}
         for version, (fraud, default) in said.items()
     ]
-    known = asdict(facts) | {f"{ASKED}{name}": value for name, value in (facts.asked or {}).items()}
-    lent = facts.lent
-    return {column: known.get(column) for column in _COLUMNS} | {
-        "lent": None if lent is None else [{"funder": name, "amount_minor": minor} for name, minor in lent.items()],
+    known = facts._asdict() | {f"{ASKED}{name}": value for name, value in (facts.asked or {}).items()}
+    return {column: known.get(column) for column in _COLUMNS} | _taken(fields, last) | {
+        "lent": None if facts.lent is None else _by_funder(facts.lent.items()),
         "product": fields[b"p"].decode(), "features": features, "challengers": challengers,
         "profiles": [{"source": s, "fetched_at_ms": ms} for s, ms in facts.profiles.items()],
     }  # fmt: skip
+
+
+def _taken(fields: Mapping[bytes, bytes], last: int) -> dict[str, Any]:
+    """Who lends what was approved, by the decision or by a person, and when and what a person decided, up to `last`."""
+    reserved = Reservation.unpack(fields[b"r"]) if b"r" in fields else None
+    shares = None if reserved is None else _by_funder((funder, minor) for funder, minor, _ in reserved.shares)
+    if b"v" not in fields:
+        return {"shares": shares}
+    as_of = int(fields[b"vs"]) if b"vs" in fields else None  # nobody kept it before
+    if as_of is not None and as_of > last:
+        return {}
+    amount = 0 if reserved is None else reserved.amount_minor
+    return {"shares": shares, "resolved_as_of": as_of, "resolved_amount_minor": amount}
+
+
+def _by_funder(amounts: Iterable[tuple[str, int]]) -> list[dict[str, str | int]]:
+    return [{"funder": funder, "amount_minor": minor} for funder, minor in amounts]

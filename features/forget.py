@@ -17,7 +17,7 @@ from features.consent import consent_slots
 from features.events import pack_forgotten
 from features.schema import SLOTS_MAX
 from features.store import Store
-from features.tokens import Tokenizer
+from features.tokens import Tokenizer, quotes
 
 _EVERY_SLOT = (1 << SLOTS_MAX) - 1
 _EVERY_SCHEMA = 0
@@ -45,7 +45,15 @@ class Forgotten:
 
 async def forget(store: Store, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
     """Record a request over every schema that the tenant has had. Raises InvalidFieldError, StoreError."""
-    documents = await store.schemas()
+    while (done := await _asked_of(store, await store.schemas(), tokenizer, asked)) is None:
+        pass  # a release that starts meanwhile brought a schema more
+    return done
+
+
+async def _asked_of(
+    store: Store, documents: Mapping[str, Mapping[str, Any]], tokenizer: Tokenizer, asked: Forgetting
+) -> Forgotten | None:
+    """Record a request over some schemas; None, and nothing written, where the tenant has others by now."""
     applicants = {name: _applicant(document, tokenizer, asked) for name, document in documents.items()}
     everyone = sorted({*applicants.values()})
     profiles: list[str] = []
@@ -57,12 +65,11 @@ async def forget(store: Store, tokenizer: Tokenizer, asked: Forgetting) -> Forgo
         events = _withdrawn(documents, applicants, asked.purpose)
     tokens = [f"{applicant:016x}" for applicant in everyone]
     record = {"applicants": tokens, "purpose": asked.purpose, "requested_by": asked.requested_by}
-    arguments: list[bytes | str] = [store.epoch, json.dumps(record, ensure_ascii=False), str(len(events)), *events]
-    arguments += [f"{token}:{asked.purpose or ''}" for token in tokens]
-    sequence, deleted = await store.call(
-        "forget", store.keys("log", "meta", "forgotten", "withdrawn", *profiles), arguments, durable=True
-    )
-    return Forgotten(int(sequence), int(deleted))
+    arguments: list[bytes | str] = [store.epoch, str(len(documents)), json.dumps(record, ensure_ascii=False)]
+    arguments += [str(len(events)), *events, *(f"{token}:{asked.purpose or ''}" for token in tokens)]
+    keys = store.keys("log", "meta", "forgotten", "withdrawn", "schemas", *profiles)
+    done = await store.call("forget", keys, arguments, durable=True)
+    return None if done is None else Forgotten(int(done[0]), int(done[1]))
 
 
 def _withdrawn(documents: Mapping[str, Mapping[str, Any]], applicants: Mapping[str, int], purpose: str) -> list[bytes]:
@@ -83,6 +90,8 @@ def _withdrawn(documents: Mapping[str, Mapping[str, Any]], applicants: Mapping[s
 def _applicant(document: Mapping[str, Any], tokenizer: Tokenizer, asked: Forgetting) -> int:
     """The applicant's token under a schema, whose first entity is the applicant whatever it is called."""
     kind = next(iter(document.get("entities") or {}), "applicant")
+    if quotes(asked.requested_by, kind, asked.applicant_id):
+        raise InvalidFieldError("requested_by", "holds the identifier, which is kept nowhere")
     try:
         return tokenizer.token(kind, asked.applicant_id)
     except ValueError:

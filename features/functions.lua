@@ -3,11 +3,14 @@
 -- changes the functions an old one is using. All keys of a call carry the tenant's hash tag.
 -- An application key is a hash: h body hash, i stream id, s sequence, p product, d decision, e evidence,
 -- c:<version> what a challenger says: fraud and default probability, float64 each,
--- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's, z where it
+-- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's, l where it
 -- was given back as the loan was said never to be paid out,
--- v what a person decided after d, vh hash of what was asked then, vt when, ms.
+-- v what a person decided after d, vh hash of what was asked then, vt when, ms, vs number of the last event then,
+-- z since when it waited for a person, ms, where a report ended it before one decided.
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
+
+local FOR_GOOD_MS = '4102444800000' -- the year 2100: a log's clock does not go beyond
 
 local function pack_number(n) return struct.pack('<i8', n) end
 
@@ -30,11 +33,12 @@ local function position(meta, epoch)
   return tonumber(known[2])
 end
 
--- KEYS meta; ARGV candidate epoch. Returns {epoch, sequence}; the first to come names the log.
+-- KEYS meta; ARGV candidate epoch. Returns {epoch, sequence, up to which event `replace_log` changed it}; the first to
+-- come names the log.
 local function open(keys, args)
   if redis.call('HSETNX', keys[1], 'epoch', args[1]) == 1 then redis.call('HSET', keys[1], 'sequence', 0) end
-  local known = redis.call('HMGET', keys[1], 'epoch', 'sequence')
-  return {known[1], tonumber(known[2])}
+  local known = redis.call('HMGET', keys[1], 'epoch', 'sequence', 'rewritten')
+  return {known[1], tonumber(known[2]), tonumber(known[3] or 0)}
 end
 
 -- Empty the slots of events that stand on a consent which the applicant has withdrawn since it was given. `withdrawn`
@@ -141,12 +145,12 @@ local function release(prefix, application, what)
   local packed = what ~= '' and redis.call('HGET', application, 'r')
   if not packed then return end
   local borrower, amount, _, shares = unpack(cjson.decode(packed))
-  local known, back = redis.call('HMGET', application, 'x', 'z'), {}
+  local known, back = redis.call('HMGET', application, 'x', 'l'), {}
   if what == 'paid' then
     if not known[2] then return end
     what = 'none'
   end
-  if what == 'all' or what == 'none' then redis.call('HDEL', application, 'z') end
+  if what == 'all' or what == 'none' then redis.call('HDEL', application, 'l') end
   for n, share in ipairs(shares) do back[n] = tonumber(redis.call('HGET', application, 'x:' .. share[1]) or 0) end
   local released = tonumber(known[1] or 0)
   local left, freed, parts = amount - released, -released, {}
@@ -161,12 +165,30 @@ local function release(prefix, application, what)
   else
     for n in ipairs(shares) do parts[n] = -back[n] end
   end
-  if what == 'lapsed' then redis.call('HSET', application, 'z', 1) end
+  if what == 'lapsed' then redis.call('HSET', application, 'l', 1) end
   redis.call('HINCRBY', application, 'x', freed)
   redis.call('DECRBY', prefix .. 'x:' .. borrower, freed)
   for n, share in ipairs(shares) do
     redis.call('HINCRBY', application, 'x:' .. share[1], parts[n])
     redis.call('DECRBY', prefix .. 'f:' .. share[1], parts[n])
+  end
+end
+
+-- What ended before a person decided waits no more; a retraction makes it wait again, from when it did.
+local function end_review(prefix, application, what)
+  local reviews, name = prefix .. 'reviews', string.sub(application, #prefix + 3)
+  if what == 'all' or what == 'lapsed' then
+    local since = redis.call('ZSCORE', reviews, name)
+    if since then
+      redis.call('HSET', application, 'z', since)
+      redis.call('ZREM', reviews, name)
+    end
+  elseif what == 'none' then
+    local since = redis.call('HGET', application, 'z')
+    if since then
+      redis.call('ZADD', reviews, since, name)
+      redis.call('HDEL', application, 'z')
+    end
   end
 end
 
@@ -206,20 +228,25 @@ local function commit(keys, args)
   return {replies, next(refused) and lent(prefix, args[1]) or {}}
 end
 
--- KEYS reviews, application key; ARGV hash of what is asked, resolution, reservation or '', funders as JSON. What a
--- person decided first stays. Returns {status, resolution, time_ms}, or {REFUSED, '', 0, what the borrower has now, what
--- each of the funders has lent now}.
+-- KEYS reviews, application key, withdrawn; ARGV hash of what is asked, resolution, reservation or '', funders as JSON,
+-- applicant. What a person decided first stays; nobody decides on what a report ended, or on whom the lender has
+-- forgotten since. Returns {status, resolution, time_ms}, or {REFUSED, '', 0, what the borrower has now, what each of
+-- the funders has lent now}.
 local function resolve(keys, args)
   local prefix = string.sub(keys[1], 1, -8)
-  local known = redis.call('HMGET', keys[2], 'd', 'v', 'vh', 'vt')
+  local known = redis.call('HMGET', keys[2], 'd', 'v', 'vh', 'vt', 'z', 'i')
   if not known[1] then return {'UNDECIDED', '', 0} end
   if known[2] then return {known[3] == args[1] and 'KNOWN' or 'CONFLICT', known[2], tonumber(known[4])} end
+  if known[5] then return {'ENDED', '', 0} end
+  local forgotten = tonumber(redis.call('HGET', keys[3], args[5] .. ':') or 0)
+  if forgotten >= tonumber(string.match(known[6], '^%d+')) then return {'FORGOTTEN', '', 0} end
   if args[3] ~= '' and not reserve(prefix, keys[2], args[3]) then
     local borrower = cjson.decode(args[3])[1]
     return {'REFUSED', '', 0, counted(prefix .. 'x:' .. borrower), lent(prefix, args[4])}
   end
   local now = now_ms()
-  redis.call('HSET', keys[2], 'v', args[2], 'vh', args[1], 'vt', now)
+  local last = redis.call('HGET', prefix .. 'meta', 'sequence')
+  redis.call('HSET', keys[2], 'v', args[2], 'vh', args[1], 'vt', now, 'vs', last)
   redis.call('ZREM', keys[1], string.sub(keys[2], #prefix + 3))
   return {'NEW', args[2], now}
 end
@@ -255,6 +282,7 @@ local function report(keys, args)
       sequence = sequence + 1
       redis.call('HSET', outcome, 'h', args[at], 's', sequence)
       release(string.sub(keys[2], 1, -5), application, args[at + 3])
+      end_review(string.sub(keys[2], 1, -5), application, args[at + 3])
       replies[n] = {'NEW', sequence}
     else
       replies[n] = {'PAST', 0}
@@ -263,41 +291,50 @@ local function report(keys, args)
   return replies
 end
 
--- KEYS profile keys; ARGV a blob for each, fetch time in bytes 9 to 16. Returns for each 1 if it is the newest.
+-- KEYS withdrawn, profile keys, which end with whom they know; ARGV for how long after its fetch a profile is kept, ms, 0
+-- for good, then a blob for each, fetch time in bytes 9 to 16. What was fetched before the applicant was forgotten, or is
+-- kept no longer, does not come back. Returns for each 1 if it is the newest.
 local function put_profiles(keys, args)
-  local replies = {}
-  for n = 1, #keys do
-    local old = redis.call('GET', keys[n])
-    local newer = not old or struct.unpack('<i8', old, 9) < struct.unpack('<i8', args[n], 9)
-    if newer then redis.call('SET', keys[n], args[n]) end
-    replies[n] = (newer or old == args[n]) and 1 or 0
+  local kept_ms, now, replies = tonumber(args[1]), now_ms(), {}
+  for n = 1, #args - 1 do
+    local key, blob = keys[n + 1], args[n + 1]
+    local fetched_at_ms = struct.unpack('<i8', blob, 9)
+    local least = tonumber(redis.call('HGET', keys[1], string.sub(key, -16) .. ':') or 0)
+    if kept_ms > 0 then least = math.max(least, now - kept_ms) end
+    local old = redis.call('GET', key)
+    local newer = fetched_at_ms > least and (not old or struct.unpack('<i8', old, 9) < fetched_at_ms)
+    if newer then
+      redis.call('SET', key, blob)
+      if kept_ms > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', fetched_at_ms + kept_ms)) end
+    end
+    replies[n] = (newer or old == blob) and 1 or 0
   end
   return replies
 end
 
--- A list entry is a hash: e what is proposed, w who proposed in a form to compare, x expiry in ms (0 never), t when, ms,
--- and once approved b by whom, v in a form to compare, u when, s its event's number.
+-- A list entry is a hash: e what is proposed, x expiry in ms (0 never), t when, ms, and once approved b by whom, v in a
+-- form to compare, u when, s its event's number.
 -- Indexes are sorted by member: time and entry id; the waiting one holds what is not approved.
 
--- KEYS entry, index, waiting index; ARGV entry id, e, w, x. Returns when it is proposed, ms; false where x is past.
+-- KEYS entry, index, waiting index; ARGV entry id, e, x. Returns when it is proposed, ms; false where x is past.
 local function propose_entry(keys, args)
   local now = now_ms()
-  if tonumber(args[4]) ~= 0 and tonumber(args[4]) <= now then return false end
+  if tonumber(args[3]) ~= 0 and tonumber(args[3]) <= now then return false end
   local time = string.format('%013.0f', now)
-  redis.call('HSET', keys[1], 'e', args[2], 'w', args[3], 'x', args[4], 't', time)
+  redis.call('HSET', keys[1], 'e', args[2], 'x', args[3], 't', time)
   redis.call('ZADD', keys[2], 0, time .. ':' .. args[1])
   redis.call('ZADD', keys[3], 0, time .. ':' .. args[1])
   return now
 end
 
--- KEYS log, meta, entry, waiting index; ARGV epoch, entry id, event, b, v.
+-- KEYS log, meta, entry, waiting index; ARGV epoch, entry id, event, b, v, who proposed in the form of v.
 -- Returns {status, sequence}; approving again by the same person says the same number.
 local function approve_entry(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
-  local known = redis.call('HMGET', keys[3], 'w', 'x', 't', 'v', 's')
+  local known = redis.call('HMGET', keys[3], 'e', 'x', 't', 'v', 's')
   if not known[1] then return {'NOT_FOUND', 0} end
-  if known[1] == args[5] then return {'SAME_PERSON', 0} end
+  if args[6] == args[5] then return {'SAME_PERSON', 0} end
   if known[4] then return {known[4] == args[5] and 'KNOWN' or 'APPROVED', tonumber(known[5])} end
   if tonumber(known[2]) ~= 0 and tonumber(known[2]) <= now_ms() then return {'EXPIRED', 0} end
   sequence = sequence + 1
@@ -355,21 +392,72 @@ local function share_entries(keys, args)
   return replies
 end
 
--- KEYS log, meta, forgotten, withdrawn, profile keys; ARGV epoch, the request as JSON, how many events, events, fields of
--- withdrawn. Returns {sequence of the last event, how many profiles were deleted}.
+-- KEYS log, meta, forgotten, withdrawn, schemas, profile keys; ARGV epoch, how many schemas the request was made for, the
+-- request as JSON, how many events, events, fields of withdrawn. Returns {sequence of the last event, how many profiles
+-- were deleted}, or false where there is a schema more by now.
 local function forget(keys, args)
   local sequence = position(keys[2], args[1])
   if not sequence then return {err = 'EPOCH the log has another epoch'} end
-  local events, id = tonumber(args[3]), nil
-  for n = 1, events do id = append(keys[1], keys[2], args[3 + n], 0, sequence + n, '') end
-  for n = 4 + events, #args do redis.call('HSET', keys[4], args[n], string.match(id, '^%d+')) end
+  if redis.call('HLEN', keys[5]) ~= tonumber(args[2]) then return false end
+  local events, id = tonumber(args[4]), nil
+  for n = 1, events do id = append(keys[1], keys[2], args[4 + n], 0, sequence + n, '') end
+  for n = 5 + events, #args do redis.call('HSET', keys[4], args[n], string.match(id, '^%d+')) end
   local deleted = 0
-  for n = 5, #keys do deleted = deleted + redis.call('DEL', keys[n]) end
-  redis.call('XADD', keys[3], '*', 'request', args[2], 'sequence', sequence + events, 'profiles', deleted)
+  for n = 6, #keys do deleted = deleted + redis.call('DEL', keys[n]) end
+  redis.call('XADD', keys[3], '*', 'request', args[3], 'sequence', sequence + events, 'profiles', deleted)
   return {sequence + events, deleted}
 end
 
+-- Write the records of requests anew, without the tokens that `numbers` has another number for: by token, {number, up to
+-- which event}.
+local function rename_forgotten(forgotten, new, numbers)
+  for _, entry in ipairs(redis.call('XRANGE', forgotten, '-', '+')) do
+    local request, sequence = entry[2][2], tonumber(entry[2][4])
+    local said = string.gsub(request, '"(%x+)"', function(token)
+      local known = numbers[token]
+      return known and sequence < known[2] and '"' .. known[1] .. '"' or nil
+    end)
+    redis.call('XADD', new, entry[1], 'request', said, 'sequence', sequence, 'profiles', entry[2][6])
+  end
+  if redis.call('EXISTS', new) == 1 then redis.call('RENAME', new, forgotten) end
+end
+
+-- KEYS log, meta, withdrawn, forgotten, a copy of the log, a name for the log that goes, one for new records; ARGV epoch,
+-- up to which event the log was changed before, up to which the copy changes it, id of the copy's last entry, how many
+-- forgotten applicants it names by another number, for each token, number, up to which event and since when the token is
+-- withdrawn from now on, ms; then fields of withdrawn that they need no more. Puts the copy, and what was appended since,
+-- in the log's place. Returns how many events the log has.
+local function replace_log(keys, args)
+  local sequence = position(keys[2], args[1])
+  if not sequence then return {err = 'EPOCH the log has another epoch'} end
+  if (redis.call('HGET', keys[2], 'rewritten') or '0') ~= args[2] then return {err = 'the log was changed meanwhile'} end
+  for _, entry in ipairs(redis.call('XRANGE', keys[1], '(' .. args[4], '+')) do
+    redis.call('XADD', keys[5], entry[1], unpack(entry[2]))
+  end
+  if redis.call('XLEN', keys[5]) ~= sequence then return {err = 'the copy is not of the whole log'} end
+  redis.call('RENAME', keys[1], keys[6])
+  redis.call('RENAME', keys[5], keys[1])
+  redis.call('UNLINK', keys[6])
+  redis.call('HSET', keys[2], 'rewritten', args[3])
+  local numbers, people = {}, tonumber(args[5])
+  for n = 6, 2 + 4 * people, 4 do
+    local since = tonumber(args[n + 3])  -- a request that came meanwhile is later
+    if tonumber(redis.call('HGET', keys[3], args[n] .. ':') or 0) < since then
+      redis.call('HSET', keys[3], args[n] .. ':', args[n + 3])
+    end
+    redis.call('HSET', keys[3], args[n + 1] .. ':', FOR_GOOD_MS)
+    numbers[args[n]] = {args[n + 1], tonumber(args[n + 2]), since}
+  end
+  for n = 6 + 4 * people, #args do
+    local known = redis.call('HGET', keys[3], args[n])
+    if known and tonumber(known) <= numbers[string.sub(args[n], 1, 16)][3] then redis.call('HDEL', keys[3], args[n]) end
+  end
+  rename_forgotten(keys[4], keys[7], numbers)
+  return sequence
+end
+
 redis.register_function('open_VERSION', open)
+redis.register_function('replace_log_VERSION', replace_log)
 redis.register_function('begin_VERSION', begin)
 redis.register_function('commit_VERSION', commit)
 redis.register_function('resolve_VERSION', resolve)

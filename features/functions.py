@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
 from features.durability import Durability, StoreError, redis_errors
+from features.round_trip import Command, round_trip
 
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
@@ -59,16 +60,13 @@ class Functions:
             with redis_errors():
                 await self._run(("PING",), True)
 
-    async def _run(self, command: Sequence[bytes | str | int], durable: bool) -> Any:
+    async def _run(self, command: Command, durable: bool) -> Any:
         waits = self._durability.waits if durable else ()
         if not waits:
-            return await cast(Any, self._redis).execute_command(*command)
-        pipeline = self._redis.pipeline(transaction=False)  # on one connection: WAIT is for what its own wrote
-        pipeline.execute_command(*command)
-        pipeline.set(self._marker, "")  # for one that wrote nothing, as what it asks for stands there, WAIT waits not
-        for wait in waits:
-            pipeline.execute_command(*wait)
-        reply, _, *confirmed = await pipeline.execute()
+            return (await round_trip(self._redis, [command]))[0]
+        # on one connection: WAIT is for what its own wrote, and waits not for one that wrote nothing, as where what is
+        # asked for stands there already
+        reply, _, *confirmed = await round_trip(self._redis, [command, ("SET", self._marker, ""), *waits])
         self._durability.check(confirmed)
         return reply
 

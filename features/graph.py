@@ -9,13 +9,22 @@ first seen in the same slot, kept as running totals.
 What is forgotten (R20) leaves every entity as if the applicant's applications had never named it: it is counted again.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from features.events import LABELS, Events
-from features.graph_kernels import allocate, gather, rehash, walk
+from features.graph_kernels import State, allocate, gather, index, rehash, walk
 from features.neighborhood import Neighborhood, empty_view
 from features.schema import SLOTS_MAX
+
+ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
+
+_OF_NODE = (
+    "uses", "first_ms", "amount_sum", "amount_max", "bucket", "bucket_epoch", "label_count", "ring", "slot", "newest",
+)  # fmt: skip
+_OF_APPLICATION = ("time_ms", "amount", "schema", "node", "previous", "record", "label")
 
 
 class SequenceGapError(RuntimeError):
@@ -28,7 +37,7 @@ class EntityGraph:
     def __init__(self) -> None:
         self.sequence = 0
         self.last_ms = 0
-        self._state = allocate(1024, 512, 1024)
+        self._state = allocate(*ROOM)
 
     @property
     def nodes(self) -> int:
@@ -49,7 +58,7 @@ class EntityGraph:
         sequence = np.ascontiguousarray(events.fields["sequence"])
         if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(events))):
             raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
-        if len(own) and not np.all(np.isin(own, sequence)):
+        if len(own) and not (self.sequence < own.min() and own.max() <= self.sequence + len(events)):
             raise SequenceGapError("an own application is not among the events")
         view = empty_view(len(own), np.ascontiguousarray(own) - 1)
         if len(events):
@@ -91,21 +100,51 @@ class EntityGraph:
         found = self._state.label[self._state.of_sequence[sequences]]
         return {name: found[:, which].copy() for which, name in enumerate(LABELS)}
 
+    @classmethod
+    def sized(cls, nodes: int, applications: int, sequence: int, last_ms: int) -> "EntityGraph":
+        """Room for a graph that was saved: the caller fills what `arrays` shows, then gives its tokens to `index`."""
+        graph = cls()
+        graph.sequence, graph.last_ms = sequence, last_ms
+        graph._reserve_room(nodes, applications, sequence + 1)
+        graph._state.sizes[:] = nodes, applications
+        return graph
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds, by name, as far as it is in use; the hash is what `tokens` says."""
+        nodes, applications = (int(n) for n in self._state.sizes)
+        rows = {**dict.fromkeys(_OF_NODE, nodes), **dict.fromkeys(_OF_APPLICATION, applications)}
+        rows |= {"of_sequence": self.sequence + 1, "totals": SLOTS_MAX}
+        return {name: getattr(self._state, name)[:count] for name, count in rows.items()}
+
+    def tokens(self) -> NDArray[np.uint64]:
+        """uint64 [nodes], the token of each entity in the order of first use."""
+        tokens, used = np.zeros(self.nodes, dtype=np.uint64), self._state.key != 0
+        tokens[self._state.place[used]] = self._state.key[used]
+        return tokens
+
+    def index(self, tokens: NDArray[np.uint64]) -> None:
+        """Make a `sized` graph find its entities by their tokens."""
+        index(self._state.key, self._state.place, tokens)
+
     def _reserve(self, events: int) -> None:
-        """Make room for so many more events, doubling what is too small."""
+        """Make room for so many more events."""
+        nodes, applications = (int(n) for n in self._state.sizes)
+        self._reserve_room(nodes + events * SLOTS_MAX, applications + events, self.sequence + events + 1)
+
+    def _reserve_room(self, nodes: int, applications: int, sequences: int) -> None:
+        """Make room for so many in all, doubling what is too small."""
         old = self._state
-        nodes, applications = (int(n) for n in old.sizes)
         node_room, application_room, sequence_room = len(old.uses), len(old.time_ms), len(old.of_sequence)
-        while node_room < nodes + events * SLOTS_MAX:
+        while node_room < nodes:
             node_room *= 2
-        while application_room < applications + events:
+        while application_room < applications:
             application_room *= 2
-        while sequence_room < self.sequence + events + 1:
+        while sequence_room < sequences:
             sequence_room *= 2
         if (node_room, application_room, sequence_room) == (len(old.uses), len(old.time_ms), len(old.of_sequence)):
             return
         new = allocate(node_room, application_room, sequence_room)
-        for name in old._fields:
+        for name in State._fields:
             if name not in ("key", "place"):
                 getattr(new, name)[: len(getattr(old, name))] = getattr(old, name)
         rehash(old.key, old.place, new.key, new.place)

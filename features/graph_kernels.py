@@ -89,6 +89,14 @@ def rehash(old_key, old_place, new_key, new_place):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
+def index(key, place, tokens):  # type: ignore[no-untyped-def]
+    for n in range(len(tokens)):
+        at = _find(key, place, tokens[n])
+        key[at] = tokens[n]
+        place[at] = n
+
+
+@njit(cache=True, nogil=True)
 def walk(  # type: ignore[no-untyped-def]
     s, sequence, time_ms, kind, fraud, default, schema, amount, tokens, record, subject,
     row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,

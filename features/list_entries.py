@@ -10,21 +10,19 @@ import asyncio
 import json
 import re
 import secrets
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from features.application import InvalidFieldError, check_text
+from features.application import InvalidFieldError, check_person, check_text
 from features.events import LISTING, Events, pack_listing, packed
 from features.schema import Schema
 from features.specs import LISTS
 from features.store import Store, StoreError
-from features.tokens import NORMALISERS, Tokenizer
+from features.tokens import Tokenizer, plain, quotes
 
 CONSORTIUM = "consortium"  # the tenant that shared entries are kept under; no lender may have the name
 REASON_MAX, NAME_MAX, IDENTIFIER_MAX = 1000, 128, 256
 PAGE_MAX = 256
-_QUOTED_MIN = 6  # an identifier as short as that may stand in a reason by chance
 _MEMBER = re.compile(r"\d{13}:[0-9a-f]{32}")
 
 # What keeps a proposal from being approved, by the status that the store answers.
@@ -131,7 +129,7 @@ class ListEntries:
         check_text("entity.id", identifier, IDENTIFIER_MAX)
         check_text("reason", reason, REASON_MAX)
         check_text("source", source, NAME_MAX)
-        check_text("proposed_by", proposed_by, NAME_MAX)
+        check_person("proposed_by", proposed_by, NAME_MAX)
         if expires_at_ms < 0 or (remove and expires_at_ms):
             raise InvalidFieldError("expires_at_ms", "a removal has none" if remove else "must be in the future")
         tokenizer = self._consortium.tokenizer if shared and self._consortium else self._tokenizer
@@ -139,8 +137,8 @@ class ListEntries:
             token = tokenizer.token(entity_type, identifier)
         except ValueError:
             raise InvalidFieldError("entity.id", f"is no {entity_type}") from None
-        for field, text in (("reason", reason), ("source", source)):
-            if _quotes(text, entity_type, identifier):
+        for field, text in (("reason", reason), ("source", source), ("proposed_by", proposed_by)):
+            if quotes(text, entity_type, identifier):
                 raise InvalidFieldError(field, "holds the identifier, which is kept nowhere")
         return Proposal(
             kind, entity_type, token, remove, shared, reason, source, expires_at_ms, self._signed(proposed_by, shared)
@@ -153,7 +151,7 @@ class ListEntries:
         store = self._of(proposal.shared)
         said = await store.call(
             "propose_entry", store.keys(f"list:{entry_id}", f"lists:{kind}", f"lists:waiting:{kind}"),
-            [entry_id, json.dumps(asdict(proposal)), _folded(proposal.proposed_by), str(proposal.expires_at_ms)],
+            [entry_id, json.dumps(asdict(proposal)), str(proposal.expires_at_ms)],
         )  # fmt: skip
         if said is None:
             raise InvalidFieldError("expires_at_ms", "must be in the future")
@@ -164,7 +162,7 @@ class ListEntries:
 
         Raises InvalidFieldError, EntryRefusedError.
         """
-        check_text("approved_by", approved_by, NAME_MAX)
+        check_person("approved_by", approved_by, NAME_MAX)
         check_text("entry_id", entry_id, NAME_MAX)
         for shared in (False, True) if self._consortium else (False,):
             found = (await self._read(shared, [entry_id]))[0]
@@ -243,7 +241,8 @@ class ListEntries:
         store, by = self._of(proposal.shared), self._signed(approved_by, proposal.shared)
         status, sequence = await store.call(
             "approve_entry", store.keys("log", "meta", f"list:{entry.entry_id}", f"lists:waiting:{proposal.kind}"),
-            [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by)], durable=True,
+            [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by),
+             _folded(proposal.proposed_by)], durable=True,
         )  # fmt: skip
         if (name := status.decode()) in REFUSALS:
             raise EntryRefusedError(name)
@@ -273,13 +272,4 @@ def listable(schemas: Iterable[Schema]) -> frozenset[str]:
 
 def _folded(name: str) -> str:
     """A person's name to compare, however it is written."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
-def _quotes(text: str, entity_type: str, identifier: str) -> bool:
-    """Whether a text holds an identifier, in whichever way both are written."""
-    for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
-        sought, within = (normal(unicodedata.normalize("NFKC", t)) for t in (identifier, text))
-        if len(sought) >= _QUOTED_MIN and sought in within:
-            return True
-    return False
+    return "".join(plain(plain(name).casefold()).split())

@@ -6,12 +6,16 @@ last of these expires. A removal takes off what its own side, tenant or consorti
 the application's time, never by a clock.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from features.events import LISTED, LISTING, Events
 from features.specs import LISTS
 
+_SIDES = ("own", "shared")
 _NEVER_MS = int(np.iinfo(np.int64).max)
 
 
@@ -21,6 +25,23 @@ class Lists:
     def __init__(self) -> None:
         # by token for each list until when it is on it, ms, 0 where it is not: the tenant's own, the consortium's
         self._until: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds: uint64 [n] tokens and int64 [n, 3] until when, the tenant's own and the consortium's."""
+        held = dict[str, NDArray[Any]]()
+        for side, until in zip(_SIDES, self._until, strict=True):
+            held[f"{side}_tokens"] = np.array(list(until), dtype=np.uint64)
+            held[f"{side}_until_ms"] = np.array(list(until.values()), dtype=np.int64).reshape(-1, len(LISTS))
+        return held
+
+    @classmethod
+    def of(cls, held: Mapping[str, NDArray[Any]]) -> "Lists":
+        """The lists that `arrays` gave."""
+        made = cls()
+        for side, until in zip(_SIDES, made._until, strict=True):
+            tokens, until_ms = held[f"{side}_tokens"].tolist(), held[f"{side}_until_ms"].tolist()
+            until.update(zip(tokens, until_ms, strict=True))
+        return made
 
     def observe(self, events: Events, own: NDArray[np.int64], shared: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Record `events`, which continue the log; how many tokens of each own application were on each list before it.

@@ -7,13 +7,57 @@ name; an unknown fingerprint is an error, never a guess.
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.application import Profile
 from features.schema import Schema
 
 _HEADER = struct.Struct("<8sq")
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """What the sources of a schema know of B applications.
+
+    fetched_at_ms: int64 [B, S] in the order of `schema.sources`, 0 where a source knows nothing. numbers: float32
+    [B, N] of the columns `schema.source_columns`, NaN where missing.
+    """
+
+    fetched_at_ms: NDArray[np.int64]
+    numbers: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, schema: Schema, applications: int) -> "Profiles":
+        """Where no source knows anything."""
+        return cls(
+            np.zeros((applications, len(schema.sources)), dtype=np.int64),
+            np.full((applications, len(schema.source_columns)), np.nan, dtype=np.float32),
+        )
+
+    @classmethod
+    def of(cls, schema: Schema, known: Sequence[Mapping[str, Profile]]) -> "Profiles":
+        """Of the profiles of each application by source."""
+        profiles = cls.none(schema, len(known))
+        for s, (name, source) in enumerate(schema.sources.items()):
+            held = [b for b, some in enumerate(known) if name in some]
+            if held:
+                profiles.fetched_at_ms[held, s] = [known[b][name].fetched_at_ms for b in held]
+                profiles.numbers[held, source.first : source.first + len(source.features)] = np.array(
+                    [known[b][name].numbers for b in held]
+                )
+        return profiles
+
+    def take(self, rows: NDArray[np.int64]) -> "Profiles":
+        """Those of some of the applications."""
+        return Profiles(self.fetched_at_ms[rows], self.numbers[rows])
+
+    def about(self, schema: Schema, logged: NDArray[np.bool_]) -> "Profiles":
+        """Without what is known of identifiers that the log does not have; logged: bool [B, 16], the slots it has."""
+        known = logged[:, [source.slot for source in schema.sources.values()]]
+        return self if known.all() else Profiles(np.where(known, self.fetched_at_ms, 0), self.numbers)
 
 
 class UnknownLayoutError(ValueError):
@@ -39,15 +83,41 @@ class Layouts:
         layout = schema.sources[profile.source].layout
         return _HEADER.pack(layout, profile.fetched_at_ms) + profile.numbers.astype("<f4").tobytes()
 
-    def unpack(self, schema: Schema, source: str, blob: bytes) -> Profile:
-        """The profile in a blob, its numbers in the order of `schema`'s source, NaN where the blob has none."""
+    def read(
+        self, schema: Schema, blobs: Sequence[Sequence[bytes | None]], applications: int
+    ) -> tuple[Profiles, list[str]]:
+        """Profiles of the blobs of each source, one for each application, and what is wrong with those that cannot be
+        read: they count as missing.
+        """
+        profiles, unreadable = Profiles.none(schema, applications), []
+        for s, (source, column) in enumerate(zip(schema.sources.values(), blobs, strict=True)):
+            held = [b for b, blob in enumerate(column) if blob is not None]
+            if not held:
+                continue
+            form = np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", len(source.features))])
+            stored = b"".join([blob for blob in column if blob is not None])
+            if len(stored) == len(held) * form.itemsize:
+                read = np.frombuffer(stored, dtype=form)
+                if (read["layout"] == np.void(source.layout)).all():
+                    profiles.fetched_at_ms[held, s] = read["fetched_at_ms"]
+                    profiles.numbers[held, source.first : source.first + len(source.features)] = read["numbers"]
+                    continue
+            for b in held:  # of an older or newer schema
+                try:
+                    fetched_at_ms, numbers = self._unpack(schema, source.name, column[b] or b"")
+                except UnknownLayoutError as error:
+                    unreadable.append(str(error))
+                    continue
+                profiles.fetched_at_ms[b, s] = fetched_at_ms
+                profiles.numbers[b, source.first : source.first + len(source.features)] = numbers
+        return profiles, unreadable
+
+    def _unpack(self, schema: Schema, source: str, blob: bytes) -> tuple[int, NDArray[np.float32]]:
+        """When a blob was fetched, and its numbers in the order of `schema`'s source, NaN where the blob has none."""
         layout, fetched_at_ms = _HEADER.unpack_from(blob) if len(blob) >= _HEADER.size else (b"", 0)
         names = self._names.get(layout)
         if names is None or len(blob) != _HEADER.size + 4 * len(names):
             raise UnknownLayoutError(f"profile of {source}: unknown layout {layout.hex()}, {len(blob)} bytes")
-        numbers = np.frombuffer(blob, dtype="<f4", offset=_HEADER.size)
-        wanted = schema.sources[source]
-        if layout != wanted.layout:
-            by_name = dict(zip(names, numbers, strict=True))
-            numbers = np.array([by_name.get(name, np.nan) for name in wanted.features], dtype=np.float32)
-        return Profile(source, fetched_at_ms, numbers)
+        by_name = dict(zip(names, np.frombuffer(blob, dtype="<f4", offset=_HEADER.size), strict=True))
+        wanted = schema.sources[source].features
+        return fetched_at_ms, np.array([by_name.get(name, np.nan) for name in wanted], dtype=np.float32)

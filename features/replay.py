@@ -10,6 +10,7 @@ from features.application import Application, Profile, Report, Snapshot
 from features.assemble import assemble
 from features.events import finish, pack_application, pack_report, unpack
 from features.graph import EntityGraph
+from features.profiles import Profiles
 from features.schema import SLOTS_MAX, Schema
 
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
@@ -91,7 +92,7 @@ def _observe(
     """Observe one chunk and add the snapshots of its applications to `parts`."""
     links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
     for row, (_, application) in enumerate(own):
-        links[row, : application.schema.slots] = application.schema.link_slots
+        links[row] = application.schema.link_slots
     events = unpack(blobs, [event.event_time_ms for event in chunk])
     view = graph.observe(events, np.array([sequence for sequence, _ in own], dtype=np.int64), links)
     by_schema: dict[str, list[int]] = {}
@@ -100,7 +101,8 @@ def _observe(
     for name, rows in by_schema.items():
         sequences, applications = zip(*(own[row] for row in rows), strict=True)
         known = [_profiles_of(a, profiles) for a in applications]
-        snapshot = assemble(applications[0].schema, applications, known, view, np.array(rows))
+        schema = applications[0].schema
+        snapshot = assemble(schema, applications, Profiles.of(schema, known), view, np.array(rows))
         parts.setdefault(name, []).append((sequences, applications, snapshot))
 
 

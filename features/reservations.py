@@ -7,6 +7,7 @@ replicas in one instant share one limit. Amounts are integers of minor units.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from features.application import Report
 
@@ -16,8 +17,7 @@ _GIVES_BACK = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Reservation:
+class Reservation(NamedTuple):
     """borrower: of features.application. exposure_max_minor: what the borrower may have in all, None where it is only
     counted. shares: (funder, minor units of this loan, what the funder may have lent in all).
     """
@@ -32,9 +32,14 @@ class Reservation:
         parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
         return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Reservation":
+        """What stands in the application's hash."""
+        borrower, amount, most, shares = json.loads(packed)
+        return cls(borrower, amount, most, tuple((funder, minor, cap) for funder, minor, cap in shares))
 
-@dataclass(frozen=True)
-class Proposal:
+
+class Proposal(NamedTuple):
     """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any.
 
     place: epoch and sequence number that it was decided at, with a colon between; it is stored there or nowhere. Empty

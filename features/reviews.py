@@ -5,23 +5,28 @@ takes it off the queue. An application is known by its key, a token: its id is s
 """
 
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
 from redis.asyncio import Redis
 
-from features.durability import EpochError, StoreError, redis_errors
+from features.durability import StoreError, redis_errors
 from features.events import unpack
 from features.reservations import Reservation
 from features.schema import Schema, SchemaError
 from features.store import Store, prefix
 
+FORGOTTEN = ""  # among purposes withdrawn: all of them, since the applicant was forgotten
+
 
 @dataclass(frozen=True)
 class Case:
-    """A decided application. since_ms: when it came to wait, 0 where that was not asked. resolution: what a person
-    decided at resolved_at_ms, empty before; asked_hash: of what was asked then.
+    """A decided application. tokens: uint64 [16], its identifiers as it entered the log; None where the log no longer
+    has it. since_ms: when it came to wait, 0 where that was not asked. resolution: what a person decided at
+    resolved_at_ms, empty before; asked_hash: of what was asked then. ended: whether a report ended it before.
     """
 
     review_id: str
@@ -29,15 +34,24 @@ class Case:
     stream_id: str
     decision: bytes
     evidence: bytes
+    tokens: NDArray[np.uint64] | None
     since_ms: int = 0
     resolution: bytes = b""
     asked_hash: bytes = b""
     resolved_at_ms: int = 0
+    ended: bool = False
+
+    @property
+    def applicant(self) -> str:
+        """The applicant's token as the store writes it; empty where the log no longer has it."""
+        return "" if self.tokens is None else f"{int(self.tokens[0]):016x}"
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """status: NEW, KNOWN, CONFLICT, UNDECIDED or REFUSED, then with what the borrower has and each funder has lent."""
+    """status: NEW, KNOWN, CONFLICT, UNDECIDED, ENDED, FORGOTTEN or REFUSED, then with what the borrower has and each
+    funder has lent.
+    """
 
     status: str
     resolution: bytes
@@ -52,45 +66,66 @@ class ReviewQueue:
     def __init__(self, redis: Redis, tenant: str, store: Store) -> None:
         self._redis, self._store = redis, store
         self._prefix = prefix(tenant)
-        self._queue = f"{self._prefix}reviews"
+        self._queue, self._withdrawn = f"{self._prefix}reviews", f"{self._prefix}withdrawn"
 
-    async def page(self, after: tuple[int, str], size: int) -> list[Case]:
-        """At most `size` cases that wait, the longest waiting first, after that of a time (ms) and review id."""
-        found: list[tuple[int, str]] = []
-        offset = 0
+    async def page(self, after: tuple[int, str], size: int) -> tuple[list[Case], tuple[int, str] | None]:
+        """At most `size` cases that wait, the longest waiting first, after that of a time (ms) and review id; and after
+        which the next page goes on, None where there is none.
+        """
+        since, name = after
         with redis_errors():
-            while len(found) < size:
-                read: Any = await self._redis.zrange(
-                    self._queue, after[0], cast(Any, "+inf"), byscore=True, withscores=True, offset=offset, num=size
-                )
-                waiting = [(int(since), name.decode()) for name, since in read]
-                found += [place for place in waiting if place > after]
-                offset += size
-                if len(read) < size:
-                    break
-        return [case for since, name in found[:size] if (case := await self.case(name, since)) is not None]
+            both = self._redis.pipeline()  # all of the same millisecond, then what came later, as of one moment
+            both.zrangebyscore(self._queue, since, since, withscores=True)
+            both.zrangebyscore(self._queue, f"({since}", "+inf", start=0, num=size + 1, withscores=True)
+            same, later = await both.execute()
+        waiting = [(int(ms), found.decode()) for found, ms in [*same, *later]]
+        places = [place for place in waiting if place > (since, name)]
+        cases = await self._cases(places[:size])
+        return [case for case in cases if case is not None], places[size - 1] if len(places) > size else None
 
-    async def case(self, review_id: str, since_ms: int = 0) -> Case | None:
+    async def case(self, review_id: str) -> Case | None:
         """The application of a review id; None where none was decided under it."""
-        fields = ["p", "i", "d", "e", "v", "vh", "vt"]
-        with redis_errors():
-            asked = self._redis.hmget(f"{self._prefix}a:{review_id}", fields)
-            known = [part or b"" for part in await cast(Awaitable[list[bytes | None]], asked)]
-        product, stream_id, decision, evidence, resolution, asked_hash, at = known
-        if not decision:
-            return None
-        return Case(
-            review_id, product.decode(), stream_id.decode(), decision, evidence, since_ms, resolution, asked_hash,
-            int(at or 0),
-        )  # fmt: skip
+        return (await self._cases([(0, review_id)]))[0]
 
-    async def applicant(self, case: Case) -> int:
-        """Token of who applied, from the application's event. Raises EpochError where the log no longer has it."""
+    async def _cases(self, places: Sequence[tuple[int, str]]) -> list[Case | None]:
+        """For each time (ms) and review id the case; None where none was decided under it."""
+        fields = ["p", "i", "d", "e", "v", "vh", "vt", "z"]
         with redis_errors():
-            found: Any = await self._redis.xrange(f"{self._prefix}log", case.stream_id, case.stream_id)
-            if not found:
-                raise EpochError("the log no longer holds the application")
-            return int(unpack([found[0][1][b"e"]], [0]).fields["tokens"][0, 0])
+            hashes, events = self._redis.pipeline(transaction=False), self._redis.pipeline(transaction=False)
+            for _, review_id in places:
+                hashes.hmget(f"{self._prefix}a:{review_id}", fields)
+            known = [[part or b"" for part in parts] for parts in await hashes.execute()]
+            for _, stream_id, *_ in known:
+                events.xrange(f"{self._prefix}log", stream_id or "0-1", stream_id or "0-1")
+            logged = await events.execute()
+        cases: list[Case | None] = []
+        for (since, name), parts, found in zip(places, known, logged, strict=True):
+            product, stream_id, decision, evidence, resolution, asked_hash, at, ended = parts
+            tokens = unpack([found[0][1][b"e"]], [0]).fields["tokens"][0] if found else None
+            case = Case(
+                name, product.decode(), stream_id.decode(), decision, evidence, tokens, since, resolution, asked_hash,
+                int(at or 0), bool(ended),
+            )  # fmt: skip
+            cases.append(case if decision else None)
+        return cases
+
+    async def withdrawn(self, asked: Sequence[tuple[Case, Collection[str]]]) -> list[set[str]]:
+        """For each case those of some purposes that its applicant withdrew consent for since, FORGOTTEN among them."""
+        fields = [f"{case.applicant}:{purpose}" for case, purposes in asked for purpose in (FORGOTTEN, *purposes)]
+        if not fields:
+            return []
+        with redis_errors():
+            times = iter(await cast(Awaitable[list[bytes | None]], self._redis.hmget(self._withdrawn, fields)))
+        return [
+            {p for p, since in zip((FORGOTTEN, *purposes), times, strict=False) if int(since or 0) >= _time_ms(case)}
+            for case, purposes in asked
+        ]
+
+    async def drop(self, cases: Sequence[Case]) -> None:
+        """Take cases off the queue that nobody may decide on any more."""
+        if cases:
+            with redis_errors():
+                await self._redis.zrem(self._queue, *(case.review_id for case in cases))
 
     async def lent(self, funders: Sequence[str]) -> dict[str, int]:
         """Minor units that each funder has lent."""
@@ -120,10 +155,15 @@ class ReviewQueue:
     ) -> Resolved:
         """Store a resolution where none is, with its reservation or not at all."""
         arguments: list[bytes | str] = [asked_hash, resolution, "" if reservation is None else reservation.packed()]
-        arguments.append(json.dumps(funders, ensure_ascii=False))
-        keys = [self._queue, f"{self._prefix}a:{case.review_id}"]
+        arguments += [json.dumps(funders, ensure_ascii=False), case.applicant]
+        keys = [self._queue, f"{self._prefix}a:{case.review_id}", self._withdrawn]
         status, stored, at, *now = await self._store.call("resolve", keys, arguments, durable=True)
         if status == b"UNDECIDED":
             raise StoreError("an application that was decided is gone")
         lent = dict(zip(funders, now[1], strict=True)) if now else None
         return Resolved(status.decode(), stored, int(at), int(now[0]) if now else 0, lent)
+
+
+def _time_ms(case: Case) -> int:
+    """When it applied, by the log."""
+    return int(case.stream_id.split("-")[0])

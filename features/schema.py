@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from features.expression import Expression, ExpressionError
+from features.expression import Crosses, Expression, ExpressionError
 from features.specs import MISSING_CODE, EntitySpec, FeatureSpec, LabelSpec, SchemaSpec
 from features.statistics import ENTITY_STATS, GRAPH_STATS, STATISTICS
 
@@ -51,7 +52,8 @@ class Entity:
 class Source:
     """An external source of features, which stand in `columns` of a row; older than `fresh_days` it is stale.
 
-    It knows the entity in `slot` of an application: the applicant's unless the schema says `of`.
+    It knows the entity in `slot` of an application: the applicant's unless the schema says `of`. `first` is the place
+    of its first feature among those of all sources.
     """
 
     name: str
@@ -61,8 +63,9 @@ class Source:
     features: tuple[str, ...]
     columns: tuple[int, ...]
     slot: int
+    first: int
 
-    @property
+    @cached_property
     def layout(self) -> bytes:
         """uint64 fingerprint, 8 bytes, of the names and order of a stored profile's numbers."""
         return hashlib.blake2b(json.dumps([self.name, *self.features]).encode(), digest_size=8).digest()
@@ -148,6 +151,7 @@ class Schema:
         self.record, self.table = spec.record, spec.table
         self.fairness, self.residual_value = spec.fairness, spec.residual_value
         self.entities = self._entities(spec)
+        self.compounds = [e for e in self.entities.values() if e.of]
         self.slots = sum(e.slots for e in self.entities.values())
         if self.slots > SLOTS_MAX:
             raise self._error("entities", f"{self.slots} slots, at most {SLOTS_MAX}")
@@ -159,22 +163,27 @@ class Schema:
             twice = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
             raise self._error("features", f"declared twice: {', '.join(twice)}")
         self.sources = self._sources(spec)
+        # int64 [N]: columns of the features of all sources, one after another
+        self.source_columns = np.array([c for s in self.sources.values() for c in s.columns], dtype=np.int64)
         self.labels: dict[str, Label] = {name: self._label(name, label) for name, label in spec.labels.items()}
         self.crosses = self._crosses()
+        self.fill_crosses = Crosses(self.column, self.crosses).fill
         self._check_names(spec)
         # the order of keys counts: it fixes slots and columns; so do the statistics that the graph computes
         canonical = json.dumps([self.document, *STATISTICS], ensure_ascii=False)
         self.fingerprint = hashlib.blake2b(canonical.encode(), digest_size=8).digest()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hex form of `fingerprint`; what a bundle's manifest and a decision carry."""
         return self.fingerprint.hex()
 
-    @property
+    @cached_property
     def link_slots(self) -> NDArray[np.bool_]:
-        """bool [slots]: whether sharing this slot's entity ties two people together."""
-        return np.array([e.link for e in self.entities.values() for _ in range(e.slots)], dtype=np.bool_)
+        """bool [16]: whether sharing this slot's entity ties two people together."""
+        links = np.zeros(SLOTS_MAX, dtype=np.bool_)
+        links[: self.slots] = [e.link for e in self.entities.values() for _ in range(e.slots)]
+        return links
 
     def columns(self, label: str) -> NDArray[np.int64]:
         """int64 [n]: columns of the features that the model of `label` may use, in row order."""
@@ -299,7 +308,7 @@ class Schema:
         )  # fmt: skip
 
     def _sources(self, spec: SchemaSpec) -> dict[str, Source]:
-        sources = {}
+        sources, first = dict[str, Source](), 0
         for name, source in spec.sources.items():
             made = (f"{name}_age_days", f"{name}_completeness")
             names = tuple(f.name for f in self.features if f.source == name and f.name not in made)
@@ -309,8 +318,9 @@ class Schema:
             self._known(f"sources.{name}.of", about, [n for n, e in self.entities.items() if e.slots == 1])
             sources[name] = Source(
                 name, source.zh, source.en, source.fresh_days, names, tuple(self.column[n] for n in names),
-                self.entities[about].first_slot,
+                self.entities[about].first_slot, first,
             )  # fmt: skip
+            first += len(names)
         return sources
 
     def _crosses(self) -> tuple[tuple[int, Expression], ...]:

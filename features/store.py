@@ -7,11 +7,12 @@ before it, on every replica (R11). Keys hold tokens only (R21). Every failure of
 
 import json
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from redis.asyncio import Redis
 
 from features.application import Application, Profile, Report
@@ -22,17 +23,18 @@ from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
 from features.events import Events, pack_application, pack_report, unpack
 from features.functions import Functions, named
-from features.profiles import Layouts, UnknownLayoutError
+from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
+from features.round_trip import Command, round_trip
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
+DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(NamedTuple):
     """What `begin` says of one application: NEW, PENDING, DECIDED (with the decision), CONFLICT or PAST."""
 
     status: str
@@ -43,18 +45,33 @@ class Begun:
 
 @dataclass(frozen=True)
 class Started:
-    """A begun batch: one Begun and the profiles by source for each application, and the events not read before.
+    """A begun batch: one Begun for each application, and the events not read before.
 
-    unreadable: what is wrong with profiles that could not be read; they are missing from `profiles`. exposure_minor:
-    for each what its borrower has been approved for and not repaid; lent: by funder. Both minor units.
+    profiles: by schema name those of its applications, of which int64 [B] `place` says the row; unreadable: what is
+    wrong with profiles that could not be read, which are missing there. exposure_minor: for each what its borrower has
+    been approved for and not repaid; lent: by funder. Both minor units.
     """
 
     begun: list[Begun]
-    profiles: list[dict[str, Profile]]
+    profiles: dict[str, Profiles]
+    place: NDArray[np.int64]
     events: Events
     unreadable: list[str]
     exposure_minor: list[int]
     lent: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Up to where a log was read. owner: hash of tenant and secret; cursor: stream id of the event numbered `sequence`;
+    rewritten: up to which event features.unlink had changed the log when it was read.
+    """
+
+    owner: str
+    epoch: str
+    cursor: str
+    sequence: int
+    rewritten: int
 
 
 async def position(redis: Redis, meta: str) -> tuple[str, int]:
@@ -63,19 +80,26 @@ async def position(redis: Redis, meta: str) -> tuple[str, int]:
     return (epoch or b"").decode(), int(sequence or 0)
 
 
+async def rewritten(redis: Redis, meta: str) -> int:
+    """Up to which event features.unlink has changed the log that the key `meta` is of, 0 for none."""
+    return int(await cast(Awaitable[bytes | None], redis.hget(meta, "rewritten")) or 0)
+
+
 def prefix(tenant: str) -> str:
     """What every key of a tenant begins with; the braces keep them together in a cluster."""
     return f"{{{tenant}}}:"
 
 
 class Store:
-    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned."""
+    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned. profile_days: how
+    long after it was fetched a profile is kept, 0 for good.
+    """
 
     def __init__(
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
-        durability: Durability = AT_ONCE,
+        durability: Durability = AT_ONCE, profile_days: int = 0,
     ) -> None:  # fmt: skip
-        self._redis = redis
+        self._redis, self._profile_days = redis, profile_days
         self._prefix = prefix(tenant)
         self._functions = Functions(redis, f"{self._prefix}confirmed", durability)
         self._tokenizer = tokenizer
@@ -86,6 +110,7 @@ class Store:
         self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
         self.cursor = "0-0"
         self._cursor_sequence = 0
+        self._rewritten = 0  # up to which event features.unlink had changed the log that is read
         self.epoch = ""
 
     async def prepare(self) -> None:
@@ -102,9 +127,29 @@ class Store:
     async def open(self) -> int:
         """Name the log if it is new and start reading from its beginning; the number of its last event."""
         await self.prepare()
-        epoch, sequence = await self.call("open", [self._meta], [secrets.token_hex(8)])
+        epoch, sequence, self._rewritten = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
+
+    @property
+    def place(self) -> Place:
+        """Up to where the log was read."""
+        owner = self._tokenizer.body_hash(self._prefix.encode()).hex()
+        return Place(owner, self.epoch, self.cursor, self._cursor_sequence, self._rewritten)
+
+    async def resume(self, place: Place) -> None:
+        """Read on from a place instead of the beginning of the log, which was opened.
+
+        Raises EpochError where the place is not of this log; it must then be opened again.
+        """
+        here = self.place
+        for name in ("owner", "epoch", "rewritten"):
+            if getattr(place, name) != getattr(here, name):
+                raise EpochError(f"{name}: {getattr(here, name)} expected, {getattr(place, name)} found")
+        self.cursor, self._cursor_sequence = place.cursor, place.sequence
+        page, rewritten = self._page()
+        with redis_errors():
+            self._advance(*await round_trip(self._redis, ((*page[:-1], 1), rewritten)))
 
     async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
         """Append what is new of a batch; return it with profiles, totals and all events up to the batch's last.
@@ -115,37 +160,39 @@ class Store:
         keys.append(f"{self._prefix}withdrawn")
         arguments: list[bytes | str] = [self.epoch]
         for a in applications:
-            arguments += [a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product]
+            arguments += (a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product)
         arguments += presented(applications, range(3, len(arguments) + 1, 4))
-        wanted = [(i, source) for i, a in enumerate(applications) for source in a.schema.sources.values()]
-        read = [self._profile_key(s.name, int(applications[i].tokens[s.slot])) for i, s in wanted]
+        by_schema: dict[str, list[int]] = {}
+        for i, a in enumerate(applications):
+            by_schema.setdefault(a.schema.name, []).append(i)
+        read = [key for rows in by_schema.values() for key in self._profile_keys([applications[i] for i in rows])]
+        profiles_end = len(read)
         read += [f"{self._prefix}x:{a.borrower}" for a in applications]
         read += [f"{self._prefix}f:{funder}" for funder in funders]
+        begin = ("FCALL", named("begin"), len(keys), *keys, *arguments)
         with redis_errors():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.execute_command("FCALL", named("begin"), len(keys), *keys, *arguments)
-            pipeline.mget(read)
-            pipeline.xrange(self._log, self.cursor, "+", PAGE)
-            replies = await pipeline.execute()
-        begun = [Begun(r[0].decode(), _time_ms(r[1]), int(r[2]), r[3]) for r in replies[0]]
-        profiles: list[dict[str, Profile]] = [{} for _ in applications]
-        unreadable = []
-        for (i, source), blob in zip(wanted, replies[1][: len(wanted)], strict=True):
-            if blob is not None:
-                try:
-                    profiles[i][source.name] = await self._profile(applications[i].schema, source.name, blob)
-                except UnknownLayoutError as error:
-                    unreadable.append(str(error))
+            replies, blobs, entries, rewritten = await round_trip(self._redis, (begin, ("MGET", *read), *self._page()))
+        begun = [Begun(status.decode(), _time_ms(i), sequence, body) for status, i, sequence, body in replies]
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
-        totals = [int(total or 0) for total in replies[1][len(wanted) :]]
+        events = await self._events((entries, rewritten), last)
+        totals = [int(total or 0) for total in blobs[profiles_end:]]
         exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
-        return Started(begun, profiles, await self._events(replies[-1], last), unreadable, exposure, lent)
+        profiles, place, unreadable, at = {}, np.zeros(len(applications), dtype=np.int64), list[str](), 0
+        for name, rows in by_schema.items():
+            schema, end = applications[rows[0]].schema, at + len(rows) * len(applications[rows[0]].schema.sources)
+            place[rows] = np.arange(len(rows))
+            profiles[name], wrong = await self._profiles(schema, blobs[at:end], len(rows))
+            unreadable, at = unreadable + wrong, end
+        return Started(begun, profiles, place, events, unreadable, exposure, lent)
 
     async def tail(self) -> Events:
         """The next events of the log, at most PAGE; none when all were read."""
         with redis_errors():
-            entries = await self._redis.xrange(self._log, self.cursor, "+", PAGE)
-            return self._advance(cast("list[_Entry]", entries))
+            return self._advance(*await round_trip(self._redis, self._page()))
+
+    def _page(self) -> tuple[Command, Command]:
+        """Ask for the next page, and behind it whether the log was changed before: then the page may be of either."""
+        return ("XRANGE", self._log, self.cursor, "+", "COUNT", PAGE), ("HGET", self._meta, "rewritten")
 
     async def position(self) -> int:
         """Sequence number of the log's last event. Raises EpochError if the log is another one."""
@@ -210,10 +257,14 @@ class Store:
         return [(status.decode(), int(sequence)) for status, sequence in replies]
 
     async def put_profiles(self, profiles: Sequence[tuple[int, Schema, Profile]]) -> list[bool]:
-        """Store (token of whom it knows, schema, profile); False where a newer one was there."""
-        keys = [self._profile_key(profile.source, token) for token, _, profile in profiles]
-        blobs: list[bytes | str] = [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
-        return [reply == 1 for reply in await self.call("put_profiles", keys, blobs)]
+        """Store (token of whom it knows, schema, profile); False where a newer one was there, whom it knows was
+        forgotten since it was fetched, or that is longer ago than profiles are kept.
+        """
+        keys = [f"{self._prefix}withdrawn"]
+        keys += [self._profile_key(profile.source, token) for token, _, profile in profiles]
+        arguments: list[bytes | str] = [str(self._profile_days * DAY_MS)]
+        arguments += [self._layouts.pack(schema, profile) for _, schema, profile in profiles]
+        return [reply == 1 for reply in await self.call("put_profiles", keys, arguments)]
 
     async def schemas(self) -> dict[str, Any]:
         """By hash the document of every schema that a server of this tenant has had."""
@@ -221,14 +272,17 @@ class Store:
             known: Any = await self._redis.hgetall(f"{self._prefix}schemas")
         return {name.decode(): json.loads(text)[0] for name, text in known.items()}
 
-    async def _profile(self, schema: Schema, source: str, blob: bytes) -> Profile:
-        """A blob's profile; a layout that a newer server registered is learned first. Raises UnknownLayoutError."""
-        try:
-            return self._layouts.unpack(schema, source, blob)
-        except UnknownLayoutError:
+    async def _profiles(
+        self, schema: Schema, blobs: Sequence[bytes | None], applications: int
+    ) -> tuple[Profiles, list[str]]:
+        """As Layouts.read, of each source's blobs in turn; a layout that a newer server registered is learned first."""
+        of_source = [blobs[i : i + applications] for i in range(0, len(blobs), applications)]
+        profiles, unreadable = self._layouts.read(schema, of_source, applications)
+        if unreadable:
             with redis_errors():
                 await self._learn_layouts()
-            return self._layouts.unpack(schema, source, blob)
+            profiles, unreadable = self._layouts.read(schema, of_source, applications)
+        return profiles, unreadable
 
     async def _learn_layouts(self) -> None:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
@@ -248,21 +302,26 @@ class Store:
         """Keys of the tenant, named without its prefix."""
         return [self._prefix + name for name in names]
 
-    async def _events(self, entries: list["_Entry"], last: int) -> Events:
+    async def _events(self, read: Sequence[Any], last: int) -> Events:
         """Events of a first page, and of further pages until the event numbered `last` is among them."""
         with redis_errors():
-            pages = [self._advance(entries)]
+            pages = [self._advance(*read)]
         while len(pages[-1]) and self._cursor_sequence < last:
             pages.append(await self.tail())
         if len(pages) == 1:
             return pages[0]
         return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
 
-    def _advance(self, entries: list["_Entry"]) -> Events:
+    def _advance(self, entries: Sequence["_Entry"], rewritten: bytes | None) -> Events:
         """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
-        state (a failover) no longer has it, whatever was written since.
+        state (a failover) no longer has it, whatever was written since. Who has read only a part of what was changed
+        would not know again whom the rest names.
         """
-        events = unpack([entry[b"e"] for _, entry in entries], [_time_ms(i) for i, _ in entries])
+        if self._rewritten < int(rewritten or 0):
+            if self._cursor_sequence < int(rewritten or 0):
+                raise EpochError("events that were not read are changed")
+            self._rewritten = int(rewritten or 0)
+        events = unpack([fields[1] for _, fields in entries], [_time_ms(i) for i, _ in entries])
         if self._cursor_sequence:
             first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
             if first != (self.cursor, self._cursor_sequence):
@@ -275,11 +334,23 @@ class Store:
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
 
+    def _profile_keys(self, applications: Sequence[Application]) -> list[str]:
+        """Of applications of one schema, those of each source in turn."""
+        subjects = {
+            slot: [f"{a.tokens.item(slot):016x}" for a in applications]
+            for slot in {source.slot for source in applications[0].schema.sources.values()}
+        }
+        return [
+            f"{self._prefix}p:{name}:{subject}"
+            for name, source in applications[0].schema.sources.items()
+            for subject in subjects[source.slot]
+        ]
+
     def _profile_key(self, source: str, subject: int) -> str:
         return f"{self._prefix}p:{source}:{subject:016x}"
 
 
-_Entry = tuple[bytes, Mapping[bytes, bytes]]
+_Entry = tuple[bytes, tuple[bytes, bytes]]  # stream id, and the one field of an event with its name
 
 
 def _time_ms(stream_id: bytes) -> int:

@@ -130,4 +130,4 @@ def _words(feature: Feature, value: float) -> tuple[str, str, str]:
 
 
 def _decimal(value: float, digits: int) -> str:
-    return np.format_float_positional(round(value, digits), trim="-")
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")

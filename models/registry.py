@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from features import schema as schemas
 from features.schema import Schema
 from models.bundle import MANIFEST, Bundle, BundleError, read_manifest
+from models.device import CPU, Device
 from models.export import sync
 from models.scorer import Scorer
 
@@ -56,9 +57,9 @@ def read(folder: Path) -> Roles:
         raise BundleError(f"{file}: {where + ': ' if where else ''}{first['msg']}") from None
 
 
-def load(folder: Path, version: str, schema: Schema) -> Scorer:
+def load(folder: Path, version: str, schema: Schema, device: Device = CPU) -> Scorer:
     """The scorer of a version in a schema's folder. Raises BundleError where it cannot score or is another version."""
-    return Scorer(_named(folder / version, Bundle.load(folder / version, schema)))
+    return Scorer(_named(folder / version, Bundle.load(folder / version, schema)), device)
 
 
 def fitting(folder: Path, roles: Roles, schema: Schema) -> str:

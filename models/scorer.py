@@ -6,13 +6,12 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 (see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
@@ -20,6 +19,7 @@ from features.application import Reason, Snapshot
 from features.schema import Schema
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
+from models.device import CPU, Device, Network, open_session
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
@@ -36,25 +36,35 @@ UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
 
 @dataclass(frozen=True)
 class Scores:
-    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label."""
+    """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label.
+
+    graph: float64 [B] log-odds by the graph network of each label that has one.
+    """
 
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
+    graph: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Scores":
+        """Those of some of the rows."""
+        graph = {label: logit[rows] for label, logit in self.graph.items()}
+        return Scores(self.fraud_probability[rows], self.default_probability[rows], graph)
 
 
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    Raises BundleError naming the label, or residual_value, whose models this runtime cannot run or whose probe it
-    scores otherwise.
+    `device` runs the graph networks. Raises BundleError naming the label, or residual_value, whose models this runtime
+    cannot run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
+        self.device = device
         self._schema = bundle.schema
         self._models = {}
         for label, model in bundle.models.items():
             said = bundle.manifest["labels"][label]["probe"]
-            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model), said)
+            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model, device), said)
         self._residual = None
         if bundle.residual is not None:
             said = bundle.manifest["residual_value"]["probe"]
@@ -63,10 +73,13 @@ class Scorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
-        unknown = np.full(len(snapshot), np.nan)
-        if not len(snapshot):
-            return Scores(unknown, unknown)
-        return Scores(*(self._models[la].score(snapshot) if la in self._models else unknown for la in LABELS))
+        unknown, graph = np.full(len(snapshot), np.nan), {}
+        probabilities = dict.fromkeys(LABELS, unknown)
+        for label, model in self._models.items() if len(snapshot) else ():
+            probabilities[label], logit = model.score_with_graph(snapshot)
+            if logit is not None:
+                graph[label] = logit
+        return Scores(probabilities["fraud"], probabilities["default"], graph)
 
     def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3], the QUANTILES of what the cars fetch, in the currency; NaN where that is not known."""
@@ -81,17 +94,17 @@ class Scorer:
         """
         return self._models[label].explain(snapshot)
 
-    def reasons(self, label: str, snapshot: Snapshot, top: int = 4) -> list[list[Reason]]:
-        """For each of B applications at most `top` reasons that moved the label's log-odds up, the strongest first.
-
-        Raises KeyError for an unknown label.
+    def reasons(self, label: str, snapshot: Snapshot, scores: Scores, top: int = 4) -> list[list[Reason]]:
+        """For each of B applications and their scores at most `top` reasons that moved the label's log-odds up, the
+        strongest first. Raises KeyError for an unknown label.
         """
         model = self._models[label]
         found = []
-        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), model.graph(snapshot), strict=True)):
+        graphs = model.above_mean(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
+        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), graphs.tolist(), strict=True)):
             some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
             if graph > 0:
-                some.append(graph_reason(self._schema, float(graph), snapshot, row, label))
+                some.append(graph_reason(self._schema, graph, snapshot, row, label))
             found.append(sorted(some, key=lambda r: -r.contribution)[:top])
         return found
 
@@ -125,21 +138,22 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
     return scorer, scorer.log_shares(scorer.rows(probe(schema)))
 
 
-def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer = LabelScorer(model, schema.columns(label))
+def _probed(
+    schema: Schema, label: str, model: LabelModel, device: Device = CPU
+) -> tuple["LabelScorer", NDArray[np.float64]]:
+    scorer = LabelScorer(model, schema.columns(label), device)
     return scorer, scorer.score(probe(schema))
 
 
 class LabelScorer:
     """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
 
-    def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
+    def __init__(self, model: LabelModel, columns: NDArray[np.int64], device: Device = CPU) -> None:
         self.columns = columns
         self._encoding = model.encoding
         self._owner = model.encoding.owner[len(columns) :]
-        self._trees = _session(model.trees_onnx)
-        self._gnn = None if model.gnn_onnx is None else _session(model.gnn_onnx)
-        self._gnn_inputs = [] if self._gnn is None else [i.name for i in self._gnn.get_inputs()]
+        self._trees = open_session(model.trees_onnx, None)
+        self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
         self._calibration = model.calibration
         self._forest = model.forest
 
@@ -150,11 +164,17 @@ class LabelScorer:
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""
+        return self.score_with_graph(snapshot)[0]
+
+    def score_with_graph(self, snapshot: Snapshot) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """float64 [B] probabilities, and float64 [B] log-odds by the graph network where there is one."""
         (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
-        inputs = [margin[:, 0].astype(np.float64)]
-        if self._gnn is not None:
-            inputs.append(self._logit(self._gnn, snapshot))
-        return self._calibration.probability(*inputs)
+        trees = margin[:, 0].astype(np.float64)
+        if self._gnn is None:
+            return self._calibration.probability(trees), None
+        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
+        graph = self._gnn.run({name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn.inputs})
+        return self._calibration.probability(trees, graph), graph
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
@@ -166,16 +186,13 @@ class LabelScorer:
 
     def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""
-        mean = self._calibration.gnn_mean
-        if self._gnn is None or mean is None or not len(snapshot):
-            return np.zeros(len(snapshot))
-        return self._calibration.weights[1] * (self._logit(self._gnn, snapshot) - mean)
+        logit = self.score_with_graph(snapshot)[1]
+        return np.zeros(len(snapshot)) if logit is None else self.above_mean(logit)
 
-    def _logit(self, gnn: onnxruntime.InferenceSession, snapshot: Snapshot) -> NDArray[np.float64]:
-        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
-        given = {name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn_inputs}
-        (logit,) = gnn.run(None, given)
-        return np.asarray(logit, dtype=np.float64)
+    def above_mean(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As `graph`, of the network's log-odds."""
+        mean = self._calibration.gnn_mean
+        return np.zeros(len(logit)) if mean is None else self._calibration.weights[1] * (logit - mean)
 
 
 def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:
@@ -194,7 +211,7 @@ class ResidualScorer:
         names = list(spec.features)
         self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
         self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
-        self._trees = _session(model.onnx)
+        self._trees = open_session(model.onnx, None)
         self._conformal, self._presence = model.conformal, np.array(model.presence)
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -218,11 +235,3 @@ class ResidualScorer:
         """float64 [N, 3] logarithms of the shares as the trees alone say."""
         (margins,) = self._trees.run(None, {"row": rows})
         return np.asarray(margins, dtype=np.float64)
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the event loop owns the core; a second thread would also reorder sums
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

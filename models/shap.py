@@ -9,6 +9,7 @@ Invariant: contributions and `bias` sum to the margin.
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -62,7 +63,7 @@ class Explainer:
         self._columns = columns
         blocks = [b for root in forest.roots for b in _blocks(forest, int(root), ())]
         self._splits = np.concatenate([[0], np.cumsum([len(b.splits) for b in blocks])]).astype(np.int64)
-        nodes = np.array([n for b in blocks for n in b.splits], dtype=np.int64)
+        self._nodes = nodes = np.array([n for b in blocks for n in b.splits], dtype=np.int64)
         self._feature, self._threshold = forest.feature[nodes], forest.threshold[nodes]
         self._default_left = forest.default_left[nodes]
         uniques = [sorted({int(forest.feature[n]) for n in b.splits}) for b in blocks]
@@ -75,6 +76,17 @@ class Explainer:
         for i, (block, unique) in enumerate(zip(blocks, uniques, strict=True)):
             table = self._table[self._tables_at[i] : self._tables_at[i + 1]].reshape(-1, max(len(unique), 1))
             self.bias += _fill_block(forest, block, unique, table)
+
+    @property
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """What `contributions` reads, by block: its splits (nodes of the forest), the columns they test, its table.
+
+        A table [answers, columns] has a line for each combination of answers, a bit each split, 1 where it goes left.
+        """
+        return {
+            "split_at": self._splits, "split": self._nodes, "columns_at": self._columns_at, "column": self._column,
+            "table_at": self._tables_at, "table": self._table,
+        }  # fmt: skip
 
     def contributions(self, rows: Floats) -> Doubles:
         """float64 [B, n] log-odds each feature of float32 [B, n] rows adds to the margin."""

@@ -54,8 +54,8 @@ def check(
         _warn(f"{place / CASES}: there is none, so the policy cannot be published")
         return
     cases = read_cases(place / CASES, schema, loaded)
-    decisions = check_cases(place / CASES, cases, loaded)
-    reached = coverage(place, schema, cases, decisions)
+    check_cases(place / CASES, cases, loaded)
+    reached = coverage(loaded, cases)
     table = Table("table", "rows", "reached by a case")
     for name, rows in reached.rows.items():
         table.add_row(name, str(len(rows)), str(sum(map(bool, rows.values()))))
@@ -89,7 +89,7 @@ def diff(
     after, product, schema = _find(new, product, policies, schemas)
     before, _, _ = _find(old, product, policies, schemas)
     policy_of = {place: Policy.load(place, product, schema) for place in (before, after)}
-    for line in differences(before, after) or ["nothing differs"]:
+    for line in differences(before, after) or ["nothing differs | 没有不同"]:
         _say(line)
     source = after if (after / CASES).exists() else before
     if not (source / CASES).exists():
@@ -98,7 +98,8 @@ def diff(
     otherwise = decided_otherwise(policy_of[before], policy_of[after], cases)
     for line in otherwise:
         _say(line)
-    _say(f"{len(otherwise)} of {len(cases)} cases come out otherwise")
+    zh = f"{len(cases)} 个案例中 {len(otherwise)} 个结果不同"
+    _say(f"{len(otherwise)} of {len(cases)} cases come out otherwise | {zh}")
 
 
 @app.command()
@@ -150,20 +151,23 @@ def _find(policy: str, product: str, policies: Path, schemas: Path) -> tuple[Pat
     folder = Path(policy)
     if not (folder / POLICY).exists():
         if not (policies / policy).is_dir():
-            raise PolicyError(folder / POLICY, f"there is none, and no product {policy!r} in {policies}")
+            zh = f"没有这个文件，{policies} 中也没有产品 {policy!r}"
+            raise PolicyError(folder / POLICY, f"there is none, and no product {policy!r} in {policies}", zh=zh)
         return versions.in_service(policies / policy), policy, _schema_of(policy, schemas)
     known = versions.schemas_of(schemas)
     names = [product] if product else [folder.resolve().name, folder.resolve().parent.name]
     for name in names:
         if name in known:
             return folder, name, known[name]
-    raise PolicyError(folder, f"of which product? --product is one of {', '.join(known)}")
+    zh = f"属于哪个产品？--product 可选 {'、'.join(known)}"
+    raise PolicyError(folder, f"of which product? --product is one of {', '.join(known)}", zh=zh)
 
 
 def _schema_of(product: str, schemas: Path) -> Schema:
     known = versions.schemas_of(schemas)
     if product not in known:
-        raise PolicyError(schemas, f"no schema has the product {product!r}, there are {', '.join(known)}")
+        zh = f"没有 schema 含有产品 {product!r}，现有 {'、'.join(known)}"
+        raise PolicyError(schemas, f"no schema has the product {product!r}, there are {', '.join(known)}", zh=zh)
     return known[product]
 
 

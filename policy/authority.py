@@ -1,7 +1,8 @@
 """What a policy lets a person decide on one application in review (R22): its own tables, asked by somebody with a name.
 
-Nobody lends more than the cap, dearer than the cap on rates, or beyond the best row of `authority` that holds. Without
-that table nobody may decide; a row that may or may not hold does not.
+Nobody lends more than the cap, dearer than the cap on rates, beyond the best row of `authority` that holds, or past a
+knock-out that declines: who asks for a person has a model's word looked at again, not the law's. Without the table
+`authority` nobody may decide; a row that may or may not hold does not.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from policy.cells import Value
 from policy.funding import Offer
+from policy.plan import offers_of
 from policy.specs import AUTHORITY, EXPOSURE, SPECS
 from policy.tables import Table
 
@@ -18,7 +20,8 @@ class Mandate:
     """holds: whether any row gives this authority a say; amount_max_minor: the most that one gives.
 
     cap_minor, cap_rate, exposure_max_minor: the policy's, None where it has none. undecided: tables that ought to say
-    so and do not, since something is missing. offers: funders whose rows hold.
+    so and do not, since something is missing. offers: funders whose rows hold. barred: reasons of the knock-outs that
+    decline.
     """
 
     holds: bool
@@ -29,6 +32,7 @@ class Mandate:
     rounding_minor: int
     offers: tuple[Offer, ...]
     undecided: tuple[str, ...]
+    barred: tuple[str, ...]
 
 
 def mandate(tables: Mapping[str, Table], values: Mapping[str, Value | None], authority: str) -> Mandate:
@@ -39,6 +43,9 @@ def mandate(tables: Mapping[str, Table], values: Mapping[str, Value | None], aut
         if SPECS[name].hit_policy == "first" and (hits := table.evaluate(known, earlier).hits):
             earlier[name] = hits[0].outputs
     rows = [hit.outputs for hit in tables[AUTHORITY].evaluate(known, earlier).hits] if AUTHORITY in tables else []
+    knockouts = (
+        [hit.outputs for hit in tables["knockouts"].evaluate(known, earlier).hits] if "knockouts" in tables else []
+    )
     limit, price = earlier.get("limit", {}), earlier.get("price", {})
     return Mandate(
         bool(rows),
@@ -49,18 +56,18 @@ def mandate(tables: Mapping[str, Table], values: Mapping[str, Value | None], aut
         _minor(limit["rounding_minor"]) if limit else 1,
         _offers(tables, known, earlier),
         tuple(name for name in ("limit", "price") if name in tables and name not in earlier),
+        tuple(str(row["reason"]) for row in knockouts if row["outcome"] == "decline"),
     )
 
 
 def _offers(
     tables: Mapping[str, Table], known: Mapping[str, Value | None], earlier: Mapping[str, Mapping[str, Value]]
 ) -> tuple[Offer, ...]:
-    offers: dict[str, Offer] = {}
-    for hit in tables["funders"].evaluate(known, earlier).hits if "funders" in tables else ():
-        terms, name = hit.outputs, str(hit.outputs["funder"])
-        share, rate = float(terms["share_max"]), float(terms["funder_rate"])
-        offers.setdefault(name, Offer(name, str(terms["mode"]), share, _minor(terms["cap_minor"]), rate))
-    return tuple(offers.values())
+    if "funders" not in tables:
+        return ()
+    status, memory, slot = tables["funders"].walk(known, earlier)
+    offers = offers_of([tables["funders"]], slot)
+    return offers.standing(status, memory, 0) if offers is not None else ()
 
 
 def _minor(amount: Value) -> int:

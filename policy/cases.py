@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from features.schema import Schema
-from policy.cells import Column
-from policy.decide import Decision, Outcome, Policy
+from policy.cells import CellError, Column
+from policy.decide import Decision, Decisions, Outcome, Policy
 from policy.errors import PolicyError
 from policy.inputs import Asked
 from policy.specs import GRADES, policy_columns
@@ -37,10 +37,8 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 class CasesError(PolicyError):
     """A table of cases that cannot be read, or cases that fail: `line` of the file, 0 for all of it, and `column`."""
 
-    def __init__(self, file: Path, reason: str, line: int = 0, column: str = "") -> None:
-        where = [f"line {line}"] * bool(line) + [f"column {column!r}"] * bool(column)
-        super().__init__(file, ": ".join([*([", ".join(where)] if where else []), reason]))
-        self.line, self.column = line, column
+    def __init__(self, file: Path, reason: str, zh: str, line: int = 0, column: str = "") -> None:
+        super().__init__(file, reason, column=column, zh=zh, line=line)
 
 
 @dataclass(frozen=True)
@@ -82,36 +80,43 @@ def read(path: Path, schema: Schema, policy: Policy) -> tuple[Case, ...]:
     header, rows = _rows(path)
     for name in header:
         if name not in columns and name not in _EXPECTATIONS and name != "case":
-            raise CasesError(path, "is no input of this schema and nothing to expect", 1, name)
+            zh = "既不是该 schema 的输入项，也不是预期结果的列"
+            raise CasesError(path, "is no input of this schema and nothing to expect", zh, 1, name)
     _, base = rows[0]
     for name in dict.fromkeys((*ASKED, *policy.columns, *(n for n in header if n in columns))):
         if not base.get(name) and not name.startswith(LENT):
-            raise CasesError(path, f"{BASE!r} must state it, {MISSING!r} where it is not known", rows[0][0], name)
+            zh = f"{BASE!r} 必须写明此项，未知则写 {MISSING!r}"
+            raise CasesError(path, f"{BASE!r} must state it, {MISSING!r} where it is not known", zh, rows[0][0], name)
     return tuple(_case(path, line, row, base, columns) for line, row in rows)
 
 
-def decide(policy: Policy, case: Case) -> Decision:
-    """What the policy says of a case; an input that its file does not state is missing."""
+def decide(policy: Policy, case: Case) -> Decisions:
+    """What the policy says of a case alone; an input that its file does not state is missing."""
     values = np.array([[case.values.get(name, math.nan) for name in policy.columns]])
     lent = {funder: case.lent.get(funder, 0) for funder in policy.funders}
-    return policy.decide(case.asked, values, lent)[0]
+    return policy.decide(case.asked, values, lent)
 
 
 def check(path: Path, cases: Iterable[Case], policy: Policy) -> tuple[Decision, ...]:
     """The decisions on all cases. Raises CasesError that lists those which did not come out as expected."""
-    decided = tuple((case, decide(policy, case)) for case in cases)
-    failing = [
-        f"case {case.name!r} (line {case.line}): {'; '.join(found)}"
-        for case, decision in decided
-        if (found := unmet(case.expected, decision))
-    ]
+    decided = tuple((case, decide(policy, case)[0]) for case in cases)
+    failing = [(case, found) for case, decision in decided if (found := unmet(case.expected, decision))]
     if failing:
-        raise CasesError(path, "\n  ".join([f"{len(failing)} of {len(decided)} cases fail", *failing]))
+        english, chinese = (
+            [f"{len(failing)} of {len(decided)} cases fail"],
+            [f"{len(decided)} 个案例中有 {len(failing)} 个不符"],
+        )
+        for case, found in failing:
+            said = "; ".join(f"expected {name} {want}, came {came}" for name, want, came in found)
+            english.append(f"case {case.name!r} (line {case.line}): {said}")
+            said = "；".join(f"{name} 应为 {want}，实为 {came}" for name, want, came in found)
+            chinese.append(f"案例 {case.name!r}（第 {case.line} 行）：{said}")
+        raise CasesError(path, "\n  ".join(english), "\n  ".join(chinese))
     return tuple(decision for _, decision in decided)
 
 
-def unmet(expected: Expected, decision: Decision) -> list[str]:
-    """In words, what was expected of a decision and did not come."""
+def unmet(expected: Expected, decision: Decision) -> list[tuple[str, Any, Any]]:
+    """What was expected of a decision and did not come: its name, what was wanted and what came."""
     codes = tuple(reason.code for reason in decision.reasons)
     funding = {share.offer.funder: share.amount_minor for share in decision.shares}
     rate = expected.annual_rate
@@ -126,11 +131,7 @@ def unmet(expected: Expected, decision: Decision) -> list[str]:
          " ".join(codes[: len(expected.reasons)] if codes[: len(expected.reasons)] == expected.reasons else codes)),
         ("funding", _funding_words(expected.funding), _funding_words(funding)),
     ]  # fmt: skip
-    return [
-        f"expected {name} {want}, came {'none' if came == '' else came}"
-        for name, want, came in found
-        if want not in (None, came)
-    ]
+    return [(name, want, "none" if came == "" else came) for name, want, came in found if want not in (None, came)]
 
 
 def _funding_words(funding: Mapping[str, int] | None) -> str | None:
@@ -144,31 +145,37 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except OSError as error:
-        raise CasesError(path, f"cannot be read: {error.strerror}") from None
+        raise CasesError(path, f"cannot be read: {error.strerror}", f"无法读取：{error.strerror}") from None
     except UnicodeDecodeError:
-        raise CasesError(path, "is not UTF-8; save it as CSV UTF-8") from None
+        raise CasesError(path, "is not UTF-8; save it as CSV UTF-8", "不是 UTF-8；请另存为 CSV UTF-8") from None
     except csv.Error as error:
-        raise CasesError(path, f"is no CSV: {error}") from None
+        raise CasesError(path, f"is no CSV: {error}", f"不是 CSV：{error}") from None
     lines = [(line, cells) for line, cells in lines if any(cells)]
     header = lines[0][1] if lines else []
     for name in ("case", "expect_outcome"):
         if name not in header:
-            raise CasesError(path, "there is no such column", 1, name)
+            raise CasesError(path, "there is no such column", "没有这一列", 1, name)
     for name in header:
-        if header.count(name) > 1 or not name:
-            raise CasesError(path, "the column stands twice" if name else "a column has no name", 1, name)
+        if not name:
+            raise CasesError(path, "a column has no name", "有一列没有名称", 1)
+        if header.count(name) > 1:
+            raise CasesError(path, "the column stands twice", "该列出现两次", 1, name)
     rows, seen = [], dict[str, int]()
     for line, cells in lines[1:]:
         if len(cells) != len(header):
-            raise CasesError(path, f"has {len(cells)} cells, the header has {len(header)}", line)
+            zh = f"有 {len(cells)} 个单元格，表头有 {len(header)} 个"
+            raise CasesError(path, f"has {len(cells)} cells, the header has {len(header)}", zh, line)
         row = dict(zip(header, cells, strict=True))
-        if not row["case"] or row["case"] in seen:
-            twice = f"line {seen[row['case']]} has this name too" if row["case"] else "the case has no name"
-            raise CasesError(path, twice, line, "case")
-        seen[row["case"]] = line
+        name = row["case"]
+        if not name:
+            raise CasesError(path, "the case has no name", "案例没有名称", line, "case")
+        if name in seen:
+            raise CasesError(path, f"line {seen[name]} has this name too", f"第 {seen[name]} 行已用此名", line, "case")
+        seen[name] = line
         rows.append((line, row))
     if not rows or rows[0][1]["case"] != BASE:
-        raise CasesError(path, f"the first case must be {BASE!r}", rows[0][0] if rows else 1, "case")
+        zh = f"第一个案例必须是 {BASE!r}"
+        raise CasesError(path, f"the first case must be {BASE!r}", zh, rows[0][0] if rows else 1, "case")
     return header, rows
 
 
@@ -191,57 +198,55 @@ def _case(
 
 @contextmanager
 def _at(path: Path, line: int, column: str) -> Iterator[None]:
-    """Says where in the file a ValueError belongs."""
+    """Says where in the file a CellError belongs."""
     try:
         yield
-    except ValueError as error:
-        raise CasesError(path, str(error), line, column) from None
+    except CellError as error:
+        raise CasesError(path, error.en, error.zh, line, column) from None
 
 
 def _number(text: str, name: str, column: Column) -> float:
     """A cell as policy.inputs.input_values encodes it."""
     if text == MISSING and MISSING not in column.values:
         if name in ASKED or name.startswith(LENT):
-            raise ValueError("is always known, it cannot be missing")
+            raise CellError("is always known, it cannot be missing", "总是已知，不能缺失")
         return math.nan
     if column.kind == "string":
-        if text not in column.values:
-            raise ValueError(f"{text!r} is none of {', '.join(column.values)}")
-        return float(column.values.index(text))
-    if column.kind == "boolean":
-        if text.lower() not in ("true", "false"):  # spreadsheets write capitals
-            raise ValueError(f"{text!r} is neither true nor false")
-        return float(text.lower() == "true")
+        return float(column.values.index(_one_of(text, column.values)))
+    if column.kind == "boolean":  # spreadsheets write capitals
+        return float(_one_of(text.lower(), ("true", "false")) == "true")
     number = float(_integer(text)) if name.endswith("_minor") or name in ASKED else _decimal(text)
-    low, high = column.range
-    if not low <= number <= high:
-        raise ValueError(f"{text} is not from {low:g} to {high:g}")
+    column.check(number)
     return number
+
+
+def _one_of(text: str, values: Collection[str]) -> str:
+    if text not in values:
+        raise CellError(f"{text!r} is none of {', '.join(values)}", f"{text!r} 不在可选值之中：{'、'.join(values)}")
+    return text
 
 
 def _decimal(text: str) -> float:
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise ValueError(f"{text!r} is not a number")
+        raise CellError(f"{text!r} is not a number", f"{text!r} 不是数值")
     return float(text)
 
 
 def _integer(text: str) -> int:
     number = _decimal(text)
     if number != int(number):
-        raise ValueError(f"{text!r} is not a whole number")
+        raise CellError(f"{text!r} is not a whole number", f"{text!r} 不是整数")
     return int(number)
 
 
 def _outcome(text: str) -> Outcome:
-    if text.lower() not in _OUTCOMES:
-        raise ValueError(f"{text!r} is none of {', '.join(_OUTCOMES)}; every case expects an outcome")
-    return _OUTCOMES[text.lower()]
+    if not text:
+        raise CellError("every case expects an outcome", "每个案例都必须写明预期的结果")
+    return _OUTCOMES[_one_of(text.lower(), _OUTCOMES)]
 
 
 def _grade(text: str) -> str | None:
-    if text and text not in GRADES:
-        raise ValueError(f"{text!r} is none of {', '.join(GRADES)}")
-    return text or None
+    return _one_of(text, GRADES) if text else None
 
 
 def _funding(text: str) -> dict[str, int] | None:
@@ -249,7 +254,10 @@ def _funding(text: str) -> dict[str, int] | None:
     for part in text.split():
         funder, colon, amount = part.rpartition(":")
         if not funder or not colon or funder in shares:
-            raise ValueError(f"{part!r} is not written as funder:amount_minor, each funder once")
+            raise CellError(
+                f"{part!r} is not written as funder:amount_minor, each funder once",
+                f"{part!r} 应写作 资金方:金额（分），每个资金方一次",
+            )
         shares[funder] = _integer(amount)
     return shares or None
 

@@ -78,6 +78,12 @@ class Column:
                 f"{value!r} is not from {low:g} to {high:g}", f"{value!r} 不在 {low:g} 至 {high:g} 的范围内"
             )
 
+    def has_any(self, spans: Spans) -> bool:
+        """Whether a value that can stand in this column lies in any of them."""
+        if self.kind == "number" or self.is_open:
+            return any(low <= self.range[1] and self.range[0] <= high for low, high in spans)
+        return any(low <= n <= high for low, high in spans for n in range(len(self.values) or 2))
+
     def number(self, value: Value) -> float:
         """The number that stands for a value of this column; -1 for any string that it does not name."""
         if isinstance(value, str):

@@ -1,4 +1,5 @@
-"""What decision tables must keep for every input: no gap, no row out of reach, no overlap, fraud never helps (R16).
+"""What decision tables must keep for every input: no gap, no row out of reach, no overlap; neither fraud nor what is
+missing ever helps (R16, R24).
 
 Exact: cells test one input each, so they cut every input into regions, and one point of every region is tried, missing
 included.
@@ -6,18 +7,21 @@ included.
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.schema import SOURCE_STATES
 from policy.cells import Column
 from policy.errors import PolicyError
-from policy.kernel import HIT, walk
+from policy.kernel import HIT, UNKNOWN, walk
 from policy.program import Floats, assemble, slots
-from policy.rows import Table
+from policy.rows import Row, Table
+from policy.specs import MODEL_OF
 
 POINTS_MAX = 200_000  # combinations tried
 FRAUD = "fraud_probability"
@@ -31,6 +35,10 @@ class Regions:
     values: Floats
     status: NDArray[np.int8]
     shape: tuple[int, ...]
+
+    def along(self, axis: int, numbers: NDArray[Any]) -> NDArray[Any]:
+        """What belongs to the points, [N, ·], with the points of one input first, the last of which is missing."""
+        return np.moveaxis(numbers.reshape(*self.shape, *numbers.shape[1:]), axis, 0)
 
 
 def check_regions(path: Path, table: Table) -> None:
@@ -103,21 +111,156 @@ def _check_rising(path: Path, table: Table) -> None:
         )  # fmt: skip
 
 
+def check_missing(path: Path, tables: Mapping[str, Table]) -> None:
+    """Raises PolicyError where leaving out an input could help: a vote against becomes none, or another row decides.
+
+    A row that asks for `!= null` is false where the input is missing. That is only allowed where another row votes
+    instead, or says `null` of the input and so what its absence means; of a model's probability nothing may say that.
+    """
+    for name, label in MODEL_OF.items():
+        if name in tables:
+            _check_told(path, tables[name], f"{label}_probability")
+    sources = tables.get("sources")
+    accepted = {} if sources is None else {
+        name: [state for state in range(1, len(SOURCE_STATES))
+               if any(not _is_against(row) and _may_hold(row, name, state) for row in sources.rows)]
+        for name, column in sources.inputs.items() if column.values == SOURCE_STATES
+    }  # fmt: skip
+    for name in ("knockouts", "sources"):
+        if name in tables:
+            _check_kept(path, tables[name], accepted)
+    for name in ("limit", "price"):
+        if name in tables:
+            _check_taken(path, tables[name])
+    if "funders" in tables:  # of each funder the first row counts
+        by_funder: dict[str, list[Row]] = {}
+        for row in tables["funders"].rows:
+            by_funder.setdefault(str(row.literals["funder"]), []).append(row)
+        for rows in by_funder.values():
+            _check_taken(path, _part(tables["funders"], rows))
+
+
+def _check_told(path: Path, table: Table, column: str) -> None:
+    """No row of a model's table approves where the model says nothing."""
+    regions = _regions(path, table, first=True)
+    untold = np.isnan(regions.values[:, list(table.inputs).index(column)])
+    for row, holds in zip(table.rows, (regions.status[untold] == HIT).any(axis=0), strict=True):
+        if holds and not _is_against(row):
+            raise PolicyError(
+                path, f"approves where {column} is missing", table.name, row.id, column, f"{column} 缺失时仍予通过"
+            )
+
+
+def _check_kept(path: Path, table: Table, accepted: Mapping[str, Sequence[int]]) -> None:
+    """Whom a row of a voting table stops is stopped without any one input too, unless a row says that is meant.
+
+    accepted: of each source the states, as numbers, that a row of `sources` approves; all others vote REVIEW.
+    """
+    for row in table.rows:
+        if table.name == "knockouts" and not _is_against(row) and not any(_says_null(row, name) for name in row.tests):
+            raise PolicyError(
+                path, "spares nobody: a knock-out approves only to say of an input what `null` means", table.name,
+                row.id, "outcome", "不能豁免任何人：knockouts 的行只有在以 null 说明缺失的含义时才可为 approve",
+            )  # fmt: skip
+        for name in row.tests:
+            for lost in (*accepted.get(name, ()), -1):
+                if not _may_hold(row, name, lost):
+                    _check_instead(path, table, row, name, lost)
+
+
+def _check_instead(path: Path, table: Table, row: Row, name: str, lost: int) -> None:
+    """`lost`: the point of the input `name` that it may get worse to; -1 is missing."""
+    states = [n for n in row.tests if table.name == "sources" and table.inputs[n].values == SOURCE_STATES]
+    others = [
+        one for one in table.rows
+        if one is not row and (not one.tests.keys().isdisjoint(states) or _may_hold(one, name, lost))
+    ]  # fmt: skip
+    like = [one for one in others if one.tests.keys() <= row.tests.keys()]  # far fewer combinations, mostly enough
+    for rows in (others,) if states else (like, others):
+        some = _part(table, [row, *rows])
+        regions = _regions(path, some, first=False)
+        passes = _let_through(some, regions, name, lost, states)
+        if not passes.any():
+            return
+    en, zh = _shown(some, regions.along(list(some.inputs).index(name), regions.values)[lost][passes][0])
+    what = "null" if lost < 0 else repr(SOURCE_STATES[lost])
+    raise PolicyError(
+        path, f"stops nobody where {name} is {what}, nor does another row; let through: {en}. Add a row for {what}: "
+        "review, or for null approve where that is meant", table.name, row.id, name,
+        f"{name} 为 {what} 时该行不命中，也没有其他行命中，因而放行：{zh}。请补一行：转人工，或 null 有意时 approve",
+    )  # fmt: skip
+
+
+def _let_through(table: Table, regions: Regions, name: str, lost: int, states: Sequence[str]) -> NDArray[np.bool_]:
+    """Where the first row stops somebody, and none of the table once `name` is lost; axes as of Regions.along."""
+    against = np.array([_is_against(row) for row in table.rows])
+    means = np.array([_says_null(row, name) for row in table.rows])
+    stops = (regions.status == UNKNOWN) | ((regions.status == HIT) & against)
+    instead = (stops | ((regions.status == HIT) & means)).any(axis=1)
+    for state in states:  # a source that is not fresh votes for REVIEW where no row names it
+        names = np.array([state in row.tests for row in table.rows])
+        is_fresh = regions.values[:, list(table.inputs).index(state)] == SOURCE_STATES.index("fresh")
+        instead |= ~is_fresh & ~(regions.status[:, names] == HIT).any(axis=1)
+    axis = list(table.inputs).index(name)
+    found = regions.along(axis, stops[:, 0])[:lost].any(axis=0) & ~regions.along(axis, instead)[lost]
+    return np.asarray(found)
+
+
+def _check_taken(path: Path, table: Table) -> None:
+    """Where an input is missing, the row that decides does so whatever the input is, or says `null` of it."""
+    for name in table.inputs:
+        if all(name not in row.tests or row.tests[name].if_missing is not False for row in table.rows):
+            continue
+        regions = _regions(path, table, first=True)
+        axis = list(table.inputs).index(name)
+        for k, row in enumerate(table.rows):
+            holds = regions.along(axis, regions.status[:, k] == HIT)
+            only = holds[-1] & ~holds[:-1].all(axis=0)
+            if only.any() and not _says_null(row, name):
+                en, zh = _shown(table, regions.along(axis, regions.values)[-1][only][0])
+                raise PolicyError(
+                    path, f"decides only because {name} is missing and a row above says `!= null`, for {en}; write "
+                    "`null` where that is meant", table.name, row.id, name,
+                    f"仅因 {name} 缺失、而上方有行写 != null，才由该行决定：{zh}；确属有意请写 null",
+                )  # fmt: skip
+
+
+def _is_against(row: Row) -> bool:
+    return row.literals["outcome"] != "approve"
+
+
+def _may_hold(row: Row, name: str, point: int) -> bool:
+    """Whether the row's cell for an input is not false at a number of it; -1: where it is missing."""
+    if name not in row.tests:
+        return False
+    test = row.tests[name]
+    return test.if_missing is not False if point < 0 else any(low <= point <= high for low, high in test.spans)
+
+
+def _says_null(row: Row, name: str) -> bool:
+    return name in row.tests and row.tests[name].if_missing is True
+
+
+def _part(table: Table, rows: Sequence[Row]) -> Table:
+    """Of a table some rows, with the inputs that they look at."""
+    names = {name for row in rows for name in (*row.tests, *row.reads)}
+    return replace(table, rows=tuple(rows), inputs={n: c for n, c in table.inputs.items() if n in names})
+
+
 def _regions(path: Path, table: Table, first: bool) -> Regions:
-    """Every combination of points; `first`: as the table decides, else whether each row by itself holds."""
+    """Every combination of points; `first`: as if the first row that may hold decides, else each row by itself."""
     points = [_points(table, name) for name in table.inputs]
     shape = tuple(map(len, points))
     if math.prod(shape) > POINTS_MAX:
         raise PolicyError(
-            path, f"more than {POINTS_MAX} combinations, too many to check for gaps", table.name,
-            zh=f"组合超过 {POINTS_MAX} 种，无法逐一检查是否有遗漏",
+            path, f"more than {POINTS_MAX} combinations, too many to check", table.name,
+            zh=f"组合超过 {POINTS_MAX} 种，无法逐一检查",
         )  # fmt: skip
     values = np.stack([axis.ravel() for axis in np.meshgrid(*points, indexing="ij")], axis=1) if points else None
     if values is None:
         values = np.empty((1, 0))
     program = assemble([table], slots([table], list(table.inputs)))
-    if not first:
-        program.tables[:, 2] = 0
+    program.tables[:, 2] = first
     return Regions(values, walk(program, values)[0].T, shape)
 
 
@@ -146,4 +289,4 @@ def _shown(table: Table, point: Floats) -> tuple[str, str]:
 
 def _text(column: Column, number: float) -> str | None:
     value = column.value(number)
-    return f"{value:g}" if isinstance(value, float) else None if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else value

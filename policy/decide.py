@@ -18,11 +18,11 @@ import numpy as np
 from features.schema import Schema
 from policy import program as at
 from policy.cells import Column
-from policy.checks import check_fraud
+from policy.checks import check_fraud, check_missing
 from policy.decisions import Decision as Decision
 from policy.decisions import Decisions as Decisions
 from policy.decisions import Outcome as Outcome
-from policy.errors import PolicyError
+from policy.errors import PolicyError, cannot_read
 from policy.inputs import Asked
 from policy.kernel import FUNDED_LESS, NO_FUNDER, close, judge
 from policy.plan import offers_of, plan_of, votes_max
@@ -50,7 +50,8 @@ class Policy:
     """The compiled policy of one product. `inputs` are the names it reads, `columns` what each holds.
 
     `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words. `funders` are all that the
-    table of funders names. `tables` are all by name, also those that decide nothing.
+    table of funders names. `tables` are all by name, also those that decide nothing; `rows` are those of the others,
+    each with its table's name.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Policy:
         states = [f"{name}_state" for name in schema.sources]
         self.tables = tables
         deciding = [table for name, table in tables.items() if name != AUTHORITY]
+        self.rows = tuple((table.name, row) for table in deciding for row in table.rows)
         names = {name for table in deciding for name in table.inputs if "." not in name}
         names.update(states, *(bound.inputs for bound in bounds[2:]))
         if "limit" in tables and EXPOSURE.output in tables["limit"].outputs:
@@ -101,6 +103,7 @@ class Policy:
         texts = reason_texts(words, raw_words, CODES)
         check_tables(path, schema, tables, inputs, texts)
         check_fraud(path, tables)
+        check_missing(path, tables)
         version = hashlib.sha256(raw + b"\0" + raw_words).hexdigest()
         return cls(product, version, schema, tables, texts, inputs)
 
@@ -161,4 +164,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PolicyError(path, f"cannot be read: {error.strerror}", zh=f"无法读取：{error.strerror}") from None
+        raise cannot_read(path, error) from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import partial
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from features.application import Reason
 from policy.funding import Offers, Share
-from policy.kernel import LIMIT
-from policy.program import ALL_IN, AMOUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
+from policy.kernel import BY_ROW, HIT, LIMIT
+from policy.program import ALL_IN, AMOUNT, COUNT, GRADED, OUTCOME, RATE, Floats, Ints, Judged
 from policy.specs import GRADES, MODEL_OF
-from policy.wording import Wording
+from policy.wording import Wording, votes_heard
 
 
 class Outcome(IntEnum):
@@ -72,6 +72,11 @@ class Decisions:
         self._exposure_at, self._begin, self._made = exposure_at, 0, list[Decision]()
 
     @property
+    def held(self) -> NDArray[np.bool_]:
+        """Which of policy.decide.Policy.rows held in the tables that a decision came to: bool [rows, B]."""
+        return np.asarray(self._judged.status == HIT)
+
+    @property
     def outcome(self) -> NDArray[np.int8]:
         return np.asarray(self._judged.ints[OUTCOME], dtype=np.int8)
 
@@ -124,19 +129,16 @@ class Decisions:
 
     def _reasons(self, begin: int, end: int, counts: list[int]) -> list[tuple[Reason, ...]]:
         """Of each, in the order of its votes."""
-        wording, every = self._wording, list[tuple[Reason, ...]]()
-        item, status = self._judged.memory.item, self._judged.status
-        votes = self._judged.votes[begin:end, : max(counts)].tolist()
-        for i, (cast, count) in enumerate(zip(votes, counts, strict=True), begin):
-            if count == 1:
-                reason = wording[cast[0]]
-                every.append((reason if isinstance(reason, Reason) else reason(item, i, status),))
-                continue
-            reasons = []
-            for vote in cast[:count]:
-                reason = wording[vote]
-                reasons.append(reason if isinstance(reason, Reason) else reason(item, i, status))
-            every.append(tuple(reasons))
+        wording, judged = self._wording, self._judged
+        item, status = judged.memory.item, judged.status
+        counted = judged.ints[COUNT, begin:end]
+        cast = votes_heard(judged.votes, counted, BY_ROW, wording.shown, judged.memory, begin)
+        made = [
+            wording[vote][x] if x == x else wording[vote].whole(item, i, status)
+            for vote, x, i in zip(*(column.tolist() for column in cast), strict=True)
+        ]
+        ends = list(accumulate(counts))
+        every = [tuple(made[start:stop]) for start, stop in zip([0, *ends], ends, strict=False)]
         if any(persons := self._human_review[begin:end].tolist()):
             asked = wording.asked_for_a_person
             every = [(asked, *reasons) if person else reasons for person, reasons in zip(persons, every, strict=True)]

@@ -1,4 +1,5 @@
-"""What differs between two policies of a product, in a risk officer's words: tables, rows, cells, reasons (R16).
+"""What differs between two policies of a product, in a risk officer's words, English then Chinese: tables, rows, cells,
+reasons (R16).
 
 Read from the files as written, so a cell shows what someone typed. That the drawing or a description changed is said
 too: it makes another version that decides the same.
@@ -17,15 +18,15 @@ from policy.reasons import REASONS_PATH, reason_texts
 def differences(old: Path, new: Path) -> list[str]:
     """One line for each thing that differs between the policies in two folders that load. Raises PolicyError."""
     before, after = _sheets(old), _sheets(new)
-    found = [f"table {name}: removed" for name in before if name not in after]
+    found = [f"table {name}: removed | 表 {name}：删除" for name in before if name not in after]
     for name, sheet in after.items():
         if name in before:
             found += _table(before[name], sheet)
         else:
-            found.append(f"table {name}: added, {len(sheet.rows)} rows")
+            found.append(f"table {name}: added, {len(sheet.rows)} rows | 表 {name}：新增，共 {len(sheet.rows)} 行")
     found += _words(_texts(old), _texts(new))
     if not found and any(a != b for a, b in zip(_contents(old), _contents(new), strict=True)):
-        found = ["descriptions or the drawing only: nothing that decides"]
+        found = ["descriptions or the drawing only: nothing that decides | 仅说明或图形不同：不影响决策"]
     return found
 
 
@@ -33,9 +34,9 @@ def decided_otherwise(old: Policy, new: Policy, cases: Sequence[Case]) -> list[s
     """The cases that two policies decide otherwise, each with what of it differs."""
     found = []
     for case in cases:
-        before, after = _decision(decide(old, case)), _decision(decide(new, case))
+        before, after = _decision(decide(old, case)[0]), _decision(decide(new, case)[0])
         if changed := [f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name]]:
-            found.append(f"case {case.name}: {', '.join(changed)}")
+            found.append(f"case {case.name}: {', '.join(changed)} | 案例 {case.name}：{'，'.join(changed)}")
     return found
 
 
@@ -69,26 +70,31 @@ def _contents(folder: Path) -> tuple[bytes, bytes]:
 
 def _table(old: Sheet, new: Sheet) -> list[str]:
     """What differs in a table that both have."""
-    found = []
+    found, name = [], new.name
     if old.hit_policy != new.hit_policy:
-        found.append(f"table {new.name}: hit policy {old.hit_policy} → {new.hit_policy}")
+        change = f"{old.hit_policy} → {new.hit_policy}"
+        found.append(f"table {name}: hit policy {change} | 表 {name}：命中策略 {change}")
     before, after = _fields(old), _fields(new)
-    found += [f"table {new.name}: column {field} removed" for field in before if field not in after]
-    found += [f"table {new.name}: column {field} added" for field in after if field not in before]
-    found += [f"table {new.name}: row {row} removed ({_row(old, row)})" for row in old.rows if row not in new.rows]
+    found += [f"table {name}: column {f} removed | 表 {name}：删除列 {f}" for f in before if f not in after]
+    found += [f"table {name}: column {f} added | 表 {name}：新增列 {f}" for f in after if f not in before]
+    for row in (row for row in old.rows if row not in new.rows):
+        found.append(f"table {name}: row {row} removed ({_row(old, row)}) | 表 {name}：删除行 {row}")
     above = ""
     for row in new.rows:
         if row not in old.rows:
-            found.append(f"table {new.name}: row {row} added {_place(above)} ({_row(new, row)})")
+            en, zh = _place(above)
+            found.append(f"table {name}: row {row} added {en} ({_row(new, row)}) | 表 {name}：新增行 {row}，{zh}")
         above = row
-    found += [f"table {new.name}: row {row} moved {_place(above)}" for row, above in _moved(old, new)]
-    for row in new.rows:
-        if row in old.rows:
-            found += [
-                f"table {new.name}, row {row}, column {field}: {_cell(was)} → {_cell(now)}"
-                for field, was, now in _cells(old, new, row)
-                if was != now
-            ]
+    for row, above in _moved(old, new):
+        en, zh = _place(above)
+        found.append(f"table {name}: row {row} moved {en} | 表 {name}：行 {row} 移动，{zh}")
+    for row in (row for row in new.rows if row in old.rows):
+        for field, was, now in _cells(old, new, row):
+            if was != now:
+                english, chinese = (f"{was or empty} → {now or empty}" for empty in ("(empty)", "（空）"))
+                found.append(
+                    f"table {name}, row {row}, column {field}: {english} | 表 {name}、行 {row}、列 {field}：{chinese}"
+                )
     return found
 
 
@@ -114,8 +120,8 @@ def _moved(old: Sheet, new: Sheet) -> Iterator[tuple[str, str]]:
     yield from ((row, order[i - 1] if i else "") for i, row in enumerate(order) if row in after and row not in stayed)
 
 
-def _place(above: str) -> str:
-    return f"below {above}" if above else "to the top"
+def _place(above: str) -> tuple[str, str]:
+    return (f"below {above}", f"位于 {above} 之下") if above else ("to the top", "位于最上")
 
 
 def _row(sheet: Sheet, row: str) -> str:
@@ -123,18 +129,14 @@ def _row(sheet: Sheet, row: str) -> str:
     return ", ".join(f"{field} {cells[key].strip()}" for field, key in _fields(sheet).items() if cells[key].strip())
 
 
-def _cell(text: str) -> str:
-    return text or "(empty)"
-
-
 def _words(old: Mapping[str, tuple[str, str]], new: Mapping[str, tuple[str, str]]) -> list[str]:
-    found = [f"reason {code}: removed" for code in old if code not in new]
+    found = [f"reason {code}: removed | 原因 {code}：删除" for code in old if code not in new]
     for code, words in new.items():
         if code not in old:
-            found.append(f"reason {code}: added, {words[0]} / {words[1]}")
+            found.append(f"reason {code}: added, {words[1]} | 原因 {code}：新增，{words[0]}")
         else:
             found += [
-                f"reason {code}, {language}: {was} → {now}"
+                f"reason {code}, {language}: {was} → {now} | 原因 {code}：{was} → {now}"
                 for language, was, now in zip(("zh", "en"), old[code], words, strict=True)
                 if was != now
             ]

@@ -1,7 +1,8 @@
 """Who lends an approved amount (R4): funders in the order of their table, each up to its share of the loan and its cap.
 
 A funder that asks more a year than the borrower pays is passed over. Where all together cannot lend the amount, the
-most that they can is found; shares then follow the smaller amount.
+most that they can is found; shares then follow the smaller amount. A share is a whole number of minor units, rounded
+down, and up only where nobody else takes what is then left.
 """
 
 import math
@@ -19,6 +20,7 @@ from policy.kernel import FALSE, HIT, LIMIT
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 TERMS = ("share_max", "cap_minor", "funder_rate")
+NOISE = 1e-6  # of a minor unit: 0.3 × 100 000 is 30 000, the rest is binary
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Offers:
                 parts[i] = 0
         return parts
 
+    def standing(self, status: NDArray[np.int8], memory: Floats, i: int) -> tuple[Offer, ...]:
+        """Of application `i`, what each funder offers. status and memory: of the program, see policy.kernel."""
+        stands = np.zeros(len(self._rows), dtype=np.bool_)
+        _standing(self._row, self._funder, status, i, np.zeros(len(self.funders), dtype=np.bool_), stands)
+        return tuple(_filled(*row[1:], i, memory.item) for row, holds in zip(self._rows, stands, strict=True) if holds)
+
     def shares(self, i: int, parts: Sequence[int], item: Callable[[int, int], float]) -> tuple[Share, ...]:
         """Of application `i`, with its parts and what stands in memory."""
         return tuple(
@@ -114,20 +122,18 @@ def split(
 def _fund(row, funder, terms, slots, status, memory, ints, rates, rounding_at, lent, parts, begin):  # type: ignore[no-untyped-def]
     """int: the first application from `begin` on that gets less than its amount, its parts filled; else how many."""
     share, room = np.empty(len(row)), np.empty(len(row), dtype=np.int64)
-    asked, now = np.empty(len(lent), dtype=np.bool_), np.empty(3)
+    asked, stands, now = np.empty(len(lent), dtype=np.bool_), np.empty(len(row), dtype=np.bool_), np.empty(3)
     for i in range(begin, len(parts)):
         if ints[at.OUTCOME, i] > LIMIT:
             continue
-        asked[:] = False
+        _standing(row, funder, status, i, asked, stands)
         share[:], room[:] = 0.0, 0
         for k in range(len(row)):
-            said = status[row[k], i]
-            if said == FALSE or asked[funder[k]]:
+            if not stands[k]:
                 continue
-            asked[funder[k]] = True
             for t in range(3):
                 now[t] = terms[k, t] if slots[k, t] < 0 else memory[slots[k, t], i]
-            if said == HIT and now[2] <= rates[i]:
+            if now[2] <= rates[i]:
                 share[k], room[k] = now[0], int(now[1]) - lent[funder[k]]
         amount = ints[at.AMOUNT, i]
         if _divide(amount, int(memory[rounding_at, i]), share, room, parts[i]) < amount:
@@ -135,6 +141,16 @@ def _fund(row, funder, terms, slots, status, memory, ints, rates, rounding_at, l
         for k in range(len(row)):
             lent[funder[k]] += parts[i, k]
     return len(parts)
+
+
+@njit(cache=True, nogil=True)
+def _standing(row, funder, status, i, asked, stands):  # type: ignore[no-untyped-def]
+    """Fills `stands`: the rows by which funders offer, of each funder its first that is not false, where that holds."""
+    asked[:] = False
+    for k in range(len(row)):
+        said = status[row[k], i]
+        stands[k] = said == HIT and not asked[funder[k]]
+        asked[funder[k]] |= said != FALSE
 
 
 @njit(cache=True, nogil=True)
@@ -151,8 +167,12 @@ def _divide(amount, rounding, share, room, parts):  # type: ignore[no-untyped-de
         amount = low * rounding
     left = amount
     for k in range(len(share)):
-        parts[k] = max(min(_part(share[k], amount), room[k], left), 0)
+        parts[k] = max(min(math.floor(share[k] * amount + NOISE), room[k], left), 0)
         left -= parts[k]
+    for k in range(len(share)):  # what nobody lends within a share of whole minor units
+        more = max(min(_part(share[k], amount) - parts[k], room[k] - parts[k], left), 0)
+        parts[k] += more
+        left -= more
     return amount - left
 
 
@@ -166,5 +186,5 @@ def _lendable(amount, share, room):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _part(share, amount):  # type: ignore[no-untyped-def]
-    """Rounded up, so that shares of 0.7 and 0.3 sum to the whole; 0.3 × 100 000 is 30 000, the rest binary noise."""
-    return math.ceil(share * amount - 1e-6)
+    """The most that a share may come to: rounded up, so that shares of 0.7 and 0.3 sum to the whole."""
+    return math.ceil(share * amount - NOISE)

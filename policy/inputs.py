@@ -48,11 +48,6 @@ class Asked:
         """Of some of the rows."""
         return Asked(*(getattr(self, f.name)[rows] for f in fields(self)))
 
-    def facts(self, row: int) -> dict[str, int | str]:
-        """One row by name, as features.evidence.Facts keep it."""
-        named: dict[str, int | str] = {f.name: int(getattr(self, f.name)[row]) for f in fields(self)}
-        return named | {"repayment": REPAYMENT_METHODS[int(self.repayment[row])]}
-
 
 @dataclass(frozen=True)
 class Known:

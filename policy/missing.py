@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from policy.rows import Row, Table
-from policy.specs import EXPOSURE, capacities
+from policy.specs import AUTHORITY, EXPOSURE, capacities
 
 # What a row does that tests or reads the input; each in English and Chinese.
 UNDECIDED = (
@@ -12,9 +12,10 @@ UNDECIDED = (
     "无法判定：除非该行另有不满足的单元格，否则转人工复核",
 )
 NO_LOAN = ("undecided: does not lend", "无法判定：该资金方不出资")
+NO_SAY = ("undecided: gives nobody authority", "无法判定：不授予任何人权限")
 NOT_HELD = ("the row does not hold, as it asks for != null", "该行不命中（单元格要求 != null）")
 HELD = ("the cell holds, as it asks for null", "该单元格满足（单元格接受 null）")
-NO_AMOUNT = ("votes REVIEW where the row's multiple binds", "该行设有倍数或上限时转人工复核")
+NO_AMOUNT = ("votes REVIEW where the row sets a multiple or cap", "该行设有倍数或上限时转人工复核")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,6 @@ def treatments(tables: Mapping[str, Table]) -> tuple[Treatment, ...]:
 
 def _effects(table: Table, row: Row, name: str) -> Iterator[tuple[str, str]]:
     if name in row.undecided_by:
-        yield NO_LOAN if table.name == "funders" else UNDECIDED
+        yield {"funders": NO_LOAN, AUTHORITY: NO_SAY}.get(table.name, UNDECIDED)
     elif name in row.tests:
         yield HELD if row.tests[name].if_missing else NOT_HELD

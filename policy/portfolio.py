@@ -70,6 +70,7 @@ def by_group(records: Records, column: Column, terms: Terms, group: Numbers, gro
     outcomes = {o.name.lower(): total(decided.outcome == o) for o in Outcome if o}
     known, gone_bad = total(approved & (bad >= 0)), total(approved & (bad == 1))
     exposure = total(decided.approved_amount_minor)
+    by_person, by_person_minor = total(decided.by_person_minor > 0), total(decided.by_person_minor)
     loss = total(expected_loss_minor(records, column, terms))
     interest = total(decided.approved_amount_minor * decided.annual_rate)
     found = outcomes["approve"] + outcomes["limit"]
@@ -81,6 +82,7 @@ def by_group(records: Records, column: Column, terms: Terms, group: Numbers, gro
             "known": int(known[g]), "bad": int(gone_bad[g]), "bad_rate": _rate(gone_bad[g], known[g]),
             "exposure_minor": int(exposure[g]), "expected_loss_minor": round(float(loss[g])),
             "expected_loss_rate": _rate(loss[g], exposure[g]), "annual_rate": _rate(interest[g], exposure[g]),
+            "by_person": int(by_person[g]), "by_person_minor": int(by_person_minor[g]),
         }
         for g in range(groups)
     ]  # fmt: skip

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy.arithmetic import Arithmetic
 from policy.cells import Column, Test, Value
 from policy.kernel import FALSE, HIT, OUT_OF_RANGE, walk
-from policy.program import Program, assemble, output_name, slots
+from policy.program import Floats, Program, assemble, output_name, slots
 
 Values = Mapping[str, Value | None]
 
@@ -103,11 +104,7 @@ class Table:
 
         values: None, NaN or absent is missing; earlier: outputs by table.
         """
-        known = dict(values) | {f"{t}.{field}": value for t, said in earlier.items() for field, value in said.items()}
-        given = [(column, known.get(name)) for name, column in self.inputs.items()]
-        row = [math.nan if value is None else column.number(value) for column, value in given]
-        program, slot = self._alone
-        status, memory = walk(program, np.array([row], dtype=np.float64).reshape(1, -1))
+        status, memory, slot = self.walk(values, earlier)
         hits, undecided = [], []
         for one, said in zip(self.rows, status[:, 0].tolist(), strict=True):
             if said == HIT:
@@ -117,6 +114,16 @@ class Table:
                 missing = one.lacking(said, lambda name: memory.item(slot[name], 0), self.written(one, slot))
                 undecided.append(Undecided(one.id, tuple(missing)))
         return Result(tuple(hits), tuple(undecided))
+
+    def walk(
+        self, values: Values, earlier: Mapping[str, Mapping[str, Value]]
+    ) -> tuple[NDArray[np.int8], Floats, Mapping[str, int]]:
+        """As `evaluate`: what each row says, int8 [rows, 1], the memory, float64 [width, 1], and what stands where."""
+        known = dict(values) | {f"{t}.{field}": value for t, said in earlier.items() for field, value in said.items()}
+        given = [(column, known.get(name)) for name, column in self.inputs.items()]
+        row = [math.nan if value is None else column.number(value) for column, value in given]
+        program, slot = self._alone
+        return *walk(program, np.array([row], dtype=np.float64).reshape(1, -1)), slot
 
     def written(self, row: Row, slot: Mapping[str, int]) -> tuple[str, ...]:
         """The outputs of a row that go to memory, in their order there."""

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.decide import POLICY, Decisions, Policy
+from policy import versions
+from policy.decide import POLICY, Decisions, Outcome, Policy
 from policy.inputs import Asked, Known, input_values
 from policy.ledger import Borrower, Ledger
-from policy.records import Decided, Numbers, Part, Records, Reports, bare
+from policy.records import Decided, Numbers, Part, Records, Reports, Resolved, Shares, bare
 from policy.specs import EXPOSURE
 from policy.workers import Workers
 
 CHUNK = 2048  # rows decided in one call at most
 PARTS = 8  # of the borrowers, which run apart
+BY_PERSON = -1  # what a person decided, beside the kinds of reports
 OUTPUTS = ("outcome", "approved_amount_minor", "annual_rate", "grade")
 
 
@@ -38,8 +40,8 @@ class View:
 
 @dataclass(frozen=True)
 class Run:
-    """One column of the report. policies: folder of `<product>/policy.json`; a product that has none there stays as
-    it was recorded. reasons: whether the codes of the reasons are wanted, which costs time.
+    """One column of the report. policies: a folder as MIAOPI_POLICIES names; a product that has none there stays as it
+    was recorded. reasons: whether the codes of the reasons are wanted, which costs time.
     """
 
     name: str
@@ -53,8 +55,7 @@ class Task:
     """A part of a run, whole in itself: `rows`, int64 [n] ascending, of the records, and all that concerns them."""
 
     run: str
-    policies: Path
-    versions: Mapping[str, str]
+    policies: Mapping[str, tuple[Path, str]]  # by product, where it lies and its version
     reasons: bool
     rows: Numbers
     as_of: Numbers
@@ -65,19 +66,27 @@ class Task:
     view: View
     reports: Reports
     recorded: Decided | None
+    resolved: Resolved
+    shares: Sequence[Shares]
 
 
 def check(records: Records, policies: Path) -> dict[str, Policy]:
-    """The policies of a folder by product of the records. Raises PolicyError, SimulationError where one is missing
-    and nothing was recorded that could stay, or where there is none at all."""
+    """The policies in service in a folder by product of the records, whose cases pass. Raises PolicyError,
+    SimulationError where one is missing and nothing was recorded that could stay, or where there is none at all."""
+    return {name: policy for name, (_, policy) in _in_service(records, policies).items()}
+
+
+def _in_service(records: Records, policies: Path) -> dict[str, tuple[Path, Policy]]:
+    """By product, where the policy lies that a server of this folder would decide by, and the policy."""
     found = {}
     for part in records.parts:
         for code in np.unique(records.product[part.rows]).tolist():
             name = records.products[code]
-            if (policies / name / POLICY).exists():
-                found[name] = Policy.load(policies / name, name, part.schema)
+            place = versions.in_service(policies / name)
+            if place != policies / name or (place / POLICY).exists():
+                found[name] = place, versions.load(place, name, part.schema)
             elif records.recorded is None:
-                raise SimulationError(f"{policies / name / POLICY}: does not exist, and nothing was recorded to keep")
+                raise SimulationError(f"{place / POLICY}: does not exist, and nothing was recorded to keep")
     if not found:
         raise SimulationError(f"{policies}: has no policy of {', '.join(records.products)}")
     return found
@@ -100,18 +109,18 @@ def simulate(
 
 
 def _tasks(records: Records, run: Run) -> Iterator[Task]:
-    policies = check(records, run.policies)
-    versions = {name: policy.version for name, policy in policies.items()}
+    policies = _in_service(records, run.policies)
+    places = {name: (place, policy.version) for name, (place, policy) in policies.items()}
     every = np.arange(len(records))
-    parts = 1 if any(policy.funders for policy in policies.values()) else PARTS
+    parts = 1 if any(policy.funders for _, policy in policies.values()) else PARTS
     group = (records.applicant % np.uint64(parts)).astype(np.int64)
     for number in range(parts):
         rows = every[group == number]
         if len(rows):
-            yield _task(records, run, versions, rows)
+            yield _task(records, run, places, rows)
 
 
-def _task(records: Records, run: Run, versions: Mapping[str, str], rows: Numbers) -> Task:
+def _task(records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], rows: Numbers) -> Task:
     at = np.full(len(records), -1, dtype=np.int64)
     at[rows] = np.arange(len(rows))
     view, known = run.view, run.view.known
@@ -120,20 +129,23 @@ def _task(records: Records, run: Run, versions: Mapping[str, str], rows: Numbers
         mine = np.flatnonzero(at[part.rows] >= 0)
         seen = bare(part.snapshot.features[mine], part.snapshot.source_state[mine])  # a policy reads no neighbours
         parts.append(Part(part.schema, at[part.rows[mine]], seen))
-    reports = records.reports.take(at[records.reports.row] >= 0)
+    reports, resolved = records.reports.take(at[records.reports.row] >= 0), records.resolved
+    by_people = at[resolved.row] >= 0
     return Task(
-        run.name, run.policies, versions, run.reasons, rows, records.as_of[rows], records.products,
+        run.name, policies, run.reasons, rows, records.as_of[rows], records.products,
         records.product[rows], records.applicant[rows], records.asked.take(rows),
         View(tuple(parts), Known(*(getattr(known, f.name)[rows] for f in fields(Known)))),
         Reports(reports.sequence, at[reports.row], reports.kind, reports.amount_minor),
         None if records.recorded is None else _take(records.recorded, rows),
+        Resolved(resolved.as_of[by_people], at[resolved.row[by_people]], resolved.amount_minor[by_people]),
+        [records.shares[row] for row in rows.tolist()] if records.shares else (),
     )  # fmt: skip
 
 
 def _take(decided: Decided, rows: Numbers) -> Decided:
     return Decided(
         decided.outcome[rows], decided.approved_amount_minor[rows], decided.annual_rate[rows], decided.grade[rows],
-        decided.exposure_minor[rows], [decided.reasons[row] for row in rows.tolist()],
+        decided.exposure_minor[rows], [decided.reasons[row] for row in rows.tolist()], decided.by_person_minor[rows],
     )  # fmt: skip
 
 
@@ -144,6 +156,8 @@ def walk(task: Task) -> Decided:
         walker.hear(as_of)
         walker.add(row)
     walker.flush()
+    reviewed = walker.decided.outcome[task.resolved.row] == Outcome.REVIEW
+    walker.decided.by_person_minor[task.resolved.row] = task.resolved.amount_minor * reviewed
     return walker.decided
 
 
@@ -162,8 +176,9 @@ class _Walker:
         self._careful = self._funded or any(EXPOSURE.inputs[0] in p.columns for p in self._policies.values())
         self._chunk: list[int] = []
         self._borrowers: set[Borrower] = set()
-        self._told = 0
-        self._reports = list(zip(*(getattr(task.reports, f.name).tolist() for f in fields(Reports)), strict=True))
+        self._told = self._next = 0
+        self._events = _events(task)
+        self._early: dict[int, int] = {}  # by row, what a person approved of it as of where it was decided
         self._product = task.product.tolist()
         schema_of = {
             code: part.schema.name for part in task.view.parts for code in np.unique(task.product[part.rows]).tolist()
@@ -175,11 +190,12 @@ class _Walker:
 
     def _prepare(self, part: Part, code: int) -> None:
         task, name = self._task, self._task.products[code]
-        if name not in task.versions:
+        if name not in task.policies:
             return
-        policy = Policy.load(task.policies / name, name, part.schema)
-        if policy.version != task.versions[name]:
-            raise SimulationError(f"{task.policies / name / POLICY}: changed meanwhile")
+        place, version = task.policies[name]
+        policy = Policy.load(place, name, part.schema)
+        if policy.version != version:
+            raise SimulationError(f"{place / POLICY}: changed meanwhile")
         mine = np.flatnonzero(task.product[part.rows] == code)
         rows, known = part.rows[mine], task.view.known
         self._policies[code], self._place[rows] = policy, np.arange(len(rows))
@@ -189,15 +205,28 @@ class _Walker:
         )  # fmt: skip
 
     def hear(self, as_of: int) -> None:
-        """Every report up to a place in the log."""
-        while self._told < len(self._reports) and self._reports[self._told][0] <= as_of:
-            _, row, kind, amount = self._reports[self._told]
+        """Every report and resolution up to a place in the log."""
+        while self._told < len(self._events) and self._events[self._told][0] <= as_of:
+            _, kind, row, amount = self._events[self._told]
             self._told += 1
             if not self._careful:
                 continue
-            if self._borrower[row] in self._borrowers or (self._funded and self._ledger.holds(row)):
+            if kind == BY_PERSON and row >= self._next:
+                self._early[row] = amount
+                continue
+            if self._borrower[row] in self._borrowers or (
+                self._funded and (kind == BY_PERSON or self._ledger.holds(row))
+            ):
                 self.flush()
-            self._ledger.report(row, kind, amount)
+            if kind == BY_PERSON:
+                self._resolve(row, amount)
+            else:
+                self._ledger.report(row, kind, amount)
+
+    def _resolve(self, row: int, amount: int) -> None:
+        """What a person approved counts as then, if it is a review still."""
+        if self.decided.outcome[row] == Outcome.REVIEW:
+            self._ledger.approve(row, self._borrower[row], amount, self._task.shares[row])
 
     def add(self, row: int) -> None:
         """The next row, decided at the latest by `flush`."""
@@ -208,8 +237,11 @@ class _Walker:
             self._borrowers.add(self._borrower[row])
             self.decided.exposure_minor[row] = self._ledger.exposure(self._borrower[row])
         self._chunk.append(row)
-        if len(self._chunk) >= CHUNK:
+        self._next = row + 1
+        if len(self._chunk) >= CHUNK or row in self._early:
             self.flush()
+        if row in self._early:
+            self._resolve(row, self._early.pop(row))
 
     def flush(self) -> None:
         """Decide what was added, each product in one batch."""
@@ -254,4 +286,15 @@ class _Walker:
         for row in rows.tolist():
             self.decided.reasons[row] = recorded.reasons[row]
             if self._careful and (amount := int(recorded.approved_amount_minor[row])) > 0:
-                self._ledger.approve(row, self._borrower[row], amount, ())
+                self._ledger.approve(row, self._borrower[row], amount, self._task.shares[row])
+
+
+def _events(task: Task) -> list[tuple[int, int, int, int]]:
+    """(place in the log, kind, row, amount) of reports and resolutions in the order in which they came."""
+    of, by_people = task.reports, task.resolved
+    reports = zip(*(column.tolist() for column in (of.sequence, of.kind, of.row, of.amount_minor)), strict=True)
+    resolved = zip(
+        *(column.tolist() for column in (by_people.as_of, by_people.row, by_people.amount_minor)), strict=True
+    )
+    later = [(as_of, BY_PERSON, row, amount) for as_of, row, amount in resolved]
+    return sorted([*reports, *later], key=lambda event: (event[0], event[1] == BY_PERSON))

@@ -18,10 +18,10 @@ from features.application import InvalidFieldError
 from features.archive import ArchiveError
 from features.schema import Schema, SchemaError
 from policy import stress
+from policy.archived import from_archive
 from policy.dataset import from_table
 from policy.errors import PolicyError
 from policy.portfolio import Terms
-from policy.records import from_archive
 from policy.simulate import SimulationError
 from policy.stress import Scenario, StressError, Stresses
 from policy.study import RECORDED, Question, Steps, study
@@ -43,7 +43,7 @@ def simulate(
     ] = None,
     schema: Annotated[Path | None, typer.Option(exists=True, help="with --data: its schema file")] = None,
     policy: Annotated[
-        Path, typer.Option(exists=True, envvar="MIAOPI_POLICIES", help="folder of <product>/policy.json to try")
+        Path, typer.Option(exists=True, envvar="MIAOPI_POLICIES", help="folder whose policies in service to try")
     ] = Path("policy/products"),
     base: Annotated[str, typer.Option(help="compared with: recorded, or a folder of policies")] = RECORDED,
     bundle: Annotated[list[Path] | None, typer.Option(exists=True, help="scores anew; one of each schema")] = None,
@@ -88,6 +88,10 @@ def simulate(
     except (*REFUSED, bundles.BundleError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
+    if found["one_process_a_run"] and processes > 1:
+        console.print(
+            "The policies have funders, who lend in the order of the log: each column was decided by one process."
+        )
     _write(out / FINDINGS, json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     _write(out / PAGE, report.render(found))
     print(json.dumps(_short(found), ensure_ascii=False, allow_nan=False))

@@ -30,7 +30,7 @@ _AT_LEAST_1 = Output(Column("number", range=(1.0, 1e12)))
 
 # The tables of a policy file, in their order. A `first` table must decide, a `collect` table may say nothing.
 SPECS = {
-    "knockouts": Spec("collect", {"outcome": Output(Column("string", ("review", "decline"))), **_WORDS}),
+    "knockouts": Spec("collect", {"outcome": Output(_VOTES), **_WORDS}),  # approve: see policy.checks.check_missing
     "sources": Spec("collect", {"outcome": Output(_VOTES), **_WORDS}),
     "fraud": Spec("first", {"outcome": Output(_VOTES), **_WORDS}, unique=True),
     "grade": Spec(
@@ -102,7 +102,6 @@ def policy_columns(schema: Schema) -> dict[str, Column]:
     columns.update({f"{label}_probability": Column("number", range=(0.0, 1.0)) for label in schema.labels})
     columns["repayment"] = Column("string", REPAYMENT_METHODS)
     columns["human_review_requested"] = Column("boolean")
-    columns[AUTHORITY] = Column("string")
     columns["exposure_minor"] = Column("number", range=(0.0, 1e12))
     columns.update({f"listed_{kind}": Column("number", range=(0.0, float(SLOTS_MAX))) for kind in LISTS})
     if schema.residual_value is not None:

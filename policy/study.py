@@ -43,8 +43,7 @@ def study(
     Raises PolicyError, StressError, and SimulationError where a scenario has no bundle to score with.
     """
     policies = check(records, question.policies)
-    if question.base is not None:
-        check(records, question.base)
+    before_it = {} if question.base is None else check(records, question.base)
     scenarios = stresses.scenarios
     _check_scores(records, scores, stresses)
     fresh = outdated(records, scores)
@@ -69,6 +68,7 @@ def study(
         base = Column(RECORDED, records.recorded, records.known)
     made = {"policies": {n: p.version for n, p in sorted(policies.items())},
             "bundles": {name: score.version for name, score in sorted(scores.items())}, "scored_anew": _rows(fresh),
+            "one_process_a_run": any(p.funders for p in (*policies.values(), *before_it.values())),
             "kept_as_recorded": sorted({*records.products} - {*policies}), "left_out": dict(records.left_out),
             "terms": asdict(question.terms), "scenarios": [asdict(scenario) for scenario in scenarios]}  # fmt: skip
     return made | findings(records, base, columns, question.terms)

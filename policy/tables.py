@@ -78,6 +78,8 @@ def _row(path: Path, sheet: Sheet, spec: Spec, known: Mapping[str, Column], row:
         try:
             if key in sheet.inputs:
                 if (test := parse_test(text, known[field])) is not None:
+                    if not (test.if_missing or known[field].has_any(test.spans)):
+                        raise CellError(f"{text!r} holds for nothing", f"{text!r} 对任何取值都不成立")
                     tests[field] = test
             elif (value := parse_literal(text)) is not None:
                 spec.outputs[field].column.check(value)

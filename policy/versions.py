@@ -24,7 +24,7 @@ from features import schema as schemas
 from features.schema import Schema
 from policy import cases
 from policy.decide import POLICY, Policy
-from policy.errors import PolicyError
+from policy.errors import PolicyError, cannot_read
 from policy.reasons import REASONS_PATH
 
 ROLES, LOCK, PUBLISHED = "roles.json", ".lock", "published.json"
@@ -65,11 +65,11 @@ def read(folder: Path) -> Roles | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PolicyError(file, f"cannot be read: {error.strerror}") from None
+        raise cannot_read(file, error) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PolicyError(file, f"{where + ': ' if where else ''}{first['msg']}") from None
+        said = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise PolicyError(file, said, zh=f"内容不符：{said}") from None
 
 
 def in_service(folder: Path) -> Path:
@@ -92,7 +92,8 @@ def _named(place: Path, product: str, schema: Schema) -> Policy:
     """The policy in a place, which is the one that the place is called after where it is called after a version."""
     policy = Policy.load(place, product, schema)
     if _VERSION.fullmatch(place.name) and policy.version != place.name:
-        raise PolicyError(place / POLICY, f"was changed after it was published: is version {policy.version}")
+        zh = f"发布之后被改动：现为版本 {policy.version}"
+        raise PolicyError(place / POLICY, f"was changed after it was published: is version {policy.version}", zh=zh)
     return policy
 
 
@@ -109,7 +110,8 @@ def publish(policies: Path, source: Path, product: str, schema: Schema, by: str,
     """
     _check_named(by)
     if not (source / cases.CASES).exists():
-        raise PolicyError(source / cases.CASES, "there is none; only a policy with cases is published")
+        zh = "没有这个文件；没有案例的政策不能发布"
+        raise PolicyError(source / cases.CASES, "there is none; only a policy with cases is published", zh=zh)
     version = load(source, product, schema).version
     folder = policies / product
     for place in (policies, folder):
@@ -136,7 +138,9 @@ def rollback(policies: Path, product: str, schema: Schema, by: str, note: str = 
     with _locked(folder):
         roles = read(folder)
         if roles is None or not roles.previous:
-            raise PolicyError(folder / ROLES, f"no version before {roles.current if roles else 'the working copy'}")
+            current, current_zh = (roles.current,) * 2 if roles else ("the working copy", "工作副本")
+            zh = f"{current_zh} 之前没有版本"
+            raise PolicyError(folder / ROLES, f"no version before {current}", zh=zh)
         *previous, version = roles.previous
         load(folder / version, product, schema)
         change = Change(action="rollback", version=version, by=by, note=note, when=_now())
@@ -191,7 +195,7 @@ def _write(folder: Path, roles: Roles) -> Roles:
 
 def _check_named(by: str) -> None:
     if not by.strip():
-        raise PolicyError(Path(ROLES), "who changes a policy must be named")
+        raise PolicyError(Path(ROLES), "who changes a policy must be named", zh="必须写明由谁变更政策")
 
 
 def _now() -> str:
@@ -214,5 +218,6 @@ def _locked(folder: Path) -> Iterator[None]:
             opened = stack.enter_context(open(folder / LOCK, "a"))  # NFS locks what is open to write, and no folder
             fcntl.flock(opened, fcntl.LOCK_EX)
         except OSError as error:
-            raise PolicyError(folder / LOCK, f"cannot be locked: {error.strerror}") from None
+            zh = f"无法加锁：{error.strerror}"
+            raise PolicyError(folder / LOCK, f"cannot be locked: {error.strerror}", zh=zh) from None
         yield

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Reason
@@ -20,6 +21,8 @@ HUMAN_REVIEW = "HUMAN_REVIEW_REQUESTED"
 HUMAN_REVIEW_LAW = "个人信息保护法 第24条"
 
 LOST_MAX = 10_000  # combinations of lost sources kept
+NOTHING, SEVERAL = -1, -2  # what a reason shows, where it is not one number
+KEPT = 256  # Reasons of a vote remembered: of counts and months all, of a probability a few
 
 Status = NDArray[np.int8]  # [rows, B]
 Item = Callable[[int, int], float]  # of memory: place, application
@@ -43,8 +46,28 @@ class Lost(dict[int, tuple[str, ...]]):
         return lost
 
 
-class Wording(dict[int, Reason | Make]):
-    """By vote its Reason, or what makes it where evidence has values."""
+class Words(dict[float, Reason]):
+    """The Reason of a vote: by the one number that its evidence shows, of which the first KEPT are remembered; or by
+    `whole` from all that is known of an application, where it shows none or several.
+    """
+
+    def __init__(self, whole: Make, of: Callable[[float], Reason] | None = None) -> None:
+        super().__init__()
+        self.whole, self._of = whole, of
+
+    def __missing__(self, number: float) -> Reason:
+        if self._of is None:
+            raise KeyError(number)
+        reason = self._of(number)
+        if len(self) < KEPT:
+            self[number] = reason
+        return reason
+
+
+class Wording(dict[int, Words]):
+    """By vote its Words. `shown`: int64 [rows], by row of the tables where in memory the one number stands that the
+    reason of its vote shows, else NOTHING or SEVERAL.
+    """
 
     def __init__(
         self, tables: Sequence[Table], texts: Mapping[str, tuple[str, str]], slot: Mapping[str, int],
@@ -57,24 +80,28 @@ class Wording(dict[int, Reason | Make]):
         self._sources, self._bounds = sources, bounds
         self.lost = Lost(sources)
         self._show = {name: _shower(column) for name, column in columns.items()}
+        told = [[name for name in row.tests if name not in private] for _, row in self._rows]
+        self.shown = np.array(
+            [slot[names[0]] if len(names) == 1 else SEVERAL if names else NOTHING for names in told], dtype=np.int64
+        )
         self.asked_for_a_person = self.reason(HUMAN_REVIEW, "human_review_requested=true", HUMAN_REVIEW_LAW)
 
-    def __missing__(self, vote: int) -> Reason | Make:
+    def __missing__(self, vote: int) -> Words:
         kind, number = vote >> 32 & 255, vote & 0xFFFF_FFFF
         made = self._make(kind, number)
         self[vote] = made
         return made
 
-    def _make(self, kind: int, number: int) -> Reason | Make:
+    def _make(self, kind: int, number: int) -> Words:
         match kind:
             case kernel.BY_ROW:
                 return self._by_row(*self._rows[number])
             case kernel.MISSING_IN:
                 table = self._tables[number]
-                return partial(self._missing, table, table.rows, table.name)
+                return Words(partial(self._missing, table, table.rows, table.name))
             case kernel.MISSING_FOR:
                 table, row = self._rows[number]
-                return partial(self._missing, table, (row,), f"{table.name}.{row.id}")
+                return Words(partial(self._missing, table, (row,), f"{table.name}.{row.id}"))
             case kernel.GAP:
                 table = self._tables[number]
                 return self._template("POLICY_GAP", self._facts(n for n in table.inputs if "." not in n), table.name)
@@ -83,7 +110,7 @@ class Wording(dict[int, Reason | Make]):
                 return self._template(f"SOURCE_{state.upper()}", [(f"{self._sources[number]}_state={state}", None)], "")
             case kernel.NO_CAPACITY:
                 bound, row = self._bounds[number >> 16], self._rows[number & 0xFFFF][1]
-                return partial(self._no_capacity, bound, row)
+                return Words(partial(self._no_capacity, bound, row))
             case kernel.LIMITED | kernel.TOO_LOW:
                 return self._bound(kind, self._bounds[number >> 16], self._rows[number & 0xFFFF][1])
             case kernel.TOO_SMALL:
@@ -100,14 +127,14 @@ class Wording(dict[int, Reason | Make]):
                 return self._template("LIMIT_BY_FUNDERS", [self._amount("fundable_minor", "fundable")], "funders")
         return self._template("NO_FUNDER", [self._amount("amount_minor", "offered")], "funders")
 
-    def _by_row(self, table: Table, row: Row) -> Reason | Make:
+    def _by_row(self, table: Table, row: Row) -> Words:
         pieces: list[Piece] = [(f"grade={row.literals['grade']}", None)] if "grade" in row.literals else []
         legal = str(row.literals.get("legal", ""))
         return self._template(
             str(row.literals["reason"]), [*pieces, *self._facts(row.tests)], f"{table.name}.{row.id}", legal
         )
 
-    def _bound(self, kind: int, bound: Capacity, row: Row) -> Reason | Make:
+    def _bound(self, kind: int, bound: Capacity, row: Row) -> Words:
         pieces = [*self._facts(bound.inputs), self._said(row, "limit", bound.output)]
         code = "LIMIT_TOO_LOW" if kind == kernel.TOO_LOW else bound.reason
         return self._template(code, pieces, f"limit.{row.id}", str(row.literals.get(bound.legal, "")))
@@ -155,8 +182,8 @@ class Wording(dict[int, Reason | Make]):
         zh, en = self._texts[code]
         return Reason(code, zh, en, 0.0, evidence, legal)
 
-    def _template(self, code: str, pieces: Sequence[Piece], where: str, legal: str = "") -> Reason | Make:
-        """Makes the Reason whose evidence is the pieces filled in; the same object where nothing is to fill in."""
+    def _template(self, code: str, pieces: Sequence[Piece], where: str, legal: str = "") -> Words:
+        """Those of the Reason whose evidence is the pieces filled in; the same object where nothing is to fill in."""
         heads, fills, head = [], [], ""
         for i, (text, fill) in enumerate(pieces):
             head += (", " if i else "") + text
@@ -166,7 +193,8 @@ class Wording(dict[int, Reason | Make]):
                 head = ""
         tail = head + (f" ({where})" if where else "")
         if not fills:
-            return self.reason(code, tail.lstrip(), legal)
+            reason = self.reason(code, tail.lstrip(), legal)
+            return Words(lambda item, i, status: reason, lambda number: reason)
         zh, en = self._texts[code]
         places, form = [place for place, _, _ in fills], ""
         if all(written for _, written, _ in fills):
@@ -178,15 +206,33 @@ class Wording(dict[int, Reason | Make]):
                 return form % tuple(values)
             return "".join([h + show(x) for h, x, (_, _, show) in zip(heads, values, fills, strict=True)]) + tail
 
-        def of_one(item: Item, i: int, status: Status) -> Reason:
-            x = item(place, i)
+        def of_one(x: float) -> Reason:
             return new(Reason, (code, zh, en, 0.0, form % x if simple and x == x else shown((x,)), legal))
 
         def of_many(item: Item, i: int, status: Status) -> Reason:
             return new(Reason, (code, zh, en, 0.0, shown([item(place, i) for place in places]), legal))
 
-        place, simple, new = places[0], bool(form), tuple.__new__  # as policy.decide makes a Decision
-        return of_one if len(places) == 1 else of_many
+        simple, new = bool(form), tuple.__new__  # as policy.decide makes a Decision
+        return Words(of_many, of_one if len(places) == 1 else None)
+
+
+@njit(cache=True, nogil=True)
+def votes_heard(votes, counts, by_row, shown, memory, begin):  # type: ignore[no-untyped-def]
+    """Each vote on the applications from `begin` on, the one number that its reason shows, else NaN, and the
+    application: int64 [n], float64 [n], int64 [n]. by_row: the kind of votes that Wording.shown is of.
+    """
+    heard, k = counts.sum(), 0
+    cast, numbers, of = np.empty(heard, np.int64), np.full(heard, np.nan), np.empty(heard, np.int64)
+    for i in range(len(counts)):
+        for n in range(counts[i]):
+            vote = cast[k] = votes[begin + i, n]
+            of[k] = begin + i
+            if vote >> 32 & 255 == by_row:
+                place = shown[vote & 0xFFFF_FFFF]
+                if place != SEVERAL:
+                    numbers[k] = 0.0 if place == NOTHING else memory[place, begin + i] + 0.0  # -0 is 0
+            k += 1
+    return cast, numbers, of
 
 
 def _number(x: float) -> str:

@@ -4,9 +4,8 @@ import asyncio
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 
 import grpc
 import structlog
@@ -24,8 +23,9 @@ from features.schema import SchemaError
 from features.store import Store
 from features.tokens import Tokenizer
 from models.bundle import BundleError
+from models.device import Device, DeviceError
 from policy.tables import PolicyError
-from server import products, reload, telemetry
+from server import device, processes, products, reload, telemetry
 from server.batcher import Batcher
 from server.challengers import Challengers
 from server.engine import Engine
@@ -51,23 +51,26 @@ def _tenants(
     """Every lender that is served. shared: makes the consortium's tokens."""
     secret_of = settings.token_secrets or {"demo": secrets.token_hex(16)}  # an embedded store dies with its secret
     return {
-        name: _tenant(name, secret, redis, loaded, challengers, settings, shared) for name, secret in secret_of.items()
+        name: make_tenant(name, secret, redis, loaded, challengers, settings, shared)
+        for name, secret in secret_of.items()
     }
 
 
-def _tenant(
+def make_tenant(
     name: str, secret: str, redis: Redis, loaded: dict[str, Product], challengers: Challengers, settings: Settings,
     shared: Tokenizer | None,
 ) -> Tenant:  # fmt: skip
+    """All that one lender has in this process."""
     tokenizer = Tokenizer(secret.encode())
     schemas = list({p.schema.name: p.schema for p in loaded.values()}.values())
     durability = Durability(settings.wait_replicas, settings.wait_aof, settings.wait_ms)
-    store = Store(redis, name, tokenizer, schemas, durability)
+    kept_days = 0 if settings.replay else settings.profile_days  # history's profiles would be gone before it is fed
+    store = Store(redis, name, tokenizer, schemas, durability, kept_days)
     consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, [], durability), shared)
     entries = ListEntries(name, store, tokenizer, consortium)
-    engine = Engine(name, store, loaded, challengers, entries)
+    engine = Engine(name, store, loaded, challengers, entries, settings.snapshots)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
-    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded)
+    reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded, engine)
     return Tenant(engine, batcher, tokenizer, entries, reviews)
 
 
@@ -82,17 +85,21 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
     server.add_secure_port(settings.listen, credentials)
 
 
-def _ready(tenants: dict[str, Tenant]) -> bool:
-    return all(t.engine.ready for t in tenants.values())
+def _serving(tenants: dict[str, Tenant], runs_on: Device) -> dict[str, Callable[[], bool]]:
+    """By service of the health protocol: the engines have all read their logs; the device works."""
+
+    def ready() -> bool:
+        return all(t.engine.ready for t in tenants.values())
+
+    return {"": ready, SERVICE: ready, device.SERVICE: lambda: runs_on.working}
 
 
-async def _watch(servicer: health.aio.HealthServicer, tenants: dict[str, Tenant]) -> None:
-    """Health is SERVING while every tenant's engine has read its log."""
+async def _watch(servicer: health.aio.HealthServicer, serving: Mapping[str, Callable[[], bool]]) -> None:
+    """Keep the health of each service at what it says of itself."""
+    states = health_pb2.HealthCheckResponse
     while True:
-        ready = _ready(tenants)
-        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            await servicer.set(name, state)
+        for name, is_serving in serving.items():
+            await servicer.set(name, states.SERVING if is_serving() else states.NOT_SERVING)
         await asyncio.sleep(HEALTH_SECONDS)
 
 
@@ -104,24 +111,25 @@ async def serve(settings: Settings) -> None:
     loaded = products.load(settings)
     for product in loaded.values():
         reload.rehearse(product)
+    runs_on = next(iter(loaded.values())).scorer.device
     async with AsyncExitStack() as stack:
         challengers = Challengers()
         # what is shared has times of now: a server that is fed history takes nothing of it
         sharing = settings.consortium_secret and not settings.replay
         shared = Tokenizer(settings.consortium_secret.encode()) if sharing else None
         tenants = _tenants(_connect(stack, settings), loaded, challengers, settings, shared)
-        service = Service(tenants, loaded, settings.replay, shared)
+        service, serving = Service(tenants, loaded, settings.replay, shared), _serving(tenants, runs_on)
         server, servicer = _grpc_server(service, settings)
         follow = [t.engine.follow() for t in tenants.values()]
-        every = (*follow, _watch(servicer, tenants), reload.follow(loaded, settings), challengers.run())
-        background = [asyncio.create_task(task) for task in every]
+        beside = (device.follow(runs_on), _watch(servicer, serving), reload.follow(loaded, settings), challengers.run())
+        background = [asyncio.create_task(task) for task in (*follow, *beside)]
         await server.start()
         fronts = []
         if settings.native_listen:
-            fronts.append(await start_native(service, settings, partial(_ready, tenants), MESSAGE_MAX_BYTES))
+            fronts.append(await start_native(service, settings, serving, MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay,
+            tenants=len(tenants), replay=settings.replay, device=runs_on.name, native_decode=service.requests.native,
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -149,7 +157,8 @@ def _connect(stack: AsyncExitStack, settings: Settings) -> Redis:
 
 def _grpc_server(service: Service, settings: Settings) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """The server of the service, its health and reflection; it listens when it is started."""
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", 0)])
+    options = [("grpc.max_receive_message_length", MESSAGE_MAX_BYTES), ("grpc.so_reuseport", int(settings.reuse_port))]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((service.handler(),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -172,8 +181,11 @@ def main() -> int:
     telemetry.configure()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        uvloop.run(serve(Settings()))
-    except (ValidationError, SchemaError, BundleError, PolicyError, NotBuiltError) as error:
+        settings = Settings()
+        if settings.processes > 1:
+            return processes.run(settings)
+        uvloop.run(serve(settings))
+    except (ValidationError, SchemaError, BundleError, PolicyError, DeviceError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

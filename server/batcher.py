@@ -5,10 +5,11 @@ after: the engine's work is a task of its own that no caller can cancel.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from features.application import Application
 from server.errors import DeadlineError, OverloadedError, UnavailableError
@@ -16,20 +17,26 @@ from server.errors import DeadlineError, OverloadedError, UnavailableError
 IN_FLIGHT = 2  # batches: while one waits for Redis the other computes
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A decision as it goes on the wire, and the time of each stage of its batch, µs."""
+class Reply(NamedTuple):  # one a decision: see features.application.Reason
+    """A decision as it goes on the wire, and the time of each stage of its batch, µs, as "begin=120,graph=80"."""
 
     body: bytes
-    stage_us: dict[str, int]
+    stage_us: str
 
 
-@dataclass
-class _Waiting:
-    application: Application
-    deadline: float  # time.monotonic() seconds
-    future: asyncio.Future[Reply]
-    since: float = field(default_factory=time.monotonic)
+class Waiting:
+    """An application in the queue. `gone`: nobody waits any more; what has not begun is then dropped."""
+
+    __slots__ = ("application", "deadline", "done", "gone", "since")
+
+    def __init__(
+        self, application: Application, since: float, deadline: float, done: Callable[[Reply | Exception], None]
+    ) -> None:
+        self.application, self.done, self.gone = application, done, False
+        self.since, self.deadline = since, deadline  # time.monotonic() seconds
+
+    def cancel(self) -> None:
+        self.gone = True
 
 
 class Batcher:
@@ -50,23 +57,47 @@ class Batcher:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._deadline_min = deadline_min_ms / 1000
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._forming = False  # whether a started batch has not taken its applications yet
+        self._starting = False  # whether the loop is to call _start
         self._closed = False
 
     async def submit(self, application: Application, seconds_left: float | None) -> Reply:
         """Queue one application and wait for its reply. Raises what the engine or the queue has against it."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Reply | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        waiting = self.put(application, seconds_left, done)
+        try:
+            return await future
+        finally:
+            waiting.cancel()
+
+    def put(
+        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None]
+    ) -> Waiting:
+        """Queue one application; `done` is called once with its reply or what the engine has against it, in a later
+        turn of the loop. Raises UnavailableError, OverloadedError.
+        """
         if self._closed:
             raise UnavailableError("the server is stopping")
         if len(self._queue) >= self._queue_max:
             raise OverloadedError(f"{self._queue_max} applications are waiting")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
-        deadline = float("inf") if seconds_left is None else time.monotonic() + seconds_left
-        self._queue.append(_Waiting(application, deadline, future))
-        loop.call_soon(self._start)  # what else arrived in this turn of the loop joins the batch
-        return await future
+        now = time.monotonic()
+        waiting = Waiting(application, now, math.inf if seconds_left is None else now + seconds_left, done)
+        self._queue.append(waiting)
+        if not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)  # what else arrives in this turn joins the batch
+        return waiting
 
     async def drain(self) -> None:
         """Take no more; return when all that was taken is answered."""
@@ -76,6 +107,7 @@ class Batcher:
 
     def _start(self) -> None:
         """Start a batch if something is queued, a place is free and no batch is still waiting for its turn."""
+        self._starting = False
         if self._queue and not self._forming and len(self._running) < IN_FLIGHT:
             self._forming = True
             task = asyncio.create_task(self._run())
@@ -86,21 +118,22 @@ class Batcher:
         self._running.discard(task)
         self._start()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """What is queued and still wanted, up to a batch."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
+        least = time.monotonic() + self._deadline_min
         while self._queue and len(batch) < self._batch_max:
             waiting = self._queue.popleft()
-            if waiting.future.cancelled():
+            if waiting.gone:
                 continue
-            if waiting.deadline - time.monotonic() < self._deadline_min:
-                waiting.future.set_exception(DeadlineError("too little time left to decide"))
+            if waiting.deadline < least:
+                waiting.done(DeadlineError("too little time left to decide"))
                 continue
             batch.append(waiting)
         return batch
 
     async def _run(self) -> None:
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         started = time.monotonic()
 
         def take() -> list[Application]:
@@ -118,10 +151,8 @@ class Batcher:
             self._forming = False
             replies = [error] * len(batch)
         for waiting, reply in zip(batch, replies, strict=True):
-            if waiting.future.done():
-                continue
             if isinstance(reply, Exception):
-                waiting.future.set_exception(reply)
+                waiting.done(reply)
             else:
                 queue_us = round((started - waiting.since) * 1e6)
-                waiting.future.set_result(Reply(reply.body, {"queue": queue_us, **reply.stage_us}))
+                waiting.done(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))

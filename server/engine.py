@@ -7,29 +7,32 @@ with its own marks masked out of the graph.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from features import evidence
 from features.application import Application, Profile, Report
 from features.assemble import assemble
 from features.consent import as_logged, logged
-from features.evidence import Facts
+from features.events import LABEL_BAD
 from features.forget import Forgetting, Forgotten, forget
 from features.graph import EntityGraph, SequenceGapError
+from features.graph_snapshot import folder_of
 from features.list_entries import ListEntries
 from features.lists import Lists
 from features.neighborhood import Neighborhood, join
+from features.rebuild import read_to, rebuild
 from features.schema import SLOTS_MAX, Schema
+from features.specs import LISTS
 from features.store import Begun, EpochError, Started, Store, StoreError
 from features.tokens import Tokenizer
 from policy.inputs import Asked, input_values
-from proto.miaopi.v1 import decision_pb2 as pb
 from server import wire
 from server.batcher import Reply
 from server.challengers import Challengers
@@ -48,7 +51,7 @@ class Engine:
 
     def __init__(
         self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers,
-        entries: ListEntries | None = None,
+        entries: ListEntries | None = None, snapshots: Path | None = None,
     ) -> None:  # fmt: skip
         self.tenant = tenant
         self.ready = False
@@ -56,13 +59,14 @@ class Engine:
         self._products = products
         self._challengers = challengers
         self._entries = entries
+        self._snapshots = None if snapshots is None else folder_of(snapshots, tenant)
         self._graph, self._lists = EntityGraph(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
         self._problem = ""  # what was logged of a store that is lost, once
 
     async def follow(self) -> None:
-        """Read the log from its beginning, then keep up with it; recovers by itself. Runs until cancelled."""
+        """Read the log, from a snapshot or from its beginning, then keep up with it; recovers. Runs until cancelled."""
         while True:
             try:
                 async with self._sequencer:
@@ -105,8 +109,8 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
-        batch, profiles = as_logged(batch, started.profiles, view, rows)
-        started = replace(started, profiles=profiles)
+        borrowers = [a.borrower for a in batch]  # whoever is forgotten owes what they owe
+        batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
@@ -116,13 +120,15 @@ class Engine:
         scored = []
         for name in dict.fromkeys(batch[i].product for i in waits):
             mine, product = sorted(i for i in first_of.values() if batch[i].product == name), self._products[name]
-            scored.append(self._score(product, batch, started, mine, rows, view, listed, epoch, clock))
+            of_mine = [borrowers[i] for i in mine]
+            scored.append(self._score(product, batch, of_mine, started, mine, rows, view, listed, epoch, clock))
         if scored:
-            exposure = {a.borrower: minor for a, minor in zip(batch, started.exposure_minor, strict=True)}
+            exposure = dict(zip(borrowers, started.exposure_minor, strict=True))
             stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
+            stage_us = str(clock)
             for i in waits:
                 body = stored[first_of[started.begun[i].sequence]]
-                replies[i] = Reply(wire.addressed(batch[i].application_id, body), clock.stage_us)
+                replies[i] = Reply(wire.addressed(batch[i].application_id, body), stage_us)
             for some in scored if own else ():  # else another replica decided, on other rows
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
@@ -156,6 +162,21 @@ class Engine:
         """Store a profile of whom or what the token stands for; False where a newer one was there."""
         return (await self._store.put_profiles([(subject, schema, profile)]))[0]
 
+    async def standing(self, sequence: int, tokens: NDArray[np.uint64]) -> tuple[bool, int]:
+        """Whether fraud is known by now of the application of a number, and how many of its tokens, uint64 [16], are on
+        the tenant's own black list now. Raises UnavailableError.
+        """
+        async with self._sequencer:
+            self._check_ready()
+            try:
+                await self._catch_up()
+            except (StoreError, SequenceGapError) as error:
+                self._lost(error)
+                raise UnavailableError("the event log is being read again; send the same request again") from error
+            fraud = self._graph.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
+            now_ms = np.array([round(time.time() * 1000)])
+            return bool(fraud), int(self._lists.count(tokens[None], _NO_TOKENS, now_ms)[0, LISTS.index("black")])
+
     async def forget(self, tokenizer: Tokenizer, asked: Forgetting) -> Forgotten:
         """Record a request to forget. Raises InvalidFieldError, UnavailableError, StoreError."""
         self._check_ready()
@@ -166,24 +187,13 @@ class Engine:
             raise UnavailableError("the event log is being read; try again")
 
     async def _rebuild(self) -> None:
-        self._graph, self._lists = EntityGraph(), Lists()
-        await self._read_to(await self._store.open())
+        warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
+        self._graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
 
     async def _catch_up(self) -> None:
-        await self._read_to(await self._store.position())
-
-    async def _read_to(self, last: int) -> None:
-        """Record the log up to the event numbered `last`. Raises EpochError where it holds less than is recorded."""
-        if last < self._graph.sequence:
-            raise EpochError("the log has lost events")
-        while self._graph.sequence < last:
-            events = await self._store.tail()
-            if not len(events):
-                raise EpochError(f"the log ends at {self._graph.sequence}, {last} expected")
-            self._graph.observe(events, _NONE, _NO_LINKS)
-            self._lists.observe(events, _NONE, _NO_TOKENS)
+        await read_to(self._store, self._graph, self._lists, await self._store.position())
 
     def _lost(self, error: Exception) -> None:
         if (problem := str(error)) != self._problem:
@@ -198,17 +208,19 @@ class Engine:
         """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed, and
         for each row of that how many tokens are on each list, int64 [rows, 3].
         """
-        links = np.zeros((len(batch), SLOTS_MAX), dtype=np.bool_)
-        tokens = np.zeros((2, len(batch), SLOTS_MAX), dtype=np.uint64)  # the tenant's and the consortium's
         before = self._graph.sequence
         row_of: dict[int, int] = {}
+        mine: list[Application] = []
         for application, begun in zip(batch, started.begun, strict=True):
             if begun.status == "NEW" and begun.sequence <= before:
                 raise SequenceGapError(f"new event {begun.sequence} after event {before}")
             if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
-                links[len(row_of), : application.schema.slots] = application.schema.link_slots
-                tokens[:, len(row_of)] = application.tokens, application.shared_tokens
                 row_of[begun.sequence] = len(row_of)
+                mine.append(application)
+        links = np.array([a.schema.link_slots for a in mine], dtype=np.bool_).reshape(-1, SLOTS_MAX)
+        # the tenant's and the consortium's
+        tokens = np.array([[a.tokens for a in mine], [a.shared_tokens for a in mine]], dtype=np.uint64)
+        tokens = tokens.reshape(2, -1, SLOTS_MAX)
         sequences = np.array(list(row_of), dtype=np.int64)
         fresh = sequences > before
         order = np.flatnonzero(fresh)[np.argsort(sequences[fresh])]
@@ -228,6 +240,7 @@ class Engine:
         self,
         product: Product,
         batch: Sequence[Application],
+        borrowers: Sequence[str],
         started: Started,
         mine: Sequence[int],
         rows: NDArray[np.int64],
@@ -236,36 +249,32 @@ class Engine:
         epoch: str,
         clock: Clock,
     ) -> Scored:
-        """Step 3 for the applications of one product, at `mine` of the batch."""
+        """Step 3 for the applications of one product, at `mine` of the batch; `borrowers` are theirs."""
         applications = [batch[i] for i in mine]
-        profiles = [started.profiles[i] for i in mine]
+        profiles = started.profiles[product.schema.name].take(started.place[mine])
+        profiles = profiles.about(product.schema, logged(view)[rows[mine]])
         snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
         clock.mark("assemble")
         scores = product.scorer.score(snapshot)
         asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        facts, positions = [], []
-        for row, i in enumerate(mine):
-            begun, as_of = started.begun[i], int(view.as_of[rows[i]])
-            positions.append(
-                pb.LogPosition(epoch=epoch, sequence=begun.sequence, as_of=as_of, event_time_ms=begun.time_ms)
-            )
-            facts.append(partial(
-                Facts, product.bundle_version, product.policy.version, product.schema.hash, epoch, begun.sequence,
-                as_of, int(view.time_ms[rows[i]]), {name: p.fetched_at_ms for name, p in profiles[row].items()},
-                fraud_probability=evidence.known(scores.fraud_probability[row]),
-                default_probability=evidence.known(scores.default_probability[row]), asked=asked.facts(row),
-                residual_low=evidence.known(known.residual_low[row]), listed=known.listed[row].tolist(),
-            ))  # fmt: skip
-        return Scored(product, mine, applications, snapshot, scores, asked, values, facts, positions)
+        sources, at = product.schema.sources, rows[mine]
+        fetched_at_ms = [
+            {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
+        ]
+        begun = [started.begun[i] for i in mine]
+        return Scored(
+            product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
+            begun, view.as_of[at], view.time_ms[at],
+        )  # fmt: skip
 
 
 def _settled(application: Application, begun: Begun) -> Reply | Exception | None:
     """The answer that `begin` already gives; None where a decision has to be taken."""
     match begun.status:
         case "DECIDED":
-            return Reply(wire.addressed(application.application_id, begun.decision), {})
+            return Reply(wire.addressed(application.application_id, begun.decision), "")
         case "CONFLICT":
             return ConflictError("application_id: known with another body")
         case "PAST":
@@ -273,6 +282,4 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
     return None
 
 
-_NONE = np.empty(0, dtype=np.int64)
-_NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
 _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)

@@ -1,6 +1,6 @@
 """Consent withdrawn and applicants forgotten on request (R20): the checks of both calls and their replies."""
 
-from features.application import check_text
+from features.application import check_person, check_text
 from features.forget import Forgetting, Forgotten
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -30,7 +30,7 @@ async def _forget(
     engine: Engine, tokenizer: Tokenizer, applicant_id: str, requested_by: str, purpose: str | None, replaying: bool
 ) -> Forgotten:
     check_text("applicant_id", applicant_id, wire.ENTITY_ID_MAX)
-    check_text("requested_by", requested_by, wire.ID_MAX)
+    check_person("requested_by", requested_by, wire.ID_MAX)
     if replaying:  # an event of now would close the log to the history that is being fed
         raise UnavailableError("this server is fed history; ask one that decides")
     return await engine.forget(tokenizer, Forgetting(applicant_id, requested_by, purpose))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from features.application import Snapshot
 from features.schema import Schema
 from models import registry
 from models.bundle import BundleError
+from models.device import Device
 from models.scorer import Scorer, Scores
 from policy import versions
 from policy.decide import Policy
 from policy.inputs import Known
 from policy.specs import LISTS
+from proto.miaopi.v1 import decision_pb2 as pb
 from server.settings import Settings
 
 log = structlog.get_logger()
@@ -33,6 +36,12 @@ class Product:
     policy: Policy
     challengers: Mapping[str, Scorer] = field(default_factory=dict)
 
+    @cached_property
+    def versions(self) -> bytes:
+        """What each of its replies says of versions, serialised."""
+        versions = pb.Versions(bundle=self.bundle_version, policy=self.policy.version, schema=self.schema.hash)
+        return pb.DecideResponse(versions=versions).SerializeToString()
+
     def known(self, snapshot: Snapshot, scores: Scores) -> Known:
         """What the policy sees of scored applications, as if they had no exposure and were on no list."""
         nothing = np.zeros(len(snapshot), dtype=np.int64)
@@ -46,15 +55,16 @@ def load(settings: Settings) -> dict[str, Product]:
     """Products by name: one for each product of each schema that has a champion. The service and all engines share this
     one dict, in which server.reload swaps products.
 
-    Raises SchemaError, BundleError or PolicyError naming the file; nothing is served from a half-valid set.
+    Raises DeviceError, or SchemaError, BundleError or PolicyError naming the file; nothing is served from a half-valid
+    set.
     """
-    products = {}
+    products, device = {}, Device(settings.device)
     for path in sorted(settings.schemas.glob("*.yaml")):
         schema = schemas.load(path)
         folder = settings.bundles / schema.name
         if not (folder / registry.ROLES).exists():
             continue
-        champion, scorers, _ = load_scorers(folder, schema, {})
+        champion, scorers, _ = load_scorers(folder, schema, {}, device)
         scorer = scorers.pop(champion)
         for name in schema.products:
             policy = versions.load(versions.in_service(settings.policies / name), name, schema)
@@ -64,7 +74,9 @@ def load(settings: Settings) -> dict[str, Product]:
     return products
 
 
-def load_scorers(folder: Path, schema: Schema, known: Mapping[str, Scorer]) -> tuple[str, dict[str, Scorer], bool]:
+def load_scorers(
+    folder: Path, schema: Schema, known: Mapping[str, Scorer], device: Device
+) -> tuple[str, dict[str, Scorer], bool]:
     """Who decides, by version the scorers of it and of the challengers, and whether one of these was refused.
 
     `known` ones are not loaded. Where the champion was made for another version of the schema, the last one before it
@@ -75,10 +87,10 @@ def load_scorers(folder: Path, schema: Schema, known: Mapping[str, Scorer]) -> t
     champion = registry.fitting(folder, roles, schema)
     if champion != roles.champion:
         log.warning("champion_of_another_schema", schema=schema.name, champion=roles.champion, serving=champion)
-    scorers, refused = {champion: known.get(champion) or registry.load(folder, champion, schema)}, False
+    scorers, refused = {champion: known.get(champion) or registry.load(folder, champion, schema, device)}, False
     for version in roles.challengers:
         try:
-            scorers[version] = known.get(version) or registry.load(folder, version, schema)
+            scorers[version] = known.get(version) or registry.load(folder, version, schema, device)
         except BundleError as error:
             log.error("challenger_refused", schema=schema.name, version=version, problem=str(error))
             refused = True

@@ -23,6 +23,7 @@ from features.assemble import assemble
 from features.events import finish, pack_application, unpack
 from features.graph import EntityGraph
 from features.neighborhood import join
+from features.profiles import Profiles
 from features.schema import SLOTS_MAX
 from models import registry
 from policy import versions
@@ -87,7 +88,7 @@ class _Scorers:
         mine = [p for p in products.values() if p.schema.name == self.name]
         old = mine[0]
         known = {**old.challengers, old.bundle_version: old.scorer}
-        champion, scorers, refused = load_scorers(self.folder, old.schema, known)
+        champion, scorers, refused = load_scorers(self.folder, old.schema, known, old.scorer.device)
         scorer = scorers.pop(champion)
         new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
         if champion != old.bundle_version:
@@ -141,10 +142,10 @@ def rehearse(product: Product) -> None:
     graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
     view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
     view = join(view, graph.review(own, links))
-    snapshot = assemble(schema, [application] * 2, [{}, {}], view, np.arange(2))
+    snapshot = assemble(schema, [application] * 2, Profiles.none(schema, 2), view, np.arange(2))
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
-        product.scorer.reasons(label, snapshot)
+        product.scorer.reasons(label, snapshot, scores)
     asked = Asked.of([application] * 2)
     values = input_values(schema, product.policy.columns, snapshot, asked, product.known(snapshot, scores))
     product.policy.decide(asked, values)

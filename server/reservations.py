@@ -6,8 +6,9 @@ the policy alone decides again. After REFUSALS_MAX refusals a person must look: 
 for ever. Within a batch an earlier application counts for a later one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 from features import evidence
 from features.application import Application, Reason, Snapshot
 from features.evidence import Facts
+from features.evidence import asked as asked_facts
 from features.reservations import Proposal, Reservation
-from features.store import Store
+from features.store import Begun, Store
 from models.scorer import Scores
 from policy.decide import Decision, Decisions, Outcome
-from policy.inputs import Asked
-from proto.miaopi.v1 import decision_pb2 as pb
+from policy.inputs import Asked, Known
 from server import wire
 from server.clock import Clock
 from server.products import Product
@@ -33,19 +34,24 @@ _EXPOSURE = "exposure_minor"
 class Scored:
     """B applications of one product, at `indices` of their batch, ready for its policy.
 
-    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. facts: Facts of each but for
-    what is decided and the totals that it used.
+    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. fetched_at_ms: of each, by
+    source. as_of, time_ms: int64 [B], as evidence.Facts keep them.
     """
 
     product: Product
     indices: Sequence[int]
     applications: Sequence[Application]
+    borrowers: Sequence[str]
     snapshot: Snapshot
     scores: Scores
     asked: Asked
+    known: Known
     values: NDArray[np.float64]
-    facts: Sequence[Callable[..., Facts]]
-    positions: Sequence[pb.LogPosition]
+    fetched_at_ms: Sequence[Mapping[str, int]]
+    epoch: str
+    begun: Sequence[Begun]
+    as_of: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,7 @@ class Totals:
             self.lent[share.offer.funder] = self.lent.get(share.offer.funder, 0) + share.amount_minor
 
 
-@dataclass(frozen=True)
-class _Proposed:
+class _Proposed(NamedTuple):
     """A decision on row `row` of `scored`, the features that moved the models, the totals that it used, and as it is
     to be stored.
     """
@@ -93,7 +98,7 @@ async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: C
         for p, body, exposure in zip(proposed, committed.decisions, committed.exposure_minor, strict=True):
             if body is None:
                 refused.append(p)
-                fresh.exposure_minor[p.scored.applications[p.row].borrower] = exposure
+                fresh.exposure_minor[p.scored.borrowers[p.row]] = exposure
             else:
                 stored[p.scored.indices[p.row]] = body
                 own = own and body == p.proposal.decision
@@ -113,10 +118,10 @@ def model_reasons(scored: Scored, rows: NDArray[np.int64], decisions: Decisions)
     for label in scored.product.schema.labels:
         told = [i for i in range(len(decisions)) if label in decisions[i].explain]
         if told:
-            for i, some in zip(
-                told, scored.product.scorer.reasons(label, scored.snapshot.take(rows[told])), strict=True
-            ):
-                reasons[i] += some
+            some, scorer = rows[told], scored.product.scorer
+            found = scorer.reasons(label, scored.snapshot.take(some), scored.scores.take(some))
+            for i, moved in zip(told, found, strict=True):
+                reasons[i] += moved
     return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
 
 
@@ -137,7 +142,7 @@ def _in_order(batch: Sequence[_Rows]) -> list[_Rows]:
     borrowers: set[str] = set()
     every = [(scored.indices[row], row, scored) for scored, rows in batch for row in rows]
     for _, row, scored in sorted(every, key=lambda of: of[0]):
-        borrower = scored.applications[row].borrower
+        borrower = scored.borrowers[row]
         if not runs or runs[-1][0] is not scored or borrower in borrowers:
             runs.append((scored, []))
             borrowers.clear()
@@ -150,7 +155,7 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
     """What the policy decides on some rows; approvals are added to `totals`."""
     policy, out = scored.product.policy, []
     for turn in _turns(scored, rows):
-        borrowers = [scored.applications[row].borrower for row in turn]
+        borrowers = [scored.borrowers[row] for row in turn.tolist()]
         values = scored.values[turn]
         if _EXPOSURE in policy.columns:
             values[:, list(policy.columns).index(_EXPOSURE)] = [totals.exposure_minor[b] for b in borrowers]
@@ -165,13 +170,15 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
     return out
 
 
-def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
+def _turns(scored: Scored, rows: Sequence[int]) -> list[NDArray[np.int64]]:
     """The rows, a borrower in each turn once at most where the policy asks for the exposure."""
+    if _EXPOSURE not in scored.product.policy.columns:
+        return [np.array(rows, dtype=np.int64)]
     turns: list[list[int]] = []
     taken: dict[str, int] = {}
     for row in rows:
-        borrower = scored.applications[row].borrower if _EXPOSURE in scored.product.policy.columns else ""
-        turn = taken[borrower] = taken.get(borrower, -1) + 1 if borrower else 0
+        borrower = scored.borrowers[row]
+        turn = taken[borrower] = taken.get(borrower, -1) + 1
         if turn == len(turns):
             turns.append([])
         turns[turn].append(row)
@@ -181,30 +188,33 @@ def _turns(scored: Scored, rows: Iterable[int]) -> list[NDArray[np.int64]]:
 def _encoded(
     scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
 ) -> _Proposed:
-    product, application = scored.product, scored.applications[row]
-    facts = scored.facts[row](
-        outcome=decision.outcome.name, approved_amount_minor=decision.approved_amount_minor,
-        annual_rate=decision.annual_rate, grade=decision.grade, exposure_minor=exposure_minor, lent=lent,
-        reasons=[reason.code for reason in decision.reasons],
+    product, application, known = scored.product, scored.applications[row], scored.known
+    begun = scored.begun[row]
+    facts = Facts(
+        product.bundle_version, product.policy.version, product.schema.hash, scored.epoch, begun.sequence,
+        scored.as_of.item(row), scored.time_ms.item(row), scored.fetched_at_ms[row], decision.outcome.name,
+        evidence.known(known.fraud_probability.item(row)), evidence.known(known.default_probability.item(row)),
+        decision.approved_amount_minor, decision.annual_rate, decision.grade, asked_facts(application),
+        exposure_minor, lent, evidence.known(known.residual_low.item(row)), known.listed[row].tolist(),
+        [reason.code for reason in decision.reasons],
     )  # fmt: skip
-    position = scored.positions[row]
-    body = wire.decision_reply(product, decision, reasons, scored.scores, row, position)
+    body = wire.decision_reply(product, decision, reasons, facts, begun.time_ms)
     reservation = None
     if decision.outcome <= Outcome.LIMIT:
         shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)
         reservation = Reservation(
-            application.borrower, decision.approved_amount_minor, decision.exposure_max_minor, shares
+            scored.borrowers[row], decision.approved_amount_minor, decision.exposure_max_minor, shares
         )
     proposal = Proposal(
         application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
-        decision.outcome is Outcome.REVIEW, f"{position.epoch}:{position.sequence}",
+        decision.outcome is Outcome.REVIEW, f"{scored.epoch}:{begun.sequence}",
     )  # fmt: skip
     return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
 
 
 def _contended(refused: _Proposed, now: Totals) -> _Proposed:
     """REVIEW in place of an approval for which others left no room."""
-    decision, borrower = refused.decision, refused.scored.applications[refused.row].borrower
+    decision, borrower = refused.decision, refused.scored.borrowers[refused.row]
     found = {f"lent.{s.offer.funder}": now.lent[s.offer.funder] for s in decision.shares}
     if decision.exposure_max_minor is not None:
         found |= {_EXPOSURE: now.exposure_minor[borrower], "exposure_max_minor": decision.exposure_max_minor}

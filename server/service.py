@@ -5,44 +5,35 @@ they are. Errors become statuses in server.errors only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
 
-from features.application import InvalidFieldError, check_text, subject_token
+from features.application import Application, InvalidFieldError, check_text, subject_token
 from features.list_entries import ListEntries, listable
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import lists, privacy, wire
-from server.batcher import Batcher, Reply
+from server.batcher import Batcher, Reply, Waiting
+from server.calls import Answer, Call, Handler, Queued
 from server.engine import Engine
 from server.errors import status_of
 from server.products import Product
+from server.requests import Request, Requests, parse
 from server.reviews import Reviews
 
 SERVICE = "miaopi.v1.DecisionService"
 BATCH_RPC_MAX = 256  # applications of one BatchDecide, and of one stream under way
 
+_RESULTS = pb.BatchDecideResponse.RESULTS_FIELD_NUMBER
+_RESULT = pb.StreamDecideResponse.RESULT_FIELD_NUMBER
+_DECISION = pb.DecideResult.DECISION_FIELD_NUMBER
+
 log = structlog.get_logger()
-M = TypeVar("M", bound=Message)
 Context = grpc.aio.ServicerContext[bytes, bytes]
-
-
-class Call(Protocol):
-    """What a unary handler may ask and say of its call, whatever carries it: a part of grpc.aio.ServicerContext."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds left until the caller's deadline; None without one."""
-
-    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
-        """Sent after the reply."""
-
-
-Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +58,8 @@ class Service:
         self._products = products
         self._replaying = replaying
         self._consortium = consortium
+        schemas = {name: product.schema for name, product in products.items()}
+        self.requests = Requests({n: t.tokenizer for n, t in tenants.items()}, schemas, replaying, consortium)
         self.stopping = asyncio.Event()  # set: streams take no more
 
     def unary(self) -> dict[str, Handler]:
@@ -80,6 +73,10 @@ class Service:
             "WithdrawConsent": self._withdraw_consent, "DeleteApplicant": self._delete_applicant,
         }  # fmt: skip
 
+    def queued(self) -> dict[str, Queued]:
+        """Those of them that need no task of their own: they wait in a queue and are answered with others."""
+        return {"Decide": self._queue_decide}
+
     def handler(self) -> grpc.GenericRpcHandler:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -89,17 +86,41 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _decide(self, body: bytes, context: Call) -> bytes:
-        reply = await self._reply(parse(pb.DecideRequest, body), context.time_remaining())
-        context.set_trailing_metadata([("stage-us", ",".join(f"{k}={v}" for k, v in reply.stage_us.items()))])
+        tenant, application = self._application(self.requests.one(body))
+        reply = await tenant.batcher.submit(application, context.time_remaining())
+        context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
 
+    def _queue_decide(self, body: bytes, left: float | None, done: Callable[[Answer | Exception], None]) -> Waiting:
+        def answered(reply: Reply | Exception) -> None:
+            done(reply if isinstance(reply, Exception) else (reply.body, (("stage-us", reply.stage_us),)))
+
+        return self._put(self.requests.one(body), left, answered)
+
     async def _batch_decide(self, body: bytes, context: Call) -> bytes:
-        requests = parse(pb.BatchDecideRequest, body).requests
+        requests = self.requests.batch(body, BATCH_RPC_MAX)
         if not 1 <= len(requests) <= BATCH_RPC_MAX:
             raise InvalidFieldError("requests", f"must be from 1 to {BATCH_RPC_MAX}, are {len(requests)}")
-        left = context.time_remaining()
-        results = await asyncio.gather(*(self._result(request, left) for request in requests))
-        return pb.BatchDecideResponse(results=results).SerializeToString()
+        left, results = context.time_remaining(), [b""] * len(requests)
+        waiting, finished = dict[int, Waiting](), asyncio.get_running_loop().create_future()
+
+        def done(i: int, reply: Reply | Exception) -> None:
+            results[i] = _field(_RESULTS, _result(requests[i].application_id, reply))
+            if waiting.pop(i, None) and not waiting and not finished.done():
+                finished.set_result(None)
+
+        for i, request in enumerate(requests):
+            try:
+                waiting[i] = self._put(request, left, partial(done, i))
+            except Exception as error:  # every item has its own status
+                done(i, error)
+        try:
+            if waiting:
+                await finished
+        finally:
+            for item in waiting.values():
+                item.cancel()
+        return b"".join(results)
 
     async def _stream_decide(self, bodies: AsyncIterator[bytes], context: Context) -> None:
         """Up to BATCH_RPC_MAX applications under way; reading waits for a place: the stream's back-pressure.
@@ -111,7 +132,7 @@ class Service:
         async def answer(body: bytes) -> None:
             result = await self._stream_result(body, context.time_remaining())
             async with writing:
-                await context.write(pb.StreamDecideResponse(result=result).SerializeToString())
+                await context.write(_field(_RESULT, result))
             places.release()
 
         async with asyncio.TaskGroup() as under_way:
@@ -132,26 +153,32 @@ class Service:
             reading.cancel()
             stopping.cancel()
 
-    async def _stream_result(self, body: bytes, left: float | None) -> pb.DecideResult:
+    async def _stream_result(self, body: bytes, left: float | None) -> bytes:
         try:
-            request = parse(pb.StreamDecideRequest, body).request
+            request = self.requests.streamed(body)
         except InvalidFieldError as error:
-            return _failure("", error)
+            return _result("", error)
         return await self._result(request, left)
 
-    async def _result(self, request: pb.DecideRequest, left: float | None) -> pb.DecideResult:
-        """One item of a batch or stream, with its own error."""
+    async def _result(self, request: Request, left: float | None) -> bytes:
+        """One item of a stream, with its own error, serialised."""
         try:
-            reply = await self._reply(request, left)
+            tenant, application = self._application(request)
+            return _result(request.application_id, await tenant.batcher.submit(application, left))
         except Exception as error:  # every item has its own status; status_of maps it
-            return _failure(request.application_id, error)
-        return pb.DecideResult(application_id=request.application_id, decision=pb.DecideResponse.FromString(reply.body))
+            return _result(request.application_id, error)
 
-    async def _reply(self, request: pb.DecideRequest, left: float | None) -> Reply:
+    def _application(self, request: Request) -> tuple[Tenant, Application]:
+        if isinstance(request, Application):
+            return self._tenants[request.tenant], request
         tenant = self._tenant(request.tenant)
         product = self._product(request.product)
-        application = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
-        return await tenant.batcher.submit(application, left)
+        checked = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
+        return tenant, checked
+
+    def _put(self, request: Request, left: float | None, done: Callable[[Reply | Exception], None]) -> Waiting:
+        tenant, application = self._application(request)
+        return tenant.batcher.put(application, left, done)
 
     async def _get_decision(self, body: bytes, context: Call) -> bytes:
         request = parse(pb.GetDecisionRequest, body)
@@ -222,13 +249,6 @@ class Service:
         return self._products[name]
 
 
-def parse(kind: type[M], body: bytes) -> M:
-    try:
-        return kind.FromString(body)
-    except DecodeError:
-        raise InvalidFieldError("request", f"is no {kind.__name__}") from None
-
-
 def _answer(call: Handler) -> Callable[[bytes, Context], Awaitable[bytes]]:
     """`call`, with its errors as statuses."""
 
@@ -243,13 +263,24 @@ def _answer(call: Handler) -> Callable[[bytes, Context], Awaitable[bytes]]:
     return answer
 
 
-def _failure(application_id: str, error: Exception) -> pb.DecideResult:
-    status = status_of(error)
-    log_failure(error, status.code)
-    return pb.DecideResult(
-        application_id=application_id,
-        error=pb.ItemError(code=status.number, field=status.field, message=status.message),
-    )
+def _result(application_id: str, reply: Reply | Exception) -> bytes:
+    """A serialised DecideResult. A decision goes into it as the bytes it is."""
+    if not isinstance(reply, Exception):
+        return pb.DecideResult(application_id=application_id).SerializeToString() + _field(_DECISION, reply.body)
+    status = status_of(reply)
+    log_failure(reply, status.code)
+    error = pb.ItemError(code=status.number, field=status.field, message=status.message)
+    return pb.DecideResult(application_id=application_id, error=error).SerializeToString()
+
+
+def _field(number: int, message: bytes) -> bytes:
+    """A message as a field of another, in protobuf's encoding."""
+    head, size = bytearray([number << 3 | 2]), len(message)
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + message
 
 
 def log_failure(error: Exception, code: grpc.StatusCode) -> None:

@@ -19,16 +19,21 @@ class Settings(BaseSettings):
 
     listen: str = Field("127.0.0.1:50051", description="host:port or unix:PATH; beyond loopback only with TLS")
     native_listen: str = Field("", description="as listen, for the native front end: unary calls alone, and faster")
+    processes: int = Field(1, ge=1, le=256, description="servers that share the ports, one a core: server.processes")
+    reuse_port: bool = Field(False, description="share the ports with other servers of this machine")
     redis_url: str = Field("", validation_alias="REDIS_URL", description="empty: an embedded store for this process")
     token_secrets: dict[str, str] = Field({}, description="JSON, token secret by tenant, at least 16 bytes each")
     consortium_secret: str = Field("", description="token secret of the lenders that share lists, at least 16 bytes")
     schemas: Path = Field(Path("features/schemas"), description="folder of <schema>.yaml")
     bundles: Path = Field(Path("models/demo"), description="the registry of bundles")
     policies: Path = Field(Path("policy/products"), description="folder of <product>/policy.json")
+    snapshots: Path | None = Field(None, description="folder of graph snapshots: python -m features snapshot writes it")
     tls_cert: Path | None = Field(None, description="PEM certificate chain")
     tls_key: Path | None = Field(None, description="PEM key of it")
     tls_client_ca: Path | None = Field(None, description="PEM of who signs clients' certificates: mTLS")
     replay: bool = Field(False, description="take event times from requests: for feeding history only")
+    profile_days: int = Field(0, ge=0, description="days after its fetch until a profile is deleted; 0: never")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="of graph networks; auto: cuda:0 or cpu")
     batch_max: int = Field(64, ge=1, le=1024)
     queue_max: int = Field(1024, ge=1, description="applications waiting per tenant; more get RESOURCE_EXHAUSTED")
     deadline_min_ms: float = Field(2.0, ge=0, description="less time left than this: not begun")
@@ -54,6 +59,12 @@ class Settings(BaseSettings):
         for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
             if path is not None and not path.is_file():
                 raise ValueError(f"{path}: no such file")
+        if self.processes > 1 or self.reuse_port:
+            if self.replay:
+                raise ValueError("MIAOPI_REPLAY: history is fed to one process, in order")
+            for name, address in (("LISTEN", self.listen), ("NATIVE_LISTEN", self.native_listen)):
+                if address.startswith("unix:") or address.endswith(":0"):
+                    raise ValueError(f"MIAOPI_{name}={address}: only a TCP port of one's choice can be shared")
         if self.redis_url and not self.token_secrets:
             raise ValueError("MIAOPI_TOKEN_SECRETS is needed with REDIS_URL")
         for tenant, secret in self.token_secrets.items():

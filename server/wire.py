@@ -3,10 +3,11 @@
 What passes here is valid; nothing is written before it passed. Checks raise InvalidFieldError with the field's path.
 """
 
+import math
+import sys
 import time
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from features.application import (
     ENTITIES_MAX,
@@ -24,10 +25,10 @@ from features.application import (
     make_profile,
 )
 from features.assemble import SKEW_MS
+from features.evidence import Facts
 from features.schema import Schema
 from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
-from models.scorer import Scores
 from policy.decide import Decision
 from policy.funding import Share
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -40,7 +41,8 @@ CONSENTS_MAX = 64
 FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
 EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
-_VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
+_OUTCOMES = tuple(pb.Outcome.keys())
+VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
 def application(
@@ -95,7 +97,7 @@ def _consents(request: pb.DecideRequest, replaying: bool) -> dict[str, int]:
     """By purpose, when consent was last given. One from the future would outlast a withdrawal."""
     if len(request.consents) > CONSENTS_MAX:
         raise InvalidFieldError("consents", f"at most {CONSENTS_MAX}, are {len(request.consents)}")
-    latest = EVENT_TIME_MAX if replaying else round(time.time() * 1000) + SKEW_MS
+    latest = latest_consent_ms(replaying)
     given: dict[str, int] = {}
     for i, consent in enumerate(request.consents):
         check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
@@ -105,18 +107,33 @@ def _consents(request: pb.DecideRequest, replaying: bool) -> dict[str, int]:
     return given
 
 
+def latest_consent_ms(replaying: bool) -> int:
+    """Until when a consent may say that it was given."""
+    return EVENT_TIME_MAX if replaying else round(time.time() * 1000) + SKEW_MS
+
+
 def feature_numbers(
     schema: Schema, values: Mapping[str, pb.FeatureValue], origin: str, source: str
 ) -> dict[str, float]:
     """Checked numbers by feature name, all of one origin (`request`, or `source` and its name)."""
     if len(values) > FEATURES_MAX:
         raise InvalidFieldError("features", f"at most {FEATURES_MAX}, are {len(values)}")
-    numbers = {}
+    numbers, plain = {}, plain_features(schema, source)
+    made = (f"{source}_age_days", f"{source}_completeness")
     for name, value in values.items():
+        low, high, codes = plain.get(name, _NOT_PLAIN)
+        if codes is None:
+            number = value.number
+            if low <= number <= high and (number or value.HasField("number")):
+                numbers[name] = number
+                continue
+        elif (code := codes.get(value.text)) is not None:
+            numbers[name] = code
+            continue
         key = f"features[{name[:ID_MAX]}]"
         column = schema.column.get(name)
         feature = None if column is None else schema.features[column]
-        if feature is None or feature.origin != origin or feature.source != source or name == f"{source}_age_days":
+        if feature is None or feature.origin != origin or feature.source != source or name in made:
             raise InvalidFieldError(key, f"is no feature of {source or 'the request'} in schema {schema.name}")
         kind = value.WhichOneof("value")
         if kind is not None:
@@ -124,6 +141,25 @@ def feature_numbers(
             column_name, number = feature_entry(schema, name, given, key)
             numbers[column_name] = number
     return numbers
+
+
+_NOT_PLAIN: tuple[float, float, None] = (math.inf, -math.inf, None)
+
+
+@cache
+def plain_features(schema: Schema, source: str) -> dict[str, tuple[float, float, dict[str, float] | None]]:
+    """What needs no second look, by the name of a feature of the request or of `source`: a number's range, or the
+    codes of a category's texts.
+    """
+    known: dict[str, tuple[float, float, dict[str, float] | None]] = {}
+    for feature in schema.features:
+        wanted = feature.origin == ("source" if source else "request") and feature.source == source
+        made = feature.name in (f"{source}_age_days", f"{source}_completeness")
+        if not wanted or made or feature.missing or (feature.category and not feature.values):
+            continue
+        codes = {text: float(i) for i, text in enumerate(feature.values) if text}
+        known[feature.name] = (*(feature.range or (-sys.float_info.max, sys.float_info.max)), codes or None)
+    return known
 
 
 def profile(request: pb.PutProfileRequest, schema: Schema, replaying: bool) -> Profile:
@@ -155,34 +191,32 @@ def past_event() -> InvalidFieldError:
 
 
 def decision_reply(
-    product: Product,
-    decision: Decision,
-    reasons: Sequence[Reason],
-    scores: Scores,
-    row: int,
-    position: pb.LogPosition,
+    product: Product, decision: Decision, reasons: Iterable[Reason], facts: Facts, event_time_ms: int
 ) -> bytes:
-    """The serialised DecideResponse of one row without application_id, which may be personal: as stored."""
+    """The serialised DecideResponse of a decision without application_id, which may be personal: as stored.
+
+    reasons: beside the decision's own. The parts of a message may follow one another: what never changes is made once.
+    """
     reply = pb.DecideResponse(
-        outcome=pb.Outcome.Name(int(decision.outcome)),
+        outcome=_OUTCOMES[decision.outcome],
         approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate,
         all_in_rate=decision.all_in_rate,
         grade=decision.grade,
-        fraud_probability=float(scores.fraud_probability[row]),
-        versions=pb.Versions(bundle=product.bundle_version, policy=product.policy.version, schema=product.schema.hash),
-        log_position=position,
+        fraud_probability=math.nan if facts.fraud_probability is None else facts.fraud_probability,
+        default_probability=facts.default_probability,
+        log_position=pb.LogPosition(
+            epoch=facts.epoch, sequence=facts.sequence, as_of=facts.as_of, event_time_ms=event_time_ms
+        ),
         degraded=decision.degraded,
+        funding=funding(decision.shares),
     )
-    if not np.isnan(scores.default_probability[row]):
-        reply.default_probability = float(scores.default_probability[row])
-    reply.funding.extend(funding(decision.shares))
     for reason in (*decision.reasons, *reasons):
         reply.reasons.add(
             code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,
             evidence=reason.evidence, legal_source=reason.legal_source,
         )  # fmt: skip
-    return reply.SerializeToString(deterministic=True)
+    return reply.SerializeToString() + product.versions
 
 
 def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:
@@ -209,7 +243,7 @@ def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str,
             raise InvalidFieldError("vehicle", f"is needed for {request.product}")
         vehicle = request.vehicle
         check_text("vehicle.vin", vehicle.vin, 64)
-        kind = _enum("vehicle.kind", vehicle.kind, _VEHICLE_KINDS)
+        kind = _enum("vehicle.kind", vehicle.kind, VEHICLE_KINDS)
         _within("vehicle.price_minor", vehicle.price_minor, 1, MONEY_MAX)
         _within("vehicle.down_payment_minor", vehicle.down_payment_minor, 0, vehicle.price_minor)
         _within("vehicle.age_months", vehicle.age_months, 0, 1200)

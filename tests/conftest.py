@@ -1,16 +1,19 @@
 """Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from features import schema as schemas
-from features.application import Application, entity_tokens
+from features.application import Application, Profile, Report, entity_tokens
 from features.embedded import embedded_store
+from features.profiles import Profiles
 from features.schema import Schema
 from features.store import Store
 from features.tokens import Tokenizer
@@ -19,6 +22,14 @@ from models import registry
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TOKENIZER = Tokenizer(b"a secret of tests")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The native front end is tested on the server's event loop and on asyncio's own, all else on the latter."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py"):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +69,20 @@ def demo_bundle(name: str) -> Path:
     return place / registry.read(place).champion
 
 
+def timeless(events: Sequence[Application | Report]) -> list[Application | Report]:
+    """Events as a server takes them that is not replaying."""
+    return [e._replace(event_time_ms=0) if isinstance(e, Application) else replace(e, event_time_ms=0) for e in events]
+
+
+def profiles_of(schema: Schema, profiles: Profiles, row: int) -> dict[str, Profile]:
+    """What the sources know of one application, by source."""
+    known = zip(schema.sources.values(), profiles.fetched_at_ms[row].tolist(), strict=True)
+    return {
+        source.name: Profile(source.name, ms, profiles.numbers[row, source.first : source.first + len(source.features)])
+        for source, ms in known if ms
+    }  # fmt: skip
+
+
 def application(schema: Schema, application_id: str, device: str = "device-1", **changes: object) -> Application:
     """A consumer application of an applicant of its own on a device."""
     made = Application(
@@ -71,4 +96,4 @@ def application(schema: Schema, application_id: str, device: str = "device-1", *
         numbers={"amount": 10_000.0, "term_months": 12.0, "declared_income": 8_000.0},
         body_hash=application_id.encode(),
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return made._replace(**changes)  # type: ignore[arg-type]

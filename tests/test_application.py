@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from features import schema as schemas
 from features.application import InvalidFieldError, entity_tokens, feature_number
 from features.schema import Schema
-from features.tokens import Tokenizer
+from features.tokens import Tokenizer, plain
 from tests.conftest import ROOT, TOKENIZER
 
 
@@ -21,6 +21,9 @@ from tests.conftest import ROOT, TOKENIZER
         ("card", "6222 0212-3456 7890", "6222021234567890"),
         ("vehicle", "lsv aa49 j1320 47882", "LSVAA49J132047882"),
         ("company", "91440300 71526726xg", "9144030071526726XG"),
+        ("applicant", "110101\u200b19900307123X", "11010119900307123X"),  # what shows nothing tells nobody apart
+        ("phone", "138\u20600013\ufeff8000", "13800138000"),
+        ("device", "de\u00advice-1\ufe0f", "device-1"),
     ],
 )
 def test_one_identifier_one_token(kind: str, one: str, other: str) -> None:
@@ -29,7 +32,7 @@ def test_one_identifier_one_token(kind: str, one: str, other: str) -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_tokens_differ_by_identifier_type_and_secret(one: str, other: str) -> None:
-    if one.strip() and other.strip():
+    if plain(one).strip() and plain(other).strip():
         token = TOKENIZER.token("device", one)
         assert 0 < token < 2**64
         assert token != TOKENIZER.token("address", one)

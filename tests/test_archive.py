@@ -164,7 +164,7 @@ async def test_what_was_tampered_with_is_refused(folder: Path, consumer: Schema)
 async def test_a_retry_after_a_crash_is_looked_at_from_where_it_was_decided(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path
 ) -> None:
-    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:80]
+    applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:80]
     lost, others = applications[3:6], applications[:3] + applications[6:]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, others[:3], None)

@@ -5,6 +5,7 @@ import numpy as np
 from features.application import Profile, Snapshot
 from features.assemble import DAY_MS, assemble
 from features.neighborhood import Neighborhood, empty_view
+from features.profiles import Profiles
 from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
 from features.statistics import ENTITY_STATS
 from tests.conftest import application
@@ -27,7 +28,11 @@ def test_sources_have_states_and_ages(consumer: Schema) -> None:
     bureau = Profile("bureau", int(NOW_MS - 10 * DAY_MS), numbers)
     tax = Profile("tax", int(NOW_MS - 181 * DAY_MS), np.array([8_000.0], dtype=np.float32))
     snapshot = assemble(
-        consumer, [application(consumer, "a")], [{"bureau": bureau, "tax": tax}], view_of(1), np.array([0])
+        consumer,
+        [application(consumer, "a")],
+        Profiles.of(consumer, [{"bureau": bureau, "tax": tax}]),
+        view_of(1),
+        np.array([0]),
     )
     states = dict(zip(consumer.sources, snapshot.source_state[0].tolist(), strict=True))
     assert (states["bureau"], states["tax"], states["courts"]) == (SOURCE_FRESH, SOURCE_STALE, SOURCE_MISSING)
@@ -44,7 +49,11 @@ def test_worst_of_several_contacts(consumer: Schema) -> None:
     slot = consumer.entities["contact"].first_slot
     view.entity_state[1, slot : slot + 2, list(ENTITY_STATS).index("count_24h")] = [3, 7]
     snapshot = assemble(
-        consumer, [application(consumer, "a"), application(consumer, "b")], [{}, {}], view, np.array([1, 0])
+        consumer,
+        [application(consumer, "a"), application(consumer, "b")],
+        Profiles.none(consumer, 2),
+        view,
+        np.array([1, 0]),
     )
     assert row(consumer, snapshot, "contact_count_24h") == 7.0
     assert np.isnan(row(consumer, snapshot, "contact_count_24h", 1))
@@ -54,12 +63,14 @@ def test_worst_of_several_contacts(consumer: Schema) -> None:
 def test_a_row_does_not_depend_on_its_batch(consumer: Schema) -> None:
     applications = [application(consumer, f"a{i}") for i in range(5)]
     profiles = [{"tax": Profile("tax", NOW_MS, np.array([1_000.0 * i], dtype=np.float32))} for i in range(5)]
-    whole = assemble(consumer, applications, profiles, view_of(5), np.arange(5))
+    whole = assemble(consumer, applications, Profiles.of(consumer, profiles), view_of(5), np.arange(5))
     for i in range(5):
-        alone = assemble(consumer, [applications[i]], [profiles[i]], view_of(5), np.array([i]))
+        alone = assemble(
+            consumer, [applications[i]], Profiles.of(consumer, profiles[i : i + 1]), view_of(5), np.array([i])
+        )
         np.testing.assert_array_equal(alone.features[0], whole.features[i])
 
 
 def test_neighbors_carry_the_record(consumer: Schema) -> None:
-    snapshot = assemble(consumer, [application(consumer, "a")], [{}], view_of(1), np.array([0]))
+    snapshot = assemble(consumer, [application(consumer, "a")], Profiles.none(consumer, 1), view_of(1), np.array([0]))
     assert snapshot.neighbor_state.shape[3] == 7 + len(consumer.record)

@@ -27,7 +27,7 @@ class Engine:
             self.batches.append([a.application_id for a in batch])
         await self.go.wait()
         return [
-            ValueError(a.application_id) if a.application_id.startswith("bad") else Reply(a.application_id.encode(), {})
+            ValueError(a.application_id) if a.application_id.startswith("bad") else Reply(a.application_id.encode(), "")
             for a in batch
         ]
 

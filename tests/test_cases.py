@@ -17,7 +17,7 @@ from policy.coverage import coverage
 from policy.decide import POLICY, Outcome, Policy
 from policy.versions import load
 from tests.policies import PRODUCT, cards, policy_folder, table_of
-from tests.test_policy_tables import PRODUCTS, ROOT
+from tests.test_policy_tables import PRODUCTS, ROOT, in_both_languages
 
 HEADER = "case,amount_minor,term_months,repayment,upfront_fee_minor,monthly_fee_minor,human_review_requested"
 BASE = "base,50000,0,bullet,0,0,false"
@@ -39,8 +39,8 @@ def test_shipped_policies_pass_their_cases(product: str) -> None:
     decisions = check(place / CASES, cases, policy)
     assert cases[0].name == "base" and len(cases) > 3
     assert {d.outcome for d in decisions} > {Outcome.APPROVE, Outcome.REVIEW}
-    reached = coverage(place, schema, cases, decisions)
-    assert list(reached.rows) and all(sum(rows.values()) for name, rows in reached.rows.items() if name == "fraud")
+    rows = [count for counts in coverage(policy, cases).rows.values() for count in counts.values()]
+    assert rows and all(rows), "each row of each table that decides has its case"
 
 
 def test_blank_is_as_in_base_and_missing_is_missing(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_blank_is_as_in_base_and_missing_is_missing(tmp_path: Path) -> None:
         (CARD.replace("0.01", "1e999"), 2, "fraud_probability", "is not a number"),
         (CARD.replace("0.01", "1.01"), 2, "fraud_probability", "is not from 0 to 1"),
         (CARD.replace("bullet", "balloon"), 2, "repayment", "'balloon' is none of equal_instalment"),
-        (CARD.replace("false", "no"), 2, "human_review_requested", "'no' is neither true nor false"),
+        (CARD.replace("false", "no"), 2, "human_review_requested", "'no' is none of true, false"),
         (CARD.replace("50000,0,", "50000.5,0,"), 2, "amount_minor", "is not a whole number"),
         (CARD.replace("50000,0,", "missing,0,"), 2, "amount_minor", "is always known"),
         (CARD + "base,,,,,,,,approve,,\n", 3, "case", "line 2 has this name too"),
@@ -91,14 +91,19 @@ def test_what_cannot_be_read_says_where(tmp_path: Path, text: str, line: int, co
         read(tmp_path / CASES, cards(), card_policy())
     assert (refused.value.line, refused.value.column, refused.value.file) == (line, column, tmp_path / CASES)
     assert str(refused.value).startswith(f"{tmp_path / CASES}: ")
+    english, chinese = str(refused.value).split(" | ")
+    assert in_both_languages(refused.value) and repr(column) in english + "''"
+    assert not line or (f"line {line}" in english and f"第 {line} 行" in chinese)
 
 
 def test_a_file_that_is_none_or_not_utf_8_refuses(tmp_path: Path) -> None:
-    with pytest.raises(CasesError, match="cannot be read: No such file"):
+    with pytest.raises(CasesError, match="cannot be read: No such file") as refused:
         read(tmp_path / CASES, cards(), card_policy())
+    assert in_both_languages(refused.value)
     (tmp_path / CASES).write_bytes(CARD.replace("0.01", "可疑").encode("gb18030"))
-    with pytest.raises(CasesError, match="is not UTF-8; save it as CSV UTF-8"):
+    with pytest.raises(CasesError, match="is not UTF-8; save it as CSV UTF-8") as refused:
         read(tmp_path / CASES, cards(), card_policy())
+    assert in_both_languages(refused.value)
 
 
 def test_a_failing_case_says_what_was_expected_and_what_came(tmp_path: Path) -> None:
@@ -110,6 +115,10 @@ def test_a_failing_case_says_what_was_expected_and_what_came(tmp_path: Path) -> 
     assert refused.value.reason == (
         "1 of 3 cases fail\n  case 'suspect' (line 3): expected outcome decline, came review; expected amount_minor 1, "
         "came 0; expected reasons FRAUD_PROBABILITY_HIGH, came FRAUD_SUSPECTED"
+    )
+    assert refused.value.zh == (
+        "3 个案例中有 1 个不符\n  案例 'suspect'（第 3 行）：outcome 应为 decline，实为 review；amount_minor 应为 1，"
+        "实为 0；reasons 应为 FRAUD_PROBABILITY_HIGH，实为 FRAUD_SUSPECTED"
     )
 
 
@@ -189,8 +198,7 @@ def test_who_lends_is_expected_too_and_each_case_is_alone(tmp_path: Path) -> Non
     decisions = check(file, cases, policy)
     assert [d.approved_amount_minor for d in decisions] == [3_000_000] * 3
     assert cases[1].lent == {"bank": 999_000_000}
-    reached = coverage(tmp_path / "funded", CONSUMER, cases, decisions)
-    assert reached.rows["funders"] == {"bank": 3, "own": 3}
+    assert coverage(policy, cases).rows["funders"] == {"bank": 3, "own": 3}
     file.write_text(file.read_text().replace("own:900000 bank", "bank:1 bank"))
     with pytest.raises(CasesError, match=r"line 2, column 'expect_funding': 'bank:2100000' is not written as"):
         read(file, CONSUMER, policy)
@@ -203,7 +211,7 @@ def test_coverage_counts_the_rows_and_reasons_that_cases_reach(tmp_path: Path) -
     place = policy_folder(tmp_path / "cards")
     policy = load(place, PRODUCT, cards())
     cases = [c for c in read(place / CASES, cards(), policy) if c.name in ("base", "fraud-review")]
-    reached = coverage(place, cards(), cases, [decide(policy, case) for case in cases])
+    reached = coverage(policy, cases)
     assert reached.rows == {"fraud": {"decline": 0, "review": 1, "approve": 1}}
     assert reached.reasons == {"FRAUD_PROBABILITY_HIGH": 0, "FRAUD_SUSPECTED": 1, "FRAUD_UNLIKELY": 1}
 
@@ -211,7 +219,7 @@ def test_coverage_counts_the_rows_and_reasons_that_cases_reach(tmp_path: Path) -
 def test_a_declined_case_reaches_no_limit(tmp_path: Path) -> None:
     place = ROOT / "policy/products/consumer"
     every = read(place / CASES, CONSUMER, LOANS)
-    declined = [c for c in every if (d := decide(LOANS, c)).outcome == Outcome.DECLINE and not d.explain][:1]
-    reached = coverage(place, CONSUMER, declined, [decide(LOANS, case) for case in declined])
+    declined = [c for c in every if (d := decide(LOANS, c)[0]).outcome == Outcome.DECLINE and not d.explain][:1]
+    reached = coverage(LOANS, declined)
     assert declined and sum(reached.rows["knockouts"].values()) >= 1
     assert not any(reached.rows["limit"].values()) and not any(reached.rows["price"].values())

@@ -78,7 +78,9 @@ def test_every_change_has_its_line(tmp_path: Path, change: Callable[[Any], None]
     document = json.loads((old / POLICY).read_text(encoding="utf-8"))
     change(document)
     (new / POLICY).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
-    assert differences(old, new) == lines
+    found = differences(old, new)
+    assert [line.split(" | ")[0] for line in found] == lines
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line.split(" | ")[1]) for line in found)
     assert len(differences(new, old)) == len(lines)
 
 
@@ -89,17 +91,20 @@ def test_words_of_reasons(tmp_path: Path) -> None:
     text = "\n".join([*lines, "NEW_RULE: {zh: 新规, en: a new rule}"])
     (new / REASONS_PATH.name).write_text(text, encoding="utf-8")
     assert differences(old, new) == [
-        "reason BATTERY_WORN: removed",
-        "reason FRAUD_SUSPECTED, en: fraud is suspected; a person must look → we suspect fraud; a person must look",
-        "reason NEW_RULE: added, 新规 / a new rule",
+        "reason BATTERY_WORN: removed | 原因 BATTERY_WORN：删除",
+        "reason FRAUD_SUSPECTED, en: fraud is suspected; a person must look → we suspect fraud; a person must look"
+        " | 原因 FRAUD_SUSPECTED：fraud is suspected; a person must look → we suspect fraud; a person must look",
+        "reason NEW_RULE: added, a new rule | 原因 NEW_RULE：新增，新规",
     ]
 
 
 def test_tables_that_come_and_go(tmp_path: Path) -> None:
     count = len(table_of(json.loads((CONSUMER / POLICY).read_text()), "knockouts")["rules"])
     cards_only = policy_folder(tmp_path / "cards")
-    assert f"table knockouts: added, {count} rows" in differences(cards_only, CONSUMER)
-    assert "table knockouts: removed" in differences(CONSUMER, cards_only)
+    assert f"table knockouts: added, {count} rows | 表 knockouts：新增，共 {count} 行" in differences(
+        cards_only, CONSUMER
+    )
+    assert "table knockouts: removed | 表 knockouts：删除" in differences(CONSUMER, cards_only)
 
 
 def test_cases_that_come_out_otherwise(tmp_path: Path) -> None:
@@ -110,4 +115,5 @@ def test_cases_that_come_out_otherwise(tmp_path: Path) -> None:
     (cut,) = (case for case in read(tmp_path / "b" / CASES, cards(), second) if case.name == "fraud-decline")
     assert decided_otherwise(first, second, [*cases, cut]) == [
         "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
+        " | 案例 fraud-decline：outcome review → decline，reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
     ]

@@ -171,6 +171,14 @@ async def test_the_file_on_disk_is_waited_for(on_disk: str, tenant: str, consume
         assert (await store.commit([Proposal("a", b"decision", b"")])).decisions == [b"decision"]
 
 
+async def test_what_was_decided_before_is_confirmed_too(on_disk: str, tenant: str, consumer: Schema) -> None:
+    async with Redis.from_url(on_disk) as redis:
+        await (await waiting(redis, tenant, consumer, Durability(aof=True, wait_ms=1000))).confirm()
+        await (await waiting(redis, tenant, consumer, Durability())).confirm()
+        with pytest.raises(NotDurableError, match="WAIT: 0 of 1"):
+            await (await waiting(redis, tenant, consumer, Durability(1, wait_ms=20))).confirm()
+
+
 async def test_a_store_without_such_a_file_cannot_promise_it(redis: Redis, tenant: str, consumer: Schema) -> None:
     store = await waiting(redis, tenant, consumer, Durability(aof=True))
     with pytest.raises(StoreError, match="appendonly is disabled"):

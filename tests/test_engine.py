@@ -164,8 +164,8 @@ async def test_retry_after_a_crash_masks_its_own_marks(
 ) -> None:
     """Begun and never decided: one event, one decision, as if it had come last."""
     applications = [e for e in past.events if isinstance(e, Application)][:60]
-    lost, others = applications[0], [replace(a, event_time_ms=0) for a in applications[1:]]
-    lost = replace(lost, event_time_ms=0)
+    lost, others = applications[0], [a._replace(event_time_ms=0) for a in applications[1:]]
+    lost = lost._replace(event_time_ms=0)
     async with engine_on(redis, tenant, served, past) as (engine, store):
         crashed = Store(redis, tenant, TOKENIZER, [p.schema for p in served.values()])
         await crashed.open()
@@ -178,7 +178,7 @@ async def test_retry_after_a_crash_masks_its_own_marks(
     assert reply == again
     assert (reply.log_position.sequence, reply.log_position.as_of) == (1, len(applications))
     # the same log without it, then it: velocity and graph features are those of the masked retry
-    last = replace(lost, event_time_ms=others[-1].event_time_ms or 1)
+    last = lost._replace(event_time_ms=others[-1].event_time_ms or 1)
     rows = replay(History([*others, last], past.profiles))[lost.schema.name]
     assert stored is not None and rows.application_ids[-1] == lost.application_id
     _, features = evidence.unpack(stored[1])
@@ -189,7 +189,7 @@ async def test_retry_after_a_crash_masks_its_own_marks(
 async def test_recovers_when_the_log_is_lost(
     redis: Redis, tenant: str, served: dict[str, Product], past: History
 ) -> None:
-    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:4]
+    applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:4]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, applications[:2], None)
         await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
@@ -204,7 +204,7 @@ async def test_notices_a_store_that_went_back(
     redis: Redis, tenant: str, served: dict[str, Product], past: History
 ) -> None:
     """A failover lost the last events and others were written since: the log is read again, not continued."""
-    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:9]
+    applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:9]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, applications[:4], None)
         log, meta = f"{{{tenant}}}:log", f"{{{tenant}}}:meta"
@@ -238,7 +238,7 @@ async def test_a_store_that_was_never_there_is_in_the_log_once(
 async def test_a_store_without_its_functions_recovers(
     redis: Redis, tenant: str, served: dict[str, Product], past: History
 ) -> None:
-    applications = [replace(e, event_time_ms=0) for e in past.events if isinstance(e, Application)][:3]
+    applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:3]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, applications[:1], None)
         await redis.function_flush()

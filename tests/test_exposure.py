@@ -105,7 +105,8 @@ class Contested(Store):
 async def contested(redis: Redis, tenant: str, product: Product, rivals: Sequence[int]) -> Contested:
     store = Contested(redis, tenant, TOKENIZER, [product.schema])
     await store.open()
-    await store.begin([good_application(product, f"rival {n}") for n in range(len(rivals))])
+    if rivals:
+        await store.begin([good_application(product, f"rival {n}") for n in range(len(rivals))])
     store.rivals = rivals
     return store
 

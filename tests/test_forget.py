@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from features.replay import History
 from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store
+from policy.decide import Policy
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import privacy
 from server.errors import UnavailableError
 from server.products import Product
 from tests import test_engine
-from tests.conftest import TOKENIZER, application
+from tests.conftest import TOKENIZER, application, profiles_of
+from tests.lending import write_policies
 from tests.test_engine import engine_on, past, run, served
 
 __all__ = ["past", "served"]
@@ -127,9 +130,77 @@ async def test_deletion_takes_the_profiles_of_the_applicant(
     assert (await forget(store, TOKENIZER, withdrawn(purpose=None))).profiles == 2
     assert (await forget(store, TOKENIZER, withdrawn(purpose=None))).profiles == 0
     started = await store.begin([asking(consumer, "a", 1_000), asking(consumer, "b", 1_000, "another person")])
-    assert [sorted(p) for p in started.profiles] == [[], ["courts", "tax"]]
+    known = [profiles_of(consumer, started.profiles[consumer.name], row) for row in (0, 1)]
+    assert [sorted(p) for p in known] == [[], ["courts", "tax"]]
     tokens = started.events.fields["tokens"][-2:]
     assert [np.count_nonzero(t[CONTACTS]) for t in tokens] == [0, 2] and int(tokens[0, 0]) == person
+
+
+async def test_a_profile_fetched_before_a_deletion_does_not_come_back(
+    redis: Redis, tenant: str, consumer: Schema, store: Store
+) -> None:
+    """A feed that is late, or sends again what it sent; another person's comes as ever."""
+    who, other = (TOKENIZER.token("applicant", name) for name in ("a person", "another person"))
+    done = await forget(store, TOKENIZER, withdrawn(purpose=None))
+    now_ms = int((await store.tail()).time_ms[-1])
+    numbers = np.array([9_000.0], dtype=np.float32)
+    for fetched_at_ms, stored in ((now_ms - 5_000, False), (now_ms, False), (now_ms + 1, True)):
+        tax = Profile("tax", fetched_at_ms, numbers)
+        assert await store.put_profiles([(who, consumer, tax), (other, consumer, tax)]) == [stored, True]
+        assert await redis.exists(f"{{{tenant}}}:p:tax:{who:016x}") == stored
+    assert done.sequence == 1
+
+
+async def test_profiles_are_kept_no_longer_than_said(redis: Redis, tenant: str, consumer: Schema) -> None:
+    """From when they were fetched, not from when they came; without a number of days they stay."""
+    who, day_ms, now_ms = TOKENIZER.token("applicant", "a person"), 86_400_000, round(time.time() * 1000)
+    for days, ages_ms in ((30, (31 * day_ms, 30 * day_ms + 1_000, 29 * day_ms, 0)), (0, (4_000 * day_ms,))):
+        store = Store(redis, f"{tenant}-{days}", TOKENIZER, [consumer], profile_days=days)
+        await store.open()
+        key = f"{{{tenant}-{days}}}:p:tax:{who:016x}"
+        for age_ms in ages_ms:
+            tax = Profile("tax", now_ms - age_ms, np.array([9_000.0], dtype=np.float32))
+            stored = not days or age_ms < days * day_ms
+            assert await store.put_profiles([(who, consumer, tax)]) == [stored]
+            left_ms = await redis.pttl(key)
+            expected_ms = (days * day_ms - age_ms if days else -1) if stored else -2
+            assert abs(left_ms - expected_ms) < 10_000 and (days or left_ms == -1)
+
+
+class Registering(Store):
+    """A store where a release with another schema starts right after the schemas were asked for."""
+
+    def __init__(self, redis: Redis, tenant: str, schema: Schema, later: Schema) -> None:
+        super().__init__(redis, tenant, TOKENIZER, [schema])
+        self.release: Store | None = Store(redis, tenant, TOKENIZER, [later])
+
+    async def schemas(self) -> dict[str, Any]:
+        known = await super().schemas()
+        if self.release is not None:
+            release, self.release = self.release, None
+            await release.open()
+        return known
+
+
+async def test_a_schema_that_comes_meanwhile_is_asked_too(redis: Redis, tenant: str, consumer: Schema) -> None:
+    entities = consumer.document["entities"]
+    moved = Schema(consumer.document | {"entities": {"applicant": {}, "dealer": entities["dealer"]} | entities}, "m")
+    store = Registering(redis, tenant, consumer, moved)
+    await store.open()
+    assert (await forget(store, TOKENIZER, withdrawn())).sequence == 2
+    fields = (await store.tail()).fields.view(FORGETTING)
+    assert {int(e["schema"]) for e in fields} == {int.from_bytes(s.fingerprint, "little") for s in (consumer, moved)}
+    assert await redis.xlen(f"{{{tenant}}}:forgotten") == 1
+
+
+@pytest.mark.parametrize("written", ["110101199003071234", "110101 19900307 1234", "id:１１０１０１199003071234"])
+async def test_who_asks_is_not_the_identifier(store: Store, redis: Redis, tenant: str, written: str) -> None:
+    """An applicant who asks in person: the record would keep for good what the request is to forget."""
+    for purpose in ("contacts", None):
+        with pytest.raises(InvalidFieldError) as caught:
+            await forget(store, TOKENIZER, Forgetting("110101199003071234", written, purpose))
+        assert caught.value.field == "requested_by"
+    assert await store.position() == 0
 
 
 async def test_it_is_on_record_under_tokens(redis: Redis, tenant: str, store: Store) -> None:
@@ -170,7 +241,7 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
 
     def of(person: str) -> Application:
         tokens = entity_tokens(schema, tokenizer, person, PEOPLE, {"contacts"})
-        return replace(sent, application_id=person, body_hash=person.encode(), tokens=tokens, event_time_ms=0)
+        return sent._replace(application_id=person, body_hash=person.encode(), tokens=tokens, event_time_ms=0)
 
     async with engine_on(redis, tenant, served, past) as (engine, store):
 
@@ -198,30 +269,36 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
         assert await counted("later", "device_fraud_count") == 0 and await counted("later", "linked_applicants") == 2
 
 
-async def test_who_is_forgotten_and_decided_afterwards_still_owes(
-    redis: Redis, tenant: str, served: dict[str, Product], past: History
+async def test_who_is_forgotten_still_owes_what_is_approved(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path
 ) -> None:
-    """Each for themselves: exposure is that of who applied, not one of all whom the log no longer knows."""
-    tokenizer, sent = test_engine.TOKENIZER, next(
-        e for e in past.events if isinstance(e, Application) and e.product == "consumer"
-    )  # fmt: skip
-
-    def of(name: str, person: str) -> Application:
-        tokens = entity_tokens(sent.schema, tokenizer, person, [("device", f"device of {person}")], ())
-        return replace(sent, application_id=name, body_hash=name.encode(), tokens=tokens, event_time_ms=0)
-
-    asked = [of("first", "a debtor"), of("second", "another person")]
-    async with engine_on(redis, tenant, served, past) as (engine, store):
+    """Begun, forgotten, then decided: the approval counts for this borrower, and for no other who was forgotten."""
+    policies = write_policies(tmp_path, exposure_max_minor=5_000_000, certain=True)
+    policy = Policy.load(policies / "consumer", "consumer", served["consumer"].schema)
+    products = {**served, "consumer": replace(served["consumer"], policy=policy)}
+    sent = next(e for e in past.events if isinstance(e, Application) and e.product == "consumer")
+    tokenizer, names = test_engine.TOKENIZER, ("one", "two")
+    asked = [
+        sent._replace(
+            application_id=name, body_hash=name.encode(), event_time_ms=0, amount_minor=2_000_000,
+            tokens=entity_tokens(sent.schema, tokenizer, name, [("device", f"device of {name}")], ()),
+        )
+        for name in names
+    ]  # fmt: skip
+    async with engine_on(redis, tenant, products, past) as (engine, store):
         crashed = Store(redis, tenant, tokenizer, [sent.schema])
         await crashed.open()
-        await crashed.begin([*asked, of("earlier", "a debtor")])
-        await crashed.commit([Proposal("earlier", b"d", b"", Reservation(asked[0].borrower, 4_000_000, None))])
-        await run(engine, [of("read on", "somebody else")], None)
-        for person in ("a debtor", "another person"):
-            await engine.forget(tokenizer, withdrawn(person, None))
-        await engine.decide(lambda: asked)
-        stored = [await store.decision(a.application_id) for a in asked]
-    assert [evidence.unpack(s[1])[0].exposure_minor for s in stored if s is not None] == [4_000_000, 0]
+        await crashed.begin([*asked, asked[0]._replace(application_id="earlier", body_hash=b"earlier")])
+        await crashed.commit([Proposal("earlier", b"decision", b"", Reservation(asked[0].borrower, 4_000_000, None))])
+        for name in names:
+            await engine.forget(tokenizer, withdrawn(name, None))
+        await run(engine, asked, None)
+        stored = [await store.decision(name) for name in names]
+    facts = [evidence.unpack(s[1])[0] for s in stored if s is not None]
+    assert [f.exposure_minor for f in facts] == [4_000_000, 0]
+    prefix = f"{{{tenant}}}:x:"
+    keys = {key.decode().removeprefix(prefix) async for key in redis.scan_iter(f"{prefix}*")}
+    assert keys <= {a.borrower for a in asked}
 
 
 async def test_a_server_that_is_fed_history_refuses(

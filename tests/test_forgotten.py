@@ -1,6 +1,5 @@
 """Training from an archive leaves out whom the log forgets, and what stood on a consent withdrawn since (R20)."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from features.replay import History, Rows
 from features.schema import Schema
 from proto.miaopi.v1 import decision_pb2 as pb
 from server.products import Product
+from tests.conftest import timeless
 from tests.test_engine import APPLICATIONS, TOKENIZER, engine_on, past, run, served
 
 __all__ = ["past", "served"]
@@ -47,7 +47,7 @@ def of_person(name: str, made: Rows, past: History) -> NDArray[np.bool_]:
 async def test_forgotten_applicants_and_withdrawn_contacts_are_not_learned_from(
     redis: Redis, tenant: str, served: dict[str, Product], past: History, people: list[str], tmp_path: Path
 ) -> None:
-    events, consumer = [replace(e, event_time_ms=0) for e in past.events[: 2 * HALF]], served["consumer"].schema
+    events, consumer = timeless(past.events[: 2 * HALF]), served["consumer"].schema
     gone, withdrew = people[3:9], people[9:12]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, events[:HALF], 5)
@@ -99,7 +99,7 @@ async def test_where_nobody_is_left_it_says_so(
         e for e in past.events if isinstance(e, Application) and int(e.tokens[0]) == token and e.product == "consumer"
     ]
     async with engine_on(redis, tenant, served, past) as (engine, _):
-        await run(engine, [replace(e, event_time_ms=0) for e in only], None)
+        await run(engine, [e._replace(event_time_ms=0) for e in only], None)
         await engine.forget(TOKENIZER, Forgetting(people[0], "Li"))
         await export.write(redis, tenant, tmp_path / "archive")
     with pytest.raises(ArchiveError, match="every applicant of schema consumer is forgotten"):

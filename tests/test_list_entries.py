@@ -60,7 +60,8 @@ async def test_another_person_approves(entries: ListEntries, store: Store, consu
     made = proposal(entries, consumer, expires_at_ms=round(time.time() * 1000) + 60_000)
     entry_id = await entries.propose(made)
     assert await store.position() == 0  # nothing counts yet
-    for by in ("Alice", " alice ", "ＡＬＩＣＥ"):
+    for by in ("Alice", " alice ", "ＡＬＩＣＥ", "Al ice", "Ali\u200bce", "\ufeffAlice", "A\u00adlice", "Alice\u3164",
+               "Alice\ufe0f", "Alice\U000e0041", "A\u034flice"):  # fmt: skip
         assert await refused(entries, entry_id, by) == "SAME_PERSON"
     assert await entries.approve(entry_id, "Bob") == 1
     assert await entries.approve(entry_id, "Bob") == 1 and await store.position() == 1
@@ -76,6 +77,28 @@ async def test_another_person_approves(entries: ListEntries, store: Store, consu
     assert shown.proposal == made and after == ""
     assert (shown.approved_by, shown.approved_at_ms) == ("Bob", int(events.time_ms[0]))
     assert 0 < shown.proposed_at_ms <= shown.approved_at_ms
+
+
+@pytest.mark.parametrize(
+    ("proposed_by", "approved_by"),
+    [("Li Wei", "LiWei"), ("José", "JOSE\u0301"), ("Straße", "STRASSE"), ("王 伟", "王伟"), ("ǰan", "J\u030cAN")],
+)
+async def test_a_name_is_one_person_however_it_is_written(
+    entries: ListEntries, consumer: Schema, proposed_by: str, approved_by: str
+) -> None:
+    entry_id = await entries.propose(proposal(entries, consumer, proposed_by=proposed_by))
+    assert await refused(entries, entry_id, approved_by) == "SAME_PERSON"
+
+
+@pytest.mark.parametrize("field", ["proposed_by", "approved_by"])
+@pytest.mark.parametrize("name", [" ", "\u200b", "\u3164\ufeff"])
+async def test_nobody_is_no_person(entries: ListEntries, consumer: Schema, field: str, name: str) -> None:
+    entry_id = await entries.propose(proposal(entries, consumer))
+    with pytest.raises(InvalidFieldError) as caught:
+        if field == "proposed_by":
+            proposal(entries, consumer, proposed_by=name)
+        await entries.approve(entry_id, name)
+    assert caught.value.field == field
 
 
 async def test_many_approve_at_once(entries: ListEntries, store: Store, consumer: Schema) -> None:

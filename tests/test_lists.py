@@ -1,6 +1,6 @@
 """Lists from the log: equal to a naive count, whatever the batches; strictly before; harmless to the graph."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import given, settings
@@ -57,7 +57,7 @@ def log(schema: Schema, walked: list[tuple[int, Change | Asked]]) -> Events:
             expires = time_ms + event.expires_after_ms if event.expires_after_ms and not event.remove else 0
             blob = pack_listing(ENTRY, event.kind, event.token, event.remove, event.shared, expires)
         else:
-            blob = pack_application(replace(application(schema, str(sequence)), tokens=slots(event.tokens)))
+            blob = pack_application(application(schema, str(sequence))._replace(tokens=slots(event.tokens)))
         blobs.append(finish(blob, 0, sequence))
     return unpack(blobs, [time_ms for time_ms, _ in walked])
 

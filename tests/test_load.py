@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +14,7 @@ from features.load import load_history
 from features.replay import History
 from features.schema import Schema
 from features.store import Store, StoreError
-from tests.conftest import ROOT, application
+from tests.conftest import ROOT, application, profiles_of
 
 BUREAU = ("overdue_24m", "inquiries_3m", "open_loans", "utilisation", "history_months", "monthly_payment")
 SECRET = "a secret of tests"  # conftest's TOKENIZER has it
@@ -45,7 +44,7 @@ async def test_profiles_from_parquet(
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "700 read, 700 stored, 0 older than what was there"
     started = await store.begin([application(consumer, "a0"), application(consumer, "a699")])
-    first, last = (profiles["bureau"] for profiles in started.profiles)
+    first, last = (profiles_of(consumer, started.profiles[consumer.name], row)["bureau"] for row in (0, 1))
     assert first.fetched_at_ms == 5 and str(first.numbers[2]) == "nan" and last.numbers[2] == 2.0
 
 
@@ -66,7 +65,8 @@ async def test_bad_profiles_store_nothing(
     bureau(2, **changes).write_parquet(tmp_path / "bureau.parquet")
     ended = load(tmp_path / "bureau.parquet", redis_url, tenant, source)
     assert ended.returncode == 2 and said in ended.stderr
-    assert (await store.begin([application(consumer, "a0")])).profiles == [{}]
+    started = await store.begin([application(consumer, "a0")])
+    assert not started.profiles[consumer.name].fetched_at_ms.any()
 
 
 async def test_history_in_order(store: Store, consumer: Schema) -> None:
@@ -76,6 +76,6 @@ async def test_history_in_order(store: Store, consumer: Schema) -> None:
     await load_history(store, History([first, report, second]), done.append)
     assert done == [1, 1, 1] and await store.position() == 3
     with pytest.raises(StoreError, match="a2: PAST"):
-        await load_history(store, History([replace(first, application_id="a2")]))
+        await load_history(store, History([first._replace(application_id="a2")]))
     with pytest.raises(StoreError, match="a0: PENDING"):
         await load_history(store, History([first]))

@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -17,12 +17,15 @@ from server.errors import OverloadedError
 
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
-from server.native.front import Front, Limits
-from server.service import Call, Handler
+from server.calls import Call, Handler
+from server.native.front import Front
+from server.native.peer import Limits
 
 # asyncio of Python 3.11 leaves what failed its TLS handshake to the collector, which may come in a later test
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-ECHO, SLOW, FAIL = "/s/Echo", "/s/Slow", "/s/Fail"
+
+
+ECHO, SLOW, FAIL, LARGE = "/s/Echo", "/s/Slow", "/s/Fail", "/s/Large"
 
 
 class Handlers:
@@ -53,8 +56,11 @@ class Handlers:
             raise InvalidFieldError("amount_minor", "must be 1 % of 错")
         raise RuntimeError("a secret of the inside")
 
+    async def large(self, body: bytes, call: Call) -> bytes:
+        return bytes(1 << 20)
+
     def by_path(self) -> dict[str, Handler]:
-        return {ECHO: self.echo, SLOW: self.slow, FAIL: self.fail}
+        return {ECHO: self.echo, SLOW: self.slow, FAIL: self.fail, LARGE: self.large}
 
 
 @asynccontextmanager
@@ -62,7 +68,7 @@ async def served(
     address: str = "127.0.0.1:0", tls: ssl.SSLContext | None = None, limits: Limits | None = None
 ) -> AsyncIterator[tuple[str, Handlers, Front]]:
     handlers = Handlers()
-    front = Front(handlers.by_path(), limits or Limits())
+    front = Front(handlers.by_path(), limits)
     await front.listen(address, tls)
     try:
         yield (f"localhost:{front.ports[0]}" if front.ports else address), handlers, front
@@ -114,6 +120,23 @@ async def test_the_blocking_client_and_large_messages() -> None:
 
     async with served() as (address, _, _):
         assert await asyncio.to_thread(ask, address) == [0, 1, 70_000, 4 << 20]
+
+
+async def test_replies_that_come_one_by_one_are_all_sent() -> None:
+    async def waits(body: bytes, call: Call) -> bytes:
+        await asyncio.sleep(int(body) / 1000)
+        return body
+
+    front = Front({"/s/Waits": waits})
+    await front.listen("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"localhost:{front.ports[0]}") as channel:
+        bodies = [b"%d" % (n % 23) for n in range(200)]
+        calls = []
+        for body in bodies:
+            calls.append(asyncio.ensure_future(unary(channel, "/s/Waits")(body, timeout=5)))
+            await asyncio.sleep(0.001)
+        assert await asyncio.gather(*calls) == bodies
+    await front.stop(5)
 
 
 async def test_errors_are_those_of_the_service() -> None:
@@ -168,6 +191,34 @@ async def test_stopping_answers_what_was_taken_and_no_more() -> None:
         await stopping
 
 
+async def test_a_rolling_restart_loses_no_call() -> None:
+    """One after another on one port, under calls without pause: each is answered by the one or the other."""
+    front, calling, answered = Front(Handlers().by_path()), True, 0
+    await front.listen("127.0.0.1:0", reuse_port=True)
+    port = front.ports[0]
+
+    async def call_on(channel: grpc.aio.Channel) -> None:
+        nonlocal answered
+        while calling:
+            assert await unary(channel, ECHO)(b"x", timeout=5) == b"x"
+            answered += 1
+
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(3)]
+    callers = [asyncio.create_task(call_on(channel)) for channel in channels for _ in range(4)]
+    for _ in range(6):
+        await asyncio.sleep(0.05)
+        following = Front(Handlers().by_path())
+        await following.listen(f"127.0.0.1:{port}", reuse_port=True)
+        await front.stop(5)
+        front = following
+    calling = False
+    await asyncio.gather(*callers)
+    await asyncio.gather(*(channel.close() for channel in channels))
+    await front.stop(5)
+    assert answered > 100
+
+
 def _tls(authority: trustme.CA, client_ca: trustme.CA | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -197,36 +248,6 @@ async def test_tls(mutual: bool) -> None:
                     assert await call == b"x" * 100_000
 
 
-async def test_who_reads_too_slowly_is_held_within_bounds() -> None:
-    """A peer that opens requests for large replies and reads nothing: its window stops them, others go on."""
-    async with served(limits=Limits(requests_max=8)) as (address, _, front):
-        import h2.config
-        import h2.connection
-
-        reader, writer = await asyncio.open_connection(*address.split(":"))
-        client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        client.initiate_connection()
-        writer.write(client.data_to_send())
-        client.receive_data(await reader.read(4096))
-        headers = [
-            (":method", "POST"), (":scheme", "http"), (":path", ECHO), (":authority", "x"), ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        ]  # fmt: skip
-        body = (60_000).to_bytes(5, "big") + b"x" * 60_000
-        for stream in range(1, 17, 2):
-            client.send_headers(stream, headers)
-            for at in range(0, len(body), 16_384):
-                client.send_data(stream, body[at : at + 16_384], end_stream=at + 16_384 >= len(body))
-            writer.write(client.data_to_send())
-        await eventually(lambda: any(peer.busy for peer in front.peers))
-        async with grpc.aio.insecure_channel(address) as channel:
-            assert await unary(channel, ECHO)(b"others", timeout=5) == b"others"
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-        await eventually(lambda: not any(peer.busy for peer in front.peers))
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 async def test_curl_over_http2(tmp_path: Path) -> None:
     request = tmp_path / "request"
@@ -238,6 +259,15 @@ async def test_curl_over_http2(tmp_path: Path) -> None:
         ]  # fmt: skip
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=20)
     assert b"\x00\x00\x00\x00\x03abc" in done.stdout and b"grpc-status: 0" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+async def test_curl_that_is_no_grpc() -> None:
+    async with served() as (address, _, _):
+        for flag, said in (("--http2-prior-knowledge", b"HTTP/2 405"), ("--http0.9", b"")):
+            command = ["curl", "-s", "-i", "-m", "5", flag, f"http://{address}/"]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=20)
+            assert said in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load here")

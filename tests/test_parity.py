@@ -47,9 +47,9 @@ async def served(schema: Schema, store: Store, rows: list[table.TableRow]) -> Sn
         started = await store.begin(asked)
         own = np.array([begun.sequence for begun in started.begun])
         links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
-        links[:, : schema.slots] = schema.link_slots
+        links[:] = schema.link_slots
         view = graph.observe(started.events, own, links)
-        parts.append(assemble(schema, asked, started.profiles, view, np.arange(len(own))))
+        parts.append(assemble(schema, asked, started.profiles[schema.name], view, np.arange(len(own))))
         row, due = batch[-1]
         for kind in due.outcome_kinds if due else ():
             assert due is not None

@@ -47,6 +47,41 @@ def test_the_policys_own_caps(policy: Policy) -> None:
     ]  # fmt: skip
 
 
+def test_a_funder_whose_first_row_may_hold_lends_nothing(tmp_path: Path) -> None:
+    """As where a machine decides: what is missing must not choose the better of a funder's rows."""
+    folder = write_policies(
+        tmp_path, exposure_max_minor=7_000_000, authority=AUTHORITIES,
+        funders=[("bank", "own", 0.6, 0, 0.05), ("bank", "own", 0.6, 5_000_000, 0.05), ("trust", "own", 1.0, 9, 0.05)],
+    )  # fmt: skip
+    path = folder / "consumer/policy.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    (table,) = [n["content"] for n in document["nodes"] if n["name"] == "funders"]
+    table["inputs"] = [{"id": "age", "name": "age", "field": "age_years"}]
+    for rule, cell in zip(table["rules"], ("> 50", "", ""), strict=True):
+        rule.pop("in_amount_minor")
+        rule["age"] = cell
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    loaded = Policy.load(path.parent, "consumer", schema_of("consumer"))
+    offered = {
+        age: [(o.funder, o.cap_minor) for o in mandate(loaded.tables, values_of(age_years=age), "head").offers]
+        for age in (60.0, 30.0, None)
+    }
+    assert offered == {
+        60.0: [("bank", 0), ("trust", 9)], 30.0: [("bank", 5_000_000), ("trust", 9)], None: [("trust", 9)],
+    }  # fmt: skip
+
+
+def test_a_knockout_that_declines_bars_whoever_asks(policy: Policy) -> None:
+    """One that reviews, one that may or may not hold, and a model's decline do not: for those a person is asked."""
+    said = {
+        "listed_black": (1.0, ("BLACKLISTED",)), "age_years": (17.0, ("UNDER_AGE",)), "listed_grey": (1.0, ()),
+        "fraud_probability": (0.999, ()), "default_probability": (0.5, ()),
+    }  # fmt: skip
+    for name, (value, barred) in said.items():
+        assert mandate(policy.tables, values_of() | {name: value}, "board").barred == barred, name
+    assert mandate(policy.tables, values_of(listed_black=None), "board").barred == ()
+
+
 def test_without_the_table_nobody_may(policy: Policy) -> None:
     tables = {name: table for name, table in policy.tables.items() if name != AUTHORITY}
     assert not mandate(tables, values_of(), "head").holds

@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.funding import Offer, split
@@ -17,6 +17,7 @@ offers = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)  # what numba compiles, it compiles in the first example
 @given(
     offers=offers, amount=st.integers(1, 9_000), rounding=st.sampled_from([100, 700, 1_000]), lent=st.integers(0, 7_000)
 )
@@ -36,4 +37,19 @@ def test_the_most_that_can_be_lent_is_lent(offers: list[Offer], amount: int, rou
     for share in shares:
         assert 0 < share.amount_minor <= room[share.offer.funder] and type(share.amount_minor) is int
         assert share.amount_minor <= math.ceil(share.offer.share_max * total)
+    below_shares = sum(max(min(_floor(o.share_max * total), room[o.funder]), 0) for o in willing)
+    above = [s for s in shares if s.amount_minor > _floor(s.offer.share_max * total)]
+    assert not above or below_shares < total
     assert [share.offer for share in shares] == [o for o in willing if o in [share.offer for share in shares]]
+
+
+def _floor(amount: float) -> int:
+    return math.floor(amount + 1e-6)
+
+
+def test_a_share_is_rounded_up_only_where_nobody_else_lends_the_rest() -> None:
+    """Of 0.7 the law may be the source, and a fen more is above it."""
+    bank = Offer("bank", "joint", 0.7, 10**9, 0.0)
+    for share_max, parts in ((1.0, [700_000, 300_001]), (0.3, [700_001, 300_000])):
+        shares = split(1_000_001, 0.05, 100, (bank, Offer("own", "own", share_max, 10**9, 0.0)), {})
+        assert [share.amount_minor for share in shares] == parts

@@ -56,7 +56,7 @@ def _blind(document: Any) -> None:
         (_cell("knockouts", 2, "out_reason", "'NO_SUCH_CODE'"), ("knockouts", "blacklisted", "reason"), "unknown"),
         (_cell("grade", 1, "out_reason", ""), ("grade", "AA", "reason"), "unknown reason code"),
         (_cell("fraud", 0, "out_reason", ""), ("fraud", "decline", "reason"), "unknown reason code"),
-        (_cell("knockouts", 2, "out_outcome", "'approve'"), ("knockouts", "blacklisted", "outcome"), "none of review"),
+        (_cell("knockouts", 2, "out_outcome", "'approve'"), ("knockouts", "blacklisted", "outcome"), "spares nobody"),
         (_cell("grade", 0, "out_grade", "'AAAA'"), ("grade", "AAA", "grade"), "none of AAA"),
         (_cell("price", 0, "out_annual_rate", "7.2"), ("price", "AAA", "annual_rate"), "not from 0 to 1"),
         (_cell("grade", 1, "in_default_probability", "[0.006..0.01)"), ("grade", "", ""), "no row for default_prob"),

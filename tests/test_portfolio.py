@@ -33,7 +33,7 @@ def made(outcomes: list[Outcome], amounts: list[int], rates: list[float], reason
     n = len(outcomes)
     return Decided(
         np.array(outcomes, np.int8), np.array(amounts), np.array(rates), np.full(n, GRADES.index("BBB"), np.int8),
-        np.zeros(n, np.int64), reasons,
+        np.zeros(n, np.int64), reasons, np.zeros(n, np.int64),
     )  # fmt: skip
 
 

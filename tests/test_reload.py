@@ -108,5 +108,6 @@ def test_no_server_starts_on_a_policy_that_fails_its_cases(settings: Settings) -
 def test_no_request_fails_and_no_reply_mixes_while_policies_change() -> None:
     figures = run(publications=2)
     assert figures["failed"] == figures["mixed"] == 0 and figures["publications"] == 2
-    assert figures["requests"] > 100 and figures["approved"] > 10
+    priced = figures["priced_first"], figures["priced_second"]
+    assert figures["requests"] > 100 and min(priced) > 10 and sum(priced) > figures["requests"] / 5
     assert figures["seconds_to_new_version_max"] < 10  # the machine that tests may be busy

@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import secrets
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -58,7 +57,7 @@ async def test_a_decision_is_stored_with_what_it_takes_or_not_at_all(
 async def test_no_repetition_takes_twice(store: Store, redis: Redis, tenant: str, consumer: Schema) -> None:
     await begun(store, consumer, "a")
     once = proposal("a", 700, 1000, (("bank", 700, 900),))
-    other = replace(proposal("a", 200), decision=b"another")
+    other = proposal("a", 200)._replace(decision=b"another")
     assert (await store.commit([once, once])).decisions == [b"a 700", b"a 700"]
     said = await store.commit([once, other, proposal("a", 5_000)])  # what is stored is returned, room or not
     assert said.decisions == [b"a 700"] * 3 and said.lent == {}
@@ -82,7 +81,7 @@ async def test_begin_reads_what_was_taken(store: Store, consumer: Schema) -> Non
     assert first.exposure_minor == [0, 0] and first.lent == {"bank": 0, "银行": 0}
     shares = (("银行", 30, 100), ("bank", 12, 100))
     await store.commit([Proposal("a", b"d", b"", Reservation(asked.borrower, 42, 42, shares))])
-    again = replace(application(consumer, "c"), tokens=asked.tokens)
+    again = application(consumer, "c")._replace(tokens=asked.tokens)
     then = await store.begin([application(consumer, "b"), again], ["bank", "银行"])
     assert then.exposure_minor == [0, 42] and then.lent == {"bank": 12, "银行": 30}
 

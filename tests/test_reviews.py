@@ -50,11 +50,11 @@ def counted(redis_url: str) -> Callable[[str], int]:
 
 
 def waiting(
-    stub: DecisionServiceStub, name: str, borrower: str = "", amount_minor: int = 2_000_000
+    stub: DecisionServiceStub, name: str, borrower: str = "", amount_minor: int = 2_000_000, term_months: int = 12
 ) -> pb.DecideResponse:
     """A good application of who wants a person to look."""
     request = loan_request(name, tenant=TENANT, device=f"device of {name}")
-    request.human_review_requested, request.amount_minor = True, amount_minor
+    request.human_review_requested, request.amount_minor, request.term_months = True, amount_minor, term_months
     request.applicant_id = borrower or request.applicant_id
     for source, numbers in GOOD_BORROWER.items():
         profile = pb.PutProfileRequest(
@@ -228,7 +228,7 @@ def test_what_cannot_be_resolved(stub: DecisionServiceStub) -> None:
         assert bad_field(refusal(stub.ResolveReview, request)) == field, field
     assert bad_field(refusal(stub.ListReviews, pb.ListReviewsRequest(tenant=TENANT, page_size=257))) == "page_size"
     assert bad_field(refusal(stub.ListReviews, pb.ListReviewsRequest(tenant=TENANT, page_token="9"))) == "page_token"
-    big = waiting(stub, "above the cap", amount_minor=19_000_000)
+    big = waiting(stub, "above the cap", amount_minor=19_000_000, term_months=36)
     assert big.grade == "A"  # cap: 120 000
     over = resolving("above the cap", 18_000_000, outcome=pb.OUTCOME_LIMIT)
     assert bad_field(refusal(stub.ResolveReview, over)) == "approved_amount_minor"

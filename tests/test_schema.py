@@ -133,7 +133,10 @@ def test_expression() -> None:
         np.testing.assert_array_equal(Expression(text)(columns.__getitem__), expected, err_msg=text)
 
 
-@pytest.mark.parametrize("text", ["a ** 2", "open('x')", "a.b", "a if b else c", "max(a)", "a +", "'x'"])
+@pytest.mark.parametrize(
+    "text",
+    ["a ** 2", "open('x')", "a.b", "a if b else c", "max(a)", "a +", "'x'", "1 + 2", "a + (" * 40 + "a" + ")" * 40],
+)
 def test_expression_refuses(text: str) -> None:
     with pytest.raises(ExpressionError):
         Expression(text)

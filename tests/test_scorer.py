@@ -90,7 +90,7 @@ def test_reasons_share_out_all_of_the_log_odds(bundle: Bundle, scorer: Scorer, c
     log_odds = scorer.explain("fraud", snapshot).sum(axis=1) + graph
     log_odds += model.calibration.intercept + trees_weight * bias + gnn_weight * model.calibration.gnn_mean
     np.testing.assert_allclose(scorer.score(snapshot).fraud_probability, 1 / (1 + np.exp(-log_odds)), atol=1e-6)
-    for row, reasons in enumerate(scorer.reasons("fraud", snapshot, top=1000)):
+    for row, reasons in enumerate(scorer.reasons("fraud", snapshot, scorer.score(snapshot), top=1000)):
         said = [r.contribution for r in reasons if r.code == "GRAPH_PATTERN"]
         assert said == ([pytest.approx(graph[row], abs=1e-5)] if graph[row] > 0 else [])
         assert [r.contribution for r in reasons] == sorted((r.contribution for r in reasons), reverse=True)
@@ -112,10 +112,11 @@ def test_the_graph_network_counts_from_its_mean(bundle: Bundle, consumer: Schema
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_row_has_the_same_reasons_in_every_batch(consumer: Schema, scorer: Scorer, size: int) -> None:
     snapshot = random_snapshot(consumer, 60, 3)
-    together = scorer.reasons("fraud", snapshot)
+    together = scorer.reasons("fraud", snapshot, scorer.score(snapshot))
     assert {len(reasons) for reasons in together} == {4}
     assert any(r.code == "GRAPH_PATTERN" for reasons in together for r in reasons)
-    apart = [scorer.reasons("fraud", snapshot.take(slice(i, i + size))) for i in range(0, 60, size)]
+    parts = [snapshot.take(slice(i, i + size)) for i in range(0, 60, size)]
+    apart = [scorer.reasons("fraud", part, scorer.score(part)) for part in parts]
     assert [reasons for part in apart for reasons in part] == together
 
 
@@ -124,8 +125,9 @@ def test_no_graph_network_no_reason_of_it(bundle: Bundle, scorer: Scorer, consum
     snapshot = random_snapshot(consumer, 60, 3)
     fraud = bundle.models["fraud"]
     meanless = replace(fraud, calibration=replace(fraud.calibration, gnn_mean=None))
-    without = Scorer(replace(bundle, models={"fraud": meanless})).reasons("fraud", snapshot, top=1000)
-    for found in (without, scorer.reasons("default", snapshot, top=1000)):
+    without, scores = Scorer(replace(bundle, models={"fraud": meanless})), scorer.score(snapshot)
+    for some, label in ((without, "fraud"), (scorer, "default")):
+        found = some.reasons(label, snapshot, scores, top=1000)
         assert all(r.code != "GRAPH_PATTERN" for reasons in found for r in reasons)
 
 
@@ -169,7 +171,7 @@ def test_no_rows_no_scores(consumer: Schema, scorer: Scorer) -> None:
     empty = random_snapshot(consumer, 1, 0).take(slice(0, 0))
     assert len(scorer.score(empty).fraud_probability) == 0
     assert scorer.explain("fraud", empty).shape == (0, len(consumer.columns("fraud")))
-    assert scorer.reasons("fraud", empty) == []
+    assert scorer.reasons("fraud", empty, scorer.score(empty)) == []
 
 
 SERVE = """
@@ -182,7 +184,7 @@ from models.scorer import Scorer
 schema = load("features/schemas/consumer.yaml")
 scorer = Scorer(Bundle.load(Path(sys.argv[1]), schema))
 snapshot = random_snapshot(schema, 2, 0)
-scorer.score(snapshot), scorer.explain("fraud", snapshot), scorer.reasons("fraud", snapshot)
+scorer.score(snapshot), scorer.explain("fraud", snapshot), scorer.reasons("fraud", snapshot, scorer.score(snapshot))
 heavy = {"torch", "onnx", "onnxscript", "xgboost", "sklearn", "lightgbm"}
 print(*sorted(heavy & set(sys.modules)))
 """

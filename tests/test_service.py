@@ -274,8 +274,9 @@ def test_older_profile_is_not_stored(stub: DecisionServiceStub) -> None:
 def test_health(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        reply = health.Check(health_pb2.HealthCheckRequest(service="miaopi.v1.DecisionService"))
-        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        for name in ("miaopi.v1.DecisionService", "miaopi.v1.device"):
+            reply = health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_reflection(address: str, streams: None) -> None:

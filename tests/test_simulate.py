@@ -1,6 +1,7 @@
 """A simulated policy says of every decision what really deciding by it says (R17)."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,16 +10,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bench import publish
 from bench import simulate as bench
 from features import archive
 from features.application import REPAYMENT_METHODS
 from features.archive import ArchiveError
 from features.replay import History
 from features.specs import OUTCOME_KINDS
+from policy import versions
+from policy.archived import from_archive
 from policy.decide import Policy
+from policy.errors import PolicyError
 from policy.inputs import Known, input_values
 from policy.ledger import MOVING
-from policy.records import Decided, Records, Reports, from_archive
+from policy.records import Decided, Records, Reports
 from policy.simulate import Run, SimulationError, View, check, simulate
 from policy.study import SIMULATED
 from policy.workers import Workers, workers
@@ -88,10 +93,12 @@ def test_who_comes_first_has_the_last_of_a_funder(past: History, redis_url: str,
     some = replace(past, events=past.events[:EVENTS])
     asyncio.run(bench.decide(redis_url, some, policies, tmp_path / "dry", f"dry-{id(past)}"))
     records = bench.records(tmp_path / "dry")
-    found, actual = run(records, policies), records.recorded
+    cars = write(tmp_path / "cars", "auto", chained(read_tables(policies, "auto")))
+    actual = records.recorded
     assert actual is not None
-    for name in (*OUTPUTS, "reasons"):
-        assert list(getattr(found, name)) == list(getattr(actual, name)), name
+    for found in (run(records, policies), run(records, cars)):  # what was lent of the products that stay counts too
+        for name in (*OUTPUTS, "reasons"):
+            assert list(getattr(found, name)) == list(getattr(actual, name)), name
     assert {"LIMIT_BY_FUNDERS", "NO_FUNDER"} <= {code for codes in actual.reasons for code in codes}
 
 
@@ -211,6 +218,25 @@ def test_a_product_without_a_policy_stays_as_recorded(world: Path, records: Reco
         check(records, tmp_path / "nowhere")
     with pytest.raises(SimulationError, match=r"auto/policy\.json: does not exist, and nothing was recorded"):
         check(replace(records, recorded=None), only)
+
+
+def test_what_is_in_service_is_simulated(records: Records, tmp_path: Path) -> None:
+    """Of a folder with roles the version that they name, in this process and in others, not the working copy."""
+    policies = Path(shutil.copytree(ROOT / "policy/products", tmp_path / "policies"))
+    schema = next(part.schema for part in records.parts if "consumer" in part.schema.products)
+    working = run(records, policies)
+    first, _ = versions.publish(policies, policies / "consumer", "consumer", schema, "test", "as shipped")
+    dearer = publish.variant(policies / "consumer" / first, tmp_path / "dearer")
+    version, _ = versions.publish(policies, dearer, "consumer", schema, "test", "prices up")
+    assert check(records, policies)["consumer"].version == version
+    with workers(2) as some:
+        found = run(records, policies, some)
+    mine = (records.product == records.products.index("consumer")) & working.approved & found.approved
+    assert mine.sum() > 20 and (found.annual_rate[mine] > working.annual_rate[mine]).all()
+    (policies / "consumer" / version / "cases.csv").unlink()
+    (policies / "consumer" / version / "policy.json").write_text("{}")
+    with pytest.raises(PolicyError, match=version):
+        check(records, policies)
 
 
 def copied(world: Path, tmp_path: Path, change: Sequence[pl.Expr], drop: Sequence[str] = ()) -> Path:

@@ -43,11 +43,12 @@ def out(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sys.executable, "-m", "policy", "simulate", "--archive", world / "decided", "--policy", world / "other",
         "--bundle", demo_bundle("consumer"), "--bundle", demo_bundle("auto"),
         "--bundle", demo_bundle("small_business"), "--stress", folder / "stress.yaml",
-        "--out", folder / "out",
+        "--out", folder / "out", "--processes", "2",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     (folder / "last.json").write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+    (folder / "said").write_text(done.stderr, encoding="utf-8")
     return folder / "out"
 
 
@@ -57,6 +58,7 @@ def test_the_last_line_and_the_file_say_the_same(out: Path) -> None:
     assert last["columns"] == {name: column["total"] for name, column in found["columns"].items()}
     assert (last["swap_in"], last["swap_out"]) == (found["swap_in"]["rows"], found["swap_out"]["rows"])
     assert last["decisions"] == found["decisions"] > 300 and last["left_out"] == 0
+    assert found["one_process_a_run"] and "decided by one process" in (out.parent / "said").read_text(encoding="utf-8")
     assert found["scored_anew"] == 0  # the same bundle scored what was recorded
     assert sum(sum(row.values()) for row in found["moves"].values()) == found["decisions"]
 

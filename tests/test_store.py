@@ -1,6 +1,5 @@
 """The store's verbs on a real Valkey: once-only appends, one decision, order over replicas, loud errors."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from features.events import APPLICATION, REPORT
 from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store, StoreError
-from tests.conftest import TOKENIZER, application
+from tests.conftest import TOKENIZER, application, profiles_of
 
 
 def income(fetched_at_ms: int, value: float) -> Profile:
@@ -89,7 +88,7 @@ async def test_what_was_decided_on_a_log_that_is_gone_is_not_stored(
         await late.commit(decided)
     assert await other.decision("a") is None and await redis.get(f"{{{tenant}}}:x:{mine[0].borrower}") is None
     again = (await other.begin(mine)).begun
-    decided = [replace(p, place=f"{other.epoch}:{b.sequence}") for p, b in zip(decided, again, strict=True)]
+    decided = [p._replace(place=f"{other.epoch}:{b.sequence}") for p, b in zip(decided, again, strict=True)]
     assert (await other.commit(decided)).decisions == [b"late", b"late"]
 
 
@@ -159,7 +158,8 @@ async def test_newest_profile_stays(store: Store, consumer: Schema) -> None:
     assert await store.put_profiles([(token, consumer, income(2_000, 7_000.0))]) == [True]
     assert await store.put_profiles([(token, consumer, income(1_000, 1.0))]) == [False]
     assert await store.put_profiles([(token, consumer, income(2_000, 7_000.0))]) == [True]
-    profiles = (await store.begin([asked])).profiles[0]
+    started = await store.begin([asked])
+    profiles = profiles_of(consumer, started.profiles[consumer.name], 0)
     assert list(profiles) == ["tax"]
     assert (profiles["tax"].fetched_at_ms, profiles["tax"].numbers.tolist()) == (2_000, [7_000.0])
 
@@ -176,7 +176,8 @@ async def test_profile_of_an_older_schema_is_read_by_name(redis: Redis, tenant: 
     asked = application(consumer, "a")
     profile = Profile("social_security", 5, np.array([9_000.0], dtype=np.float32))
     await writer.put_profiles([(int(asked.tokens[0]), old, profile)])
-    numbers = (await reader.begin([asked])).profiles[0]["social_security"].numbers
+    started = await reader.begin([asked])
+    numbers = profiles_of(consumer, started.profiles[consumer.name], 0)["social_security"].numbers
     np.testing.assert_array_equal(numbers, np.array([9_000.0, np.nan], dtype=np.float32))
 
 
@@ -186,7 +187,7 @@ async def test_unknown_profile_layout_is_loud_and_missing(
     asked = application(consumer, "a")
     await redis.set(f"{{{tenant}}}:p:tax:{int(asked.tokens[0]):016x}", b"layout!!" + bytes(12))
     started = await store.begin([asked])
-    assert started.begun[0].status == "NEW" and started.profiles[0] == {}
+    assert started.begun[0].status == "NEW" and not started.profiles[consumer.name].fetched_at_ms.any()
     assert "unknown layout" in started.unreadable[0]
 
 

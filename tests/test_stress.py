@@ -28,7 +28,7 @@ def rows(past: History) -> dict[str, Rows]:
 def poorer(past: History, names: set[str]) -> History:
     """The same history with half of every feature in `names`: halves are exact in float32."""
     events = [
-        replace(e, numbers={n: x / 2 if n in names else x for n, x in e.numbers.items()})
+        e._replace(numbers={n: x / 2 if n in names else x for n, x in e.numbers.items()})
         if isinstance(e, Application) else e for e in past.events[:EVENTS]
     ]  # fmt: skip
     sources = {name: s for schema in schemas_by_product().values() for name, s in schema.sources.items()}

@@ -21,6 +21,7 @@ from policy.reasons import REASONS_PATH
 from policy.versions import LOCK, PUBLISHED, ROLES, WORDS, Roles
 from tests.conftest import ROOT
 from tests.policies import PRODUCT, cards, change_case, policy_folder
+from tests.test_policy_tables import in_both_languages
 
 
 def publish(policies: Path, source: Path, by: str = "Li Wei") -> str:
@@ -50,8 +51,9 @@ def test_versions_come_and_go_back(tmp_path: Path) -> None:
         ("publish", a, "Li Wei", "why"), ("publish", b, "Li Wei", "why"),
     ]  # fmt: skip
     assert rollback(policies) == serving(policies) == a
-    with pytest.raises(PolicyError, match=f"{ROLES}: no version before {a}"):
+    with pytest.raises(PolicyError, match=f"{ROLES}: no version before {a}") as refused:
         rollback(policies)
+    assert in_both_languages(refused.value)
     assert publish(policies, folder / b) == serving(policies) == b  # from where it lies
     roles = versions.read(folder)
     assert roles is not None and roles.previous == (a,) and len(roles.changes) == 4
@@ -119,15 +121,17 @@ def test_what_is_refused_leaves_everything_as_it_was(
 ) -> None:
     policies, broken = tmp_path / "policies", policy_folder(tmp_path / "broken", "0.3")
     break_it(broken)
-    with pytest.raises(PolicyError, match=problem):
+    with pytest.raises(PolicyError, match=problem) as refused:
         publish(policies, broken)
+    assert in_both_languages(refused.value)
     assert not policies.exists()
     publish(policies, policy_folder(tmp_path / "good"))
     before = everything(policies)
     with pytest.raises(PolicyError, match=problem):
         publish(policies, broken)
-    with pytest.raises(PolicyError, match="must be named"):
+    with pytest.raises(PolicyError, match="must be named") as refused:
         publish(policies, policy_folder(tmp_path / "other", "0.4"), by=" ")
+    assert in_both_languages(refused.value)
     assert everything(policies) == before
 
 
@@ -155,8 +159,9 @@ def test_a_version_that_was_changed_afterwards_refuses(tmp_path: Path, name: str
     assert serving(policies) == b
     file = policies / PRODUCT / b / name
     file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(PolicyError, match=f"{b}/{POLICY}: was changed after it was published"):
+    with pytest.raises(PolicyError, match=f"{b}/{POLICY}: was changed after it was published") as refused:
         serving(policies)
+    assert in_both_languages(refused.value)
 
 
 def test_a_publication_that_died_half_way_is_not_there(tmp_path: Path) -> None:
@@ -230,14 +235,16 @@ def test_what_is_published_can_be_read_by_another_user(tmp_path: Path) -> None:
 def test_unfit_roles_refuse(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / PRODUCT).mkdir()
     (tmp_path / PRODUCT / ROLES).write_text(text)
-    with pytest.raises(PolicyError, match=f"{tmp_path / PRODUCT}/.*{problem}"):
+    with pytest.raises(PolicyError, match=f"{tmp_path / PRODUCT}/.*{problem}") as refused:
         serving(tmp_path)
+    assert in_both_languages(refused.value)
 
 
 def test_a_lock_that_cannot_be_taken_is_said(tmp_path: Path) -> None:
     (tmp_path / PRODUCT / LOCK).mkdir(parents=True)
-    with pytest.raises(PolicyError, match=r"\.lock: cannot be locked: Is a directory"):
+    with pytest.raises(PolicyError, match=r"\.lock: cannot be locked: Is a directory") as refused:
         publish(tmp_path, policy_folder(tmp_path / "draft"))
+    assert in_both_languages(refused.value)
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -255,12 +262,17 @@ def test_command_line(tmp_path: Path) -> None:
     assert f"{PRODUCT}: {old}, 6 cases pass" in said("check", PRODUCT) and "a working copy" in said("list")
     assert "no case" not in said("check", str(draft))
     assert said("diff", PRODUCT, str(draft)).splitlines() == [
-        "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4",
-        "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)",
-        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
-        "1 of 6 cases come out otherwise",
+        "table fraud, row decline, column fraud_probability: >= 0.5 → >= 0.4"
+        " | 表 fraud、行 decline、列 fraud_probability：>= 0.5 → >= 0.4",
+        "table fraud, row review, column fraud_probability: [0.2..0.5) → [0.2..0.4)"
+        " | 表 fraud、行 review、列 fraud_probability：[0.2..0.5) → [0.2..0.4)",
+        "case fraud-decline: outcome review → decline, reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH"
+        " | 案例 fraud-decline：outcome review → decline，reasons FRAUD_SUSPECTED → FRAUD_PROBABILITY_HIGH",
+        "1 of 6 cases come out otherwise | 6 个案例中 1 个结果不同",
     ]
-    assert said("diff", PRODUCT, str(place)) == "nothing differs\n0 of 6 cases come out otherwise\n"
+    assert said("diff", PRODUCT, str(place)).splitlines() == [
+        "nothing differs | 没有不同", "0 of 6 cases come out otherwise | 6 个案例中 0 个结果不同",
+    ]  # fmt: skip
     by = ["--by", "Li Wei", "--note", "stricter [bold]"]
     assert said("publish", str(draft), *by) == f"{PRODUCT}: {new} is in service, before: {old}\n"
     assert f"{PRODUCT}: {new}, 6 cases pass" in said("check", PRODUCT)

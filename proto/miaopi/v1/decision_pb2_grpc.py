@@ -162,7 +162,9 @@ class DecisionServiceServicer:
 
     def ResolveReview(self, request, context):
         """Records what a person decided; the first decision stays on record. FAILED_PRECONDITION where it does not wait for
-        a person, or exposure or funders leave no room; PERMISSION_DENIED where the policy gives no such authority;
+        a person, or no longer: it has ended, the applicant was forgotten; where exposure or funders leave no room; and for
+        an approval where a knock-out of the policy declines, or fraud was confirmed or an identifier blacklisted since.
+        PERMISSION_DENIED where the policy gives no such authority, or to the officer who brought the application.
         ALREADY_EXISTS where it was resolved otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -1,0 +1,99 @@
+"""`python -m bench gpu`: on a machine with a CUDA device, every kernel against its oracle and then its times.
+
+Kernels are checked by the code of the tests. Times are of CUDA events, after a warm-up, each round on rows that no
+round before had. Bytes are the least that a stage must move: what is copied to the device and what the view takes;
+their rate stands beside that of a copy on the same device in the same run. Without a device it says so.
+"""
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.gpu_streams import graph_differences
+from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
+from bench.gpu_trees import demo_models, random_rows, tree_differences
+from gpu_kernels.device import Cuda, Device, NoDeviceError
+from models.device import Device as Placement
+
+SIZES = (1, 8, 64, 512, 4096)
+ROUNDS, HISTORY = 30, 200_000
+COPY_BYTES = 1 << 30
+SMALL_LOGS, LONG_LOGS = 150, 4
+DECISION_TOLERANCE = 1e-5
+
+
+def run() -> Report:
+    """Print what was found; the report, with `gpu` False where there is no device."""
+    console = Console(stderr=True)
+    try:
+        device = Cuda()
+    except NoDeviceError as error:
+        console.print(f"No GPU, nothing was checked or timed: {error}")
+        return {"bench": "gpu", "gpu": False, "reason": str(error)}
+    runtime = device.xp.cuda.runtime
+    report = {"bench": "gpu", "gpu": True, "card": device.name, "driver": runtime.driverGetVersion()}
+    report |= measured(device, Placement("auto"), CudaClock(device))
+    show(console, report)
+    return report
+
+
+def measured(
+    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
+    history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
+) -> Report:  # fmt: skip
+    """Checks, the memory's ceiling, and the stages by batch size."""
+    report: Report = {"differing": checked(device, small_logs, long_logs)}
+    report["copy_gb_per_s"] = ceiling(device, clock, copy_bytes)
+    report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
+    report["trees"] = tree_times(device, clock, sizes, rounds)
+    report["decisions"] = decision_times(device, placement, clock, sizes, rounds, history)
+    for name, found in (("graph", report["graph"]), ("decisions", report["decisions"]["sizes"])):
+        faster = [row["batch"] for row in found if row["p50_ms"] < row["cpu_p50_ms"]]
+        report[f"{name}_crossover_batch"] = min(faster, default=None)
+    if report["decisions"]["furthest"] > DECISION_TOLERANCE:
+        report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    return report
+
+
+def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
+    """What differs from an oracle in any bit; nothing should."""
+    found: list[str] = []
+    for seed in range(small_logs):
+        found += [f"log {seed}: {name}" for name in graph_differences(device, seed, 40, 30, oracle=True)[0]]
+    for seed in range(long_logs):
+        found += [f"long log {seed}: {name}" for name in graph_differences(device, seed, 800, 400, room=(2, 1, 1))[0]]
+    for schema, label, model in demo_models():
+        names = tree_differences(device, model, random_rows(schema, label, model, 100, 1))
+        found += [f"{schema.name} {label}: {name}" for name in names]
+    return found
+
+
+def show(console: Console, report: Report) -> None:
+    """The report as a table for a reader."""
+    table = Table(title=f"{report.get('card', '')}, copy {report['copy_gb_per_s']:.0f} GB/s")
+    for column in (
+        "batch",
+        "graph p50 ms",
+        "p99 ms",
+        "CPU p50 ms",
+        "events/s",
+        "of ceiling",
+        "margins",
+        "contributions",
+    ):
+        table.add_column(column, justify="right")
+    for graph, trees in zip(report["graph"], report["trees"], strict=True):
+        table.add_row(
+            str(graph["batch"]), *(f"{graph[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms")),
+            f"{graph['events_per_s']:,.0f}", f"{graph['of_ceiling']:.1%}",
+            *(f"{trees[f'{name}_p50_ms']:.3f}" for name in ("margins", "contributions")),
+        )  # fmt: skip
+    console.print(table)
+    decisions = report["decisions"]
+    table = Table(title=f"graph, trees and network (on {decisions['network_on']}), apart {decisions['furthest']:.1g}")
+    for column in ("batch", "p50 ms", "p99 ms", "CPU p50 ms", "decisions/s"):
+        table.add_column(column, justify="right")
+    for row in decisions["sizes"]:
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
+        table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+    console.print(table)
+    console.print(f"differing from an oracle: {report['differing'] or 'nothing'}")

@@ -1,0 +1,70 @@
+"""`bench gpu` says that there is no GPU, and what it would do with one runs, on the CPU, by its own code."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from bench import gpu
+from gpu_kernels.device import Cuda, NoDeviceError
+from models.device import CPU
+from tests.gpu_devices import opened
+
+
+class HostClock:
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def ms(self, start: float, end: float) -> float:
+        return (end - start) * 1e3
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    try:
+        Cuda()
+    except NoDeviceError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    done = subprocess.run([sys.executable, "-m", "bench", "gpu"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "No GPU, nothing was checked or timed" in done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["bench"], report["gpu"]) == ("gpu", False) and report["reason"]
+
+
+def test_what_it_does_with_one() -> None:
+    report = gpu.measured(
+        opened("shim"),
+        CPU,
+        HostClock(),
+        sizes=(1, 8),
+        rounds=2,
+        history=100,
+        copy_bytes=1 << 16,
+        small_logs=3,
+        long_logs=1,
+    )
+    assert report["differing"] == [] and report["copy_gb_per_s"] > 0
+    assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
+    for row in report["graph"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
+        assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
+    assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    json.dumps(report)
+    gpu.show(Console(stderr=True), report)
+
+
+def test_a_wrong_kernel_is_found() -> None:
+    class Wrong(type(opened("shim"))):  # type: ignore[misc]
+        """Leaves out the kernel that counts links."""
+
+        def kernels(self, source: object) -> object:
+            launch = super().kernels(source)
+            return lambda kernel, *rest: None if kernel == "count_links" else launch(kernel, *rest)
+
+    found = gpu.checked(Wrong(), 3, 0)
+    assert found and all("graph_state" in name for name in found)
