@@ -16,8 +16,8 @@ from bench import machine
 from bench.graph import events
 from bench.serving import SECRET, server_process
 from features.embedded import embedded_store
+from features.log import prefix
 from features.round_trip import Command, round_trip
-from features.store import prefix
 
 TENANT = "demo"
 PAGE = 5_000

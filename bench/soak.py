@@ -24,7 +24,7 @@ from bench.latency import saturated
 from bench.load import Server
 from bench.loops import open_loop
 from bench.payloads import SERVICE, First, Payloads
-from features.store import prefix
+from features.log import prefix
 from proto.miaopi.v1 import decision_pb2 as pb
 
 SHARE = 0.5

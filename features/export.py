@@ -20,9 +20,10 @@ from redis.exceptions import RedisError
 from features import evidence
 from features.archive import DECISION_COLUMNS, DECISIONS, EVENT_COLUMNS, EVENTS, FORMAT, MANIFEST, ArchiveError, digest
 from features.challenged import challengers_said
+from features.durability import StoreError
 from features.events import EventFormatError, unpack
+from features.log import PAGE, position, prefix, rewritten
 from features.reservations import Reservation
-from features.store import PAGE, StoreError, position, prefix, rewritten
 
 # What the policy saw beside the row, and what it said; null where evidence of before did not say. One decision a row.
 ASKED = "asked_"

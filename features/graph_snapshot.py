@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from features.graph import EntityGraph
 from features.lists import Lists
-from features.store import Place
+from features.log import Place
 
 FORMAT = 1
 MANIFEST = "snapshot.json"

@@ -15,9 +15,10 @@ from redis.asyncio import Redis
 
 from features.durability import StoreError, redis_errors
 from features.events import unpack
+from features.log import prefix
 from features.reservations import Reservation
 from features.schema import Schema, SchemaError
-from features.store import Store, prefix
+from features.store import Store
 
 FORGOTTEN = ""  # among purposes withdrawn: all of them, since the applicant was forgotten
 

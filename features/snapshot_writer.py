@@ -11,8 +11,9 @@ from features.durability import EpochError, StoreError
 from features.graph import EntityGraph, SequenceGapError
 from features.graph_snapshot import write
 from features.lists import Lists
+from features.log import Place
 from features.rebuild import read_to, rebuild, record
-from features.store import Place, Store
+from features.store import Store
 
 
 class SnapshotWriter:

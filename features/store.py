@@ -21,16 +21,16 @@ from features.consent import presented
 from features.durability import AT_ONCE, Durability, redis_errors
 from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
-from features.events import Events, pack_application, pack_report, unpack
+from features.events import Events, pack_application, pack_report
 from features.functions import Functions, named
+from features.log import LogReader, prefix, time_ms
 from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
-from features.round_trip import Command, round_trip
+from features.round_trip import round_trip
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
 
-PAGE = 4096  # events read in one XRANGE
 DAY_MS = 86_400_000
 
 
@@ -61,57 +61,21 @@ class Started:
     lent: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Up to where a log was read. owner: hash of tenant and secret; cursor: stream id of the event numbered `sequence`;
-    rewritten: up to which event features.unlink had changed the log when it was read.
-    """
-
-    owner: str
-    epoch: str
-    cursor: str
-    sequence: int
-    rewritten: int
-
-
-async def position(redis: Redis, meta: str) -> tuple[str, int]:
-    """Epoch and last sequence number of the log that the key `meta` is of; an empty epoch where there is none."""
-    epoch, sequence = await cast(Awaitable[list[bytes | None]], redis.hmget(meta, ["epoch", "sequence"]))
-    return (epoch or b"").decode(), int(sequence or 0)
-
-
-async def rewritten(redis: Redis, meta: str) -> int:
-    """Up to which event features.unlink has changed the log that the key `meta` is of, 0 for none."""
-    return int(await cast(Awaitable[bytes | None], redis.hget(meta, "rewritten")) or 0)
-
-
-def prefix(tenant: str) -> str:
-    """What every key of a tenant begins with; the braces keep them together in a cluster."""
-    return f"{{{tenant}}}:"
-
-
-class Store:
-    """One tenant's store. `open` first; `cursor` is the stream id up to which events were returned. profile_days: how
-    long after it was fetched a profile is kept, 0 for good.
-    """
+class Store(LogReader):
+    """One tenant's store. `open` first. profile_days: how long after it was fetched a profile is kept, 0 for good."""
 
     def __init__(
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
         durability: Durability = AT_ONCE, profile_days: int = 0,
     ) -> None:  # fmt: skip
-        self._redis, self._profile_days = redis, profile_days
-        self._prefix = prefix(tenant)
+        super().__init__(redis, tenant, tokenizer.body_hash(prefix(tenant).encode()).hex())
+        self._profile_days = profile_days
         self._functions = Functions(redis, f"{self._prefix}confirmed", durability)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
         self._schemas: dict[Any, Any] = {
             s.hash: json.dumps([s.document, *STATISTICS], ensure_ascii=False) for s in schemas
         }
-        self._log, self._meta = f"{self._prefix}log", f"{self._prefix}meta"
-        self.cursor = "0-0"
-        self._cursor_sequence = 0
-        self._rewritten = 0  # up to which event features.unlink had changed the log that is read
-        self.epoch = ""
 
     async def prepare(self) -> None:
         """Load the functions where the store lacks them, register schemas, and exchange profile layouts."""
@@ -130,26 +94,6 @@ class Store:
         epoch, sequence, self._rewritten = await self.call("open", [self._meta], [secrets.token_hex(8)])
         self.epoch, self.cursor, self._cursor_sequence = epoch.decode(), "0-0", 0
         return int(sequence)
-
-    @property
-    def place(self) -> Place:
-        """Up to where the log was read."""
-        owner = self._tokenizer.body_hash(self._prefix.encode()).hex()
-        return Place(owner, self.epoch, self.cursor, self._cursor_sequence, self._rewritten)
-
-    async def resume(self, place: Place) -> None:
-        """Read on from a place instead of the beginning of the log, which was opened.
-
-        Raises EpochError where the place is not of this log; it must then be opened again.
-        """
-        here = self.place
-        for name in ("owner", "epoch", "rewritten"):
-            if getattr(place, name) != getattr(here, name):
-                raise EpochError(f"{name}: {getattr(here, name)} expected, {getattr(place, name)} found")
-        self.cursor, self._cursor_sequence = place.cursor, place.sequence
-        page, rewritten = self._page()
-        with redis_errors():
-            self._advance(*await round_trip(self._redis, ((*page[:-1], 1), rewritten)))
 
     async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
         """Append what is new of a batch; return it with profiles, totals and all events up to the batch's last.
@@ -172,7 +116,7 @@ class Store:
         begin = ("FCALL", named("begin"), len(keys), *keys, *arguments)
         with redis_errors():
             replies, blobs, entries, rewritten = await round_trip(self._redis, (begin, ("MGET", *read), *self._page()))
-        begun = [Begun(status.decode(), _time_ms(i), sequence, body) for status, i, sequence, body in replies]
+        begun = [Begun(status.decode(), time_ms(i), sequence, body) for status, i, sequence, body in replies]
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
         events = await self._events((entries, rewritten), last)
         totals = [int(total or 0) for total in blobs[profiles_end:]]
@@ -184,23 +128,6 @@ class Store:
             profiles[name], wrong = await self._profiles(schema, blobs[at:end], len(rows))
             unreadable, at = unreadable + wrong, end
         return Started(begun, profiles, place, events, unreadable, exposure, lent)
-
-    async def tail(self) -> Events:
-        """The next events of the log, at most PAGE; none when all were read."""
-        with redis_errors():
-            return self._advance(*await round_trip(self._redis, self._page()))
-
-    def _page(self) -> tuple[Command, Command]:
-        """Ask for the next page, and behind it whether the log was changed before: then the page may be of either."""
-        return ("XRANGE", self._log, self.cursor, "+", "COUNT", PAGE), ("HGET", self._meta, "rewritten")
-
-    async def position(self) -> int:
-        """Sequence number of the log's last event. Raises EpochError if the log is another one."""
-        with redis_errors():
-            epoch, sequence = await position(self._redis, self._meta)
-        if not epoch or epoch != self.epoch:
-            raise EpochError("the log has another epoch")
-        return sequence
 
     async def commit(self, proposals: Sequence[Proposal], funders: Sequence[str] = ()) -> Committed:
         """Store decisions where none is stored, each with its reservation or not at all; what is stored then.
@@ -302,35 +229,6 @@ class Store:
         """Keys of the tenant, named without its prefix."""
         return [self._prefix + name for name in names]
 
-    async def _events(self, read: Sequence[Any], last: int) -> Events:
-        """Events of a first page, and of further pages until the event numbered `last` is among them."""
-        with redis_errors():
-            pages = [self._advance(*read)]
-        while len(pages[-1]) and self._cursor_sequence < last:
-            pages.append(await self.tail())
-        if len(pages) == 1:
-            return pages[0]
-        return Events(np.concatenate([p.fields for p in pages]), np.concatenate([p.time_ms for p in pages]))
-
-    def _advance(self, entries: Sequence["_Entry"], rewritten: bytes | None) -> Events:
-        """Events after the cursor. The page starts with the cursor's own entry: a store that went back to an older
-        state (a failover) no longer has it, whatever was written since. Who has read only a part of what was changed
-        would not know again whom the rest names.
-        """
-        if self._rewritten < int(rewritten or 0):
-            if self._cursor_sequence < int(rewritten or 0):
-                raise EpochError("events that were not read are changed")
-            self._rewritten = int(rewritten or 0)
-        events = unpack([fields[1] for _, fields in entries], [_time_ms(i) for i, _ in entries])
-        if self._cursor_sequence:
-            first = entries and (entries[0][0].decode(), int(events.fields["sequence"][0]))
-            if first != (self.cursor, self._cursor_sequence):
-                raise EpochError(f"the log no longer holds event {self._cursor_sequence}")
-            events = Events(events.fields[1:], events.time_ms[1:])
-        if len(events):
-            self.cursor, self._cursor_sequence = entries[-1][0].decode(), int(events.fields["sequence"][-1])
-        return events
-
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
 
@@ -348,10 +246,3 @@ class Store:
 
     def _profile_key(self, source: str, subject: int) -> str:
         return f"{self._prefix}p:{source}:{subject:016x}"
-
-
-_Entry = tuple[bytes, tuple[bytes, bytes]]  # stream id, and the one field of an event with its name
-
-
-def _time_ms(stream_id: bytes) -> int:
-    return int(stream_id.split(b"-")[0] or 0)

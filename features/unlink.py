@@ -18,8 +18,9 @@ from redis.asyncio import Redis
 
 from features.durability import EpochError, redis_errors
 from features.events import APPLICATION, FORGETTING, FORGOTTEN, LISTED, LISTING, unpack
+from features.log import PAGE, position, rewritten
 from features.schema import SLOTS_MAX
-from features.store import PAGE, Store, position, rewritten
+from features.store import Store
 
 _SLOTS = np.arange(SLOTS_MAX, dtype=np.uint64)
 _NEVER = np.iinfo(np.int64).max

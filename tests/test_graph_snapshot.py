@@ -15,8 +15,8 @@ from features.events import EVENT, finish, pack_listing
 from features.graph import EntityGraph
 from features.graph_snapshot import MANIFEST, Manifest, SnapshotError, load, newest_first, write
 from features.lists import Lists
+from features.log import Place
 from features.rebuild import record
-from features.store import Place
 from tests.test_graph import Item, applications, cut, links_for, own_of, reports
 from tests.test_graph_forget import Forget, assert_same, log_of, requests
 from tests.test_lists import ENTRY, Change, change

@@ -71,7 +71,7 @@ async def test_snapshot_and_rest(lender: Lender, monkeypatch: pytest.MonkeyPatch
     await lender.check()
     await lender.send(8)
     await forget(lender.store, TOKENIZER, Forgetting("applicant of a3", "staff"))
-    monkeypatch.setattr("features.store.PAGE", 4)
+    monkeypatch.setattr("features.log.PAGE", 4)
     await lender.check()
     assert await lender.writer.write() is not None
     await lender.check()

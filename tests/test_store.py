@@ -132,7 +132,7 @@ async def test_replicas_see_one_order(redis: Redis, tenant: str, consumer: Schem
 async def test_a_long_tail_is_read_to_the_own_event(
     redis: Redis, tenant: str, consumer: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.store.PAGE", 4)
+    monkeypatch.setattr("features.log.PAGE", 4)
     writer, reader = (Store(redis, tenant, TOKENIZER, [consumer]) for _ in range(2))
     await writer.open()
     await reader.open()
