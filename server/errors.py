@@ -7,8 +7,6 @@ ServiceError
 ├── PreconditionError   FAILED_PRECONDITION  not in this state
 ├── OverloadedError     RESOURCE_EXHAUSTED  with a retry delay
 ├── DeadlineError       DEADLINE_EXCEEDED   shed before work started
-├── PermissionDeniedError      PERMISSION_DENIED   the policy gives no such authority
-├── PreconditionError   FAILED_PRECONDITION as things stand; says how
 └── UnavailableError    UNAVAILABLE         send the same request again; never decided twice
 InvalidFieldError       INVALID_ARGUMENT    names the field (google.rpc.BadRequest)
 StoreError              UNAVAILABLE
