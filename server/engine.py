@@ -190,6 +190,8 @@ class Engine:
     async def _rebuild(self) -> None:
         warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
         self._graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
+        if self._entries is not None:
+            await self._entries.take_again()
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
 
