@@ -11,10 +11,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from features.application import Application
 from server.errors import DeadlineError, OverloadedError, UnavailableError
 
 IN_FLIGHT = 2  # batches: while one waits for Redis the other computes
+
+log = structlog.get_logger()
 
 
 class Reply(NamedTuple):  # one a decision: see features.application.Reason
@@ -127,7 +131,7 @@ class Batcher:
             if waiting.gone:
                 continue
             if waiting.deadline < least:
-                waiting.done(DeadlineError("too little time left to decide"))
+                _tell(waiting, DeadlineError("too little time left to decide"))
                 continue
             batch.append(waiting)
         return batch
@@ -152,7 +156,14 @@ class Batcher:
             replies = [error] * len(batch)
         for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                waiting.done(reply)
+                _tell(waiting, reply)
             else:
                 queue_us = round((started - waiting.since) * 1e6)
-                waiting.done(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))
+                _tell(waiting, Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))
+
+
+def _tell(waiting: Waiting, reply: Reply | Exception) -> None:
+    try:
+        waiting.done(reply)
+    except Exception as error:  # one caller's transport: all others still hear
+        log.error("caller_not_told", exc_info=error)

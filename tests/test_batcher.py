@@ -149,3 +149,28 @@ async def test_who_gave_up_before_the_turn_came_is_not_begun(consumer: Schema) -
     assert (await stays).body == b"stays" and engine.batches == [["stays"]]
     with pytest.raises(DeadlineError):
         await late
+
+
+async def test_one_who_cannot_be_told_keeps_nobody_from_hearing(consumer: Schema) -> None:
+    """Whatever a caller's transport raises: in a batch as among those who are too late for one."""
+    engine = Engine()
+    batcher = queued(engine, batch=8)
+    await engine.turn.acquire()
+    heard: list[str] = []
+
+    def deaf(_: Reply | Exception) -> None:
+        raise RuntimeError("no such connection")
+
+    def ask(name: str, seconds_left: float | None, hears: bool) -> None:
+        batcher.put(application(consumer, name), seconds_left, (lambda _: heard.append(name)) if hears else deaf)
+
+    for name, seconds_left in (("first", None), ("late", 0.005), ("second", None)):
+        ask(name, seconds_left, True)
+        ask(f"deaf {name}", seconds_left, False)
+        ask(f"after {name}", seconds_left, True)
+    await asyncio.sleep(0.02)
+    engine.turn.release()
+    engine.go.set()
+    await batcher.drain()
+    assert heard == ["late", "after late", "first", "after first", "second", "after second"]
+    assert engine.batches == [["first", "deaf first", "after first", "second", "deaf second", "after second"]]
