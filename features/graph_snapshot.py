@@ -28,7 +28,7 @@ from features.store import Place
 FORMAT = 1
 MANIFEST = "snapshot.json"
 KEPT = 2  # the newest ones: a start may still read the one before
-COUNTING = ("events.py", "graph.py", "graph_kernels.py", "lists.py", "schema.py", "statistics.py")
+COUNTING = ("events.py", "graph.py", "graph_kernels.py", "graph_memory.py", "lists.py", "schema.py", "statistics.py")
 _CHUNK_BYTES = 1 << 20
 _THREADS = 4
 _ABANDONED_SECONDS = 3600.0  # after which a writer that left its temporary folder is thought dead
