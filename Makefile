@@ -12,7 +12,7 @@ CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
 GPU := $(VENV)/.gpu-installed
 PEERS := .venv-peers/.installed
-NATIVE := server/native/http2.so bench/client.so
+NATIVE := server/native/http2.so server/native/decode.so bench/client.so
 PROTO := proto/miaopi/v1/decision.proto
 PROTOC = $(PY) -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTO)
 
@@ -72,7 +72,9 @@ clean: ## remove caches and build output, keep .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out miaopi.egg-info
 	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev
+native: $(NATIVE) ## build the native front end against Debian's libnghttp2-dev, and the decoder of requests
+
+server/native/decode.so: $(wildcard server/native/*.h)
 
 server/native/http2.so: $(wildcard server/native/*.h)
 
@@ -83,11 +85,12 @@ server/native/http2.so: $(wildcard server/native/*.h)
 	{ echo "libnghttp2 is not installed: apt-get install libnghttp2-dev"; exit 1; }
 	$(CC) -O2 -Wall -Wextra -Werror -Wno-missing-field-initializers -fPIC -shared \
 	$$($(PY) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') $$(pkg-config --cflags libnghttp2) \
-	$< -o $@ $$(pkg-config --libs libnghttp2)
+	$< -o $@ -Wl,--as-needed $$(pkg-config --libs libnghttp2)
 
 FUZZ_SECONDS ?= 60
-fuzz: $(NATIVE) ## fuzz the native front end under AddressSanitizer (needs Debian's clang)
+fuzz: $(NATIVE) ## fuzz the native front end and the decoder under AddressSanitizer (needs Debian's clang)
 	$(PY) -m server.native.fuzz --seconds $(FUZZ_SECONDS)
+	$(PY) -m server.native.fuzz_decode --seconds $(FUZZ_SECONDS)
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

@@ -199,5 +199,21 @@ def compare(
     print(json.dumps(module.run(rounds, seconds, product, applications, peers)))
 
 
+@app.command()
+def graph(nodes: Annotated[int, typer.Option(min=10_000, help="entities in it")] = 1_000_000) -> None:
+    """Appending, gathering, memory and growth of the entity graph; the last line is JSON."""
+    from bench import graph as module
+
+    print(json.dumps(module.run(nodes)))
+
+
+@app.command()
+def restart(applications: Annotated[int, typer.Option(min=1000, help="in the log")] = 1_000_000) -> None:
+    """A server's start with a long log, from a snapshot and without; the last line is JSON."""
+    from bench import restart as module
+
+    print(json.dumps(module.run(applications)))
+
+
 if __name__ == "__main__":
     app()

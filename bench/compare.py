@@ -171,7 +171,7 @@ def _ratios(rates: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, flo
     ratios = {}
     for name, (over, under, level) in RATIOS.items():
         above, below = rates.get(over, {}).get(level, ()), rates.get(under, {}).get(level, ())
-        if above and below:
+        if above and below and all(below):
             ratios[name] = round(median(a / b for a, b in zip(above, below, strict=True)), 2)
     return ratios
 

@@ -173,28 +173,31 @@ local function now_ms()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
--- KEYS decision stream, reviews, application keys; ARGV funders as JSON, then for each: decision, evidence, reservation
--- or '', '1' where it waits for a person. The first decision stored stays; what finds no room is not stored.
+-- KEYS decision stream, reviews, meta, application keys; ARGV funders as JSON, then for each: decision, evidence,
+-- reservation or '', '1' where it waits for a person, epoch:sequence that it was decided at or ''. The first decision
+-- stored stays; what finds no room, or was decided on a log that the store has lost since, is not stored.
 -- Returns {for each the decision that is stored, or what the borrower has now where it found no room; where any did
 -- not, what each of the funders has lent now}.
 local function commit(keys, args)
-  local prefix = string.sub(keys[2], 1, -8)
+  local prefix, epoch = string.sub(keys[2], 1, -8), redis.call('HGET', keys[3], 'epoch')
   local replies, refused = {}, {}
-  for n = 3, #keys do
-    local at = 4 * n - 10
+  for n = 4, #keys do
+    local at = 5 * n - 18
     local known = redis.call('HMGET', keys[n], 's', 'd')
     if not known[1] then
-      replies[n - 2] = false
+      replies[n - 3] = false
     elseif known[2] then
-      replies[n - 2] = known[2]
+      replies[n - 3] = known[2]
+    elseif args[at + 4] ~= '' and args[at + 4] ~= (epoch or '') .. ':' .. known[1] then
+      replies[n - 3] = false
     elseif args[at + 2] ~= '' and not reserve(prefix, keys[n], args[at + 2]) then
-      replies[n - 2] = 0
-      refused[n - 2] = cjson.decode(args[at + 2])[1]
+      replies[n - 3] = 0
+      refused[n - 3] = cjson.decode(args[at + 2])[1]
     else
       redis.call('HSET', keys[n], 'd', args[at], 'e', args[at + 1])
       redis.call('XADD', keys[1], '*', 'k', keys[n])
       if args[at + 3] == '1' then redis.call('ZADD', keys[2], now_ms(), string.sub(keys[n], #prefix + 3)) end
-      replies[n - 2] = args[at]
+      replies[n - 3] = args[at]
     end
   end
   for n, borrower in pairs(refused) do replies[n] = counted(prefix .. 'x:' .. borrower) end

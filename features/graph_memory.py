@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.graph_kernels import NODE, PLACE, RING, ROW, State
 from features.schema import SLOTS_MAX
 
+ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
 _MIN_BYTES = 1 << 21  # of one huge page
 
 
@@ -67,9 +68,10 @@ class GraphMemory:
         self._sizes = np.zeros(3, dtype=np.int64)
         self._totals = np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64)
         self._work, self._sums = np.zeros((7, SLOTS_MAX * RING), dtype=np.int64), np.zeros(5, dtype=np.float64)
-        self._nodes, self._rows = Rows(NODE, 1 << 17), Rows(ROW, 1 << 14)
-        self._sequences = Rows(np.dtype(np.int32), 1 << 15)
-        self._hash, self._old_hash = Rows(PLACE, 1 << 18, huge=False), Rows(PLACE, 0)
+        nodes, applications, events = ROOM
+        self._nodes, self._rows = Rows(NODE, nodes), Rows(ROW, applications)
+        self._sequences = Rows(np.dtype(np.int32), events)
+        self._hash, self._old_hash = Rows(PLACE, 2 * nodes, huge=False), Rows(PLACE, 0)
 
     def fits(self, nodes: int, applications: int, sequences: int) -> bool:
         """Whether there is room for so many."""

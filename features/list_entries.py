@@ -233,7 +233,8 @@ class ListEntries:
             bytes.fromhex(entry.entry_id),
             entry.proposal.event(entry.entry_id),
         ]
-        return int((await self._store.call("share_entries", self._store.keys("log", "meta", "shared"), arguments))[0])
+        keys = self._store.keys("log", "meta", "shared")
+        return int((await self._store.call("share_entries", keys, arguments, durable=True))[0])
 
     async def _approve(self, entry: Entry, approved_by: str) -> int:
         proposal = entry.proposal
@@ -241,7 +242,7 @@ class ListEntries:
         status, sequence = await store.call(
             "approve_entry", store.keys("log", "meta", f"list:{entry.entry_id}", f"lists:waiting:{proposal.kind}"),
             [store.epoch, entry.entry_id, proposal.event(entry.entry_id), by, _folded(by),
-             _folded(proposal.proposed_by)],
+             _folded(proposal.proposed_by)], durable=True,
         )  # fmt: skip
         if (name := status.decode()) in REFUSALS:
             raise EntryRefusedError(name)

@@ -38,13 +38,18 @@ class Reservation(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any."""
+    """A decision to store where none is. waits: whether it waits for a person; reservation: what it takes, if any.
+
+    place: epoch and sequence number that it was decided at, with a colon between; it is stored there or nowhere. Empty
+    where the application's is meant, whichever that is.
+    """
 
     application_id: str
     decision: bytes
     evidence: bytes
     reservation: Reservation | None = None
     waits: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def commit_arguments(proposals: Sequence[Proposal], funders: Sequence[str]) -> l
     arguments: list[bytes | str] = [json.dumps(funders, ensure_ascii=False)]
     for p in proposals:
         reserved = "" if p.reservation is None else p.reservation.packed()
-        arguments += [p.decision, p.evidence, reserved, "1" if p.waits else ""]
+        arguments += [p.decision, p.evidence, reserved, "1" if p.waits else "", p.place]
     return arguments
 
 

@@ -146,6 +146,10 @@ class ReviewQueue:
         except SchemaError:
             return None
 
+    async def confirm(self) -> None:
+        """Return when as many copies as asked for have what was resolved. Raises NotDurableError, StoreError."""
+        await self._store.confirm()
+
     async def resolve(
         self, case: Case, asked_hash: bytes, resolution: bytes, reservation: Reservation | None, funders: Sequence[str]
     ) -> Resolved:

@@ -5,18 +5,15 @@ reads the profiles and every event up to the batch's own: that is what makes a d
 before it, on every replica (R11). Keys hold tokens only (R21). Every failure of Redis is a StoreError.
 """
 
-import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from features.application import Application, Profile, Report
 from features.challenged import FIELD, PROBABILITIES, challengers_said
@@ -25,6 +22,7 @@ from features.durability import AT_ONCE, Durability, redis_errors
 from features.durability import EpochError as EpochError
 from features.durability import StoreError as StoreError
 from features.events import Events, pack_application, pack_report, unpack
+from features.functions import Functions, named
 from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
 from features.round_trip import Command, round_trip
@@ -34,9 +32,6 @@ from features.tokens import Tokenizer
 
 PAGE = 4096  # events read in one XRANGE
 DAY_MS = 86_400_000
-
-_CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
-_VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
 
 
 class Begun(NamedTuple):
@@ -104,8 +99,9 @@ class Store:
         self, redis: Redis, tenant: str, tokenizer: Tokenizer, schemas: Sequence[Schema],
         durability: Durability = AT_ONCE, profile_days: int = 0,
     ) -> None:  # fmt: skip
-        self._redis, self._durability, self._profile_days = redis, durability, profile_days
+        self._redis, self._profile_days = redis, profile_days
         self._prefix = prefix(tenant)
+        self._functions = Functions(redis, f"{self._prefix}confirmed", durability)
         self._tokenizer = tokenizer
         self._layouts = Layouts(schemas)
         self._schemas: dict[Any, Any] = {
@@ -119,9 +115,8 @@ class Store:
 
     async def prepare(self) -> None:
         """Load the functions where the store lacks them, register schemas, and exchange profile layouts."""
+        await self._functions.prepare()
         with redis_errors():
-            if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
-                await self._load_functions()
             if self._schemas:
                 await cast(Awaitable[Any], self._redis.hset(f"{self._prefix}schemas", mapping=self._schemas))
             if self._layouts.own:
@@ -174,7 +169,7 @@ class Store:
         profiles_end = len(read)
         read += [f"{self._prefix}x:{a.borrower}" for a in applications]
         read += [f"{self._prefix}f:{funder}" for funder in funders]
-        begin = ("FCALL", f"begin_{_VERSION}", len(keys), *keys, *arguments)
+        begin = ("FCALL", named("begin"), len(keys), *keys, *arguments)
         with redis_errors():
             replies, blobs, entries, rewritten = await round_trip(self._redis, (begin, ("MGET", *read), *self._page()))
         begun = [Begun(status.decode(), _time_ms(i), sequence, body) for status, i, sequence, body in replies]
@@ -212,19 +207,12 @@ class Store:
 
         Raises NotDurableError where they are stored and too few have confirmed it.
         """
-        keys = self.keys("decisions", "reviews")
+        keys = self.keys("decisions", "reviews", "meta")
         keys += [self._application_key(p.application_id) for p in proposals]
         stored, lent = await self.call("commit", keys, commit_arguments(proposals, funders), durable=True)
         if None in stored:
-            raise EpochError("an application that was begun is gone")
+            raise EpochError("an application that was begun is gone, or stands elsewhere in another log")
         return committed(stored, lent, funders)
-
-    async def confirm(self) -> None:
-        """Wait until as many as asked for have all that is stored by now. Raises NotDurableError."""
-        if waits := self._durability.waits:
-            with redis_errors():  # they wait for what their own connection wrote last
-                _, *confirmed = await round_trip(self._redis, [("HSET", self._meta, "confirmed", "1"), *waits])
-                self._durability.check(confirmed)
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
@@ -254,7 +242,10 @@ class Store:
             return await cast(Awaitable[list[bytes | None]], known)
 
     async def report(self, reports: Sequence[tuple[Report, Schema]]) -> list[tuple[str, int]]:
-        """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number."""
+        """Append outcomes; for each the status NEW, KNOWN, CONFLICT, NOT_FOUND or PAST, and its sequence number.
+
+        Raises NotDurableError where they are recorded and too few have confirmed it.
+        """
         keys, arguments = [self._log, self._meta], cast("list[bytes | str]", [self.epoch])
         for item, schema in reports:
             outcome = f"{self._prefix}o:{self._tokenizer.key(item.outcome_id)}"
@@ -297,33 +288,15 @@ class Store:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
         self._layouts.learn(known)
 
-    async def _load_functions(self) -> None:
-        try:
-            await cast(Awaitable[Any], self._redis.function_load(_CODE.replace("VERSION", _VERSION)))
-        except ResponseError as error:
-            if "already exists" not in str(error):  # another server was first
-                raise
-
     async def call(
-        self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
+        self, verb: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
     ) -> Any:
         """The reply of a verb; a `durable` one when as many as asked for have confirmed it. Raises StoreError."""
-        with redis_errors():
-            try:
-                return await self._fcall(name, keys, arguments, durable)
-            except ResponseError as error:
-                if "unction not found" not in str(error):
-                    raise
-                await self._load_functions()  # a store that lost its functions ran nothing of the call
-                return await self._fcall(name, keys, arguments, durable)
+        return await self._functions.call(verb, keys, arguments, durable)
 
-    async def _fcall(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool) -> Any:
-        function, waits = f"{name}_{_VERSION}", self._durability.waits if durable else ()
-        # on one connection: WAIT is for what its own wrote
-        reply, *confirmed = await round_trip(self._redis, [("FCALL", function, len(keys), *keys, *arguments), *waits])
-        if waits:
-            self._durability.check(confirmed)
-        return reply
+    async def confirm(self) -> None:
+        """Return when as many as asked for have all that was written so far. Raises NotDurableError, StoreError."""
+        await self._functions.confirm()
 
     def keys(self, *names: str) -> list[str]:
         """Keys of the tenant, named without its prefix."""

@@ -25,7 +25,8 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFKC", shown)
 
 
-def _phone(text: str) -> str:
+def phone(text: str) -> str:
+    """Digits alone, without the country's 86."""
     if len(text) == 11 and text.isdigit():
         return text
     digits = "".join(c for c in text if c.isdigit())
@@ -35,20 +36,36 @@ def _phone(text: str) -> str:
     return digits
 
 
-def _compact(text: str) -> str:
+def compact(text: str) -> str:
+    """Without spaces, in capitals."""
     return "".join(text.split()).upper()
+
+
+def card(text: str) -> str:
+    """Without spaces and hyphens."""
+    return compact(text).replace("-", "")
+
+
+def ip(text: str) -> str:
+    """In small letters."""
+    return text.strip().lower()
 
 
 # How an identifier of a type is written in one way: 身份证 x/X, 统一社会信用代码, phone +86, spaces in card numbers.
 NORMALISERS: dict[str, Callable[[str], str]] = {
-    "applicant": _compact, "phone": _phone, "contact": _phone, "card": lambda t: _compact(t).replace("-", ""),
-    "vehicle": _compact, "company": _compact, "ip": lambda t: t.strip().lower(),
+    "applicant": compact, "phone": phone, "contact": phone, "card": card, "vehicle": compact,
+    "company": compact, "ip": ip,
 }  # fmt: skip
+
+
+def normaliser(entity_type: str) -> Callable[[str], str]:
+    """How an identifier of a type is written in one way."""
+    return NORMALISERS.get(entity_type, str.strip)
 
 
 def quotes(text: str, entity_type: str, identifier: str) -> bool:
     """Whether a text that is kept holds an identifier, which is not, in whichever way both are written."""
-    for normal in (NORMALISERS.get(entity_type, str.strip), lambda t: "".join(t.split()).casefold()):
+    for normal in (normaliser(entity_type), lambda t: "".join(t.split()).casefold()):
         sought, within = (normal(plain(t)) for t in (identifier, text))
         if len(sought) >= _QUOTED_MIN and sought in within:
             return True
@@ -64,9 +81,14 @@ class Tokenizer:
         self._key = hashlib.blake2b(secret, digest_size=32).digest()
         self._hash8 = hashlib.blake2b(key=self._key, digest_size=8)  # to be copied: half of the work on a short text
 
+    @property
+    def hash_key(self) -> bytes:
+        """32 bytes: what a native decoder makes the same tokens and body hashes under. As secret as the secret."""
+        return self._key
+
     def token(self, entity_type: str, identifier: str) -> int:
         """uint64 token of an identifier of a type, never 0; ValueError if nothing is left after normalising."""
-        normal = NORMALISERS.get(entity_type, str.strip)(plain(identifier))
+        normal = normaliser(entity_type)(plain(identifier))
         if not normal:
             raise ValueError(f"it is no {entity_type}")
         return self._token(entity_type, normal)

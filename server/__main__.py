@@ -144,7 +144,7 @@ async def serve(settings: Settings) -> None:
             fronts.append(await start_native(service, settings, serving, MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay, device=runs_on.name,
+            tenants=len(tenants), replay=settings.replay, device=runs_on.name, native_decode=service.requests.native,
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)

@@ -108,8 +108,7 @@ class Engine:
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
-        if any(begun.status == "DECIDED" for begun in started.begun):
-            await self._store.confirm()
+        borrowers = [a.borrower for a in batch]  # whoever is forgotten owes what they owe
         batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
@@ -120,9 +119,10 @@ class Engine:
         scored = []
         for name in dict.fromkeys(batch[i].product for i in waits):
             mine, product = sorted(i for i in first_of.values() if batch[i].product == name), self._products[name]
-            scored.append(self._score(product, batch, started, mine, rows, view, listed, epoch, clock))
+            of_mine = [borrowers[i] for i in mine]
+            scored.append(self._score(product, batch, of_mine, started, mine, rows, view, listed, epoch, clock))
         if scored:
-            exposure = {a.borrower: minor for a, minor in zip(batch, started.exposure_minor, strict=True)}
+            exposure = dict(zip(borrowers, started.exposure_minor, strict=True))
             stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
             stage_us = str(clock)
             for i in waits:
@@ -132,6 +132,8 @@ class Engine:
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
                     self._challengers.offer(self._store, challengers, ids, some.snapshot)
+        elif any(isinstance(reply, Reply) for reply in replies):
+            await self._store.confirm()  # what is said again is as safe as when it is said first
         return [reply for reply in replies if reply is not None]
 
     async def decision(self, application_id: str) -> bytes:
@@ -236,6 +238,7 @@ class Engine:
         self,
         product: Product,
         batch: Sequence[Application],
+        borrowers: Sequence[str],
         started: Started,
         mine: Sequence[int],
         rows: NDArray[np.int64],
@@ -244,7 +247,7 @@ class Engine:
         epoch: str,
         clock: Clock,
     ) -> Scored:
-        """Step 3 for the applications of one product, at `mine` of the batch."""
+        """Step 3 for the applications of one product, at `mine` of the batch; `borrowers` are theirs."""
         applications = [batch[i] for i in mine]
         profiles = started.profiles[product.schema.name].take(started.place[mine])
         profiles = profiles.about(product.schema, logged(view)[rows[mine]])
@@ -259,7 +262,6 @@ class Engine:
             {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
         ]
         begun = [started.begun[i] for i in mine]
-        borrowers = [application.borrower for application in applications]
         return Scored(
             product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
             begun, view.as_of[at], view.time_ms[at],

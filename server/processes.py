@@ -1,7 +1,9 @@
 """Several servers on one port: a process a core, since Python computes on one core only.
 
 The kernel spreads connections over them (SO_REUSEPORT). Each is a replica with a graph of its own, kept equal by the
-event log, so nothing is shared but the store. One that ends is started again; the others answer meanwhile.
+event log, so nothing is shared but the store. One that ends is started again, as often as it takes; the others answer
+meanwhile. Only what is unfit from the start ends all: a file that is found unfit later is one that a running server
+refuses and goes on without.
 """
 
 import contextlib
@@ -28,7 +30,7 @@ log = structlog.get_logger()
 
 
 def run(settings: Settings) -> int:
-    """Run `settings.processes` servers until a signal ends them; the exit status: 0, or 2 where they are unfit."""
+    """Run `settings.processes` servers until a signal ends them; the exit status, 2 where one is unfit at first."""
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -41,15 +43,17 @@ def run(settings: Settings) -> int:
         environment = {"MIAOPI_PROCESSES": "1", "MIAOPI_REUSE_PORT": "true"}
         if not settings.redis_url:
             environment["REDIS_URL"] = stack.enter_context(embedded_store())
+        if not settings.token_secrets:
             environment["MIAOPI_TOKEN_SECRETS"] = f'{{"demo": "{secrets.token_hex(16)}"}}'
-        servers = [_start(environment) for _ in range(settings.processes)]
+        first = [_start(environment) for _ in range(settings.processes)]
+        servers = list(first)
         stack.callback(_end, servers, settings.drain_seconds)
         while not stopping:
             time.sleep(WATCH_SECONDS)
             for place, server in enumerate(servers):
                 if (status := server.poll()) is None or stopping:
                     continue
-                if status == UNFIT:
+                if status == UNFIT and server is first[place]:
                     return UNFIT
                 log.error("server_ended", status=status)
                 time.sleep(RESTART_SECONDS)

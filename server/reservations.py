@@ -207,7 +207,7 @@ def _encoded(
         )
     proposal = Proposal(
         application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
-        decision.outcome is Outcome.REVIEW,
+        decision.outcome is Outcome.REVIEW, f"{scored.epoch}:{begun.sequence}",
     )  # fmt: skip
     return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
 

@@ -83,6 +83,7 @@ class Reviews:
             raise NotFoundError("application_id, review_id: no decision is stored for it")
         asked_hash = self._tokenizer.body_hash(asked.SerializeToString(deterministic=True))
         if case.resolution:
+            await self._queue.confirm()
             return _known(case, asked_hash)
         first = pb.DecideResponse.FromString(case.decision)
         if first.outcome != pb.OUTCOME_REVIEW:

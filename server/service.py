@@ -8,11 +8,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
 
 from features.application import Application, InvalidFieldError, check_text, subject_token
 from features.list_entries import ListEntries, listable
@@ -24,6 +22,7 @@ from server.calls import Answer, Call, Handler, Queued
 from server.engine import Engine
 from server.errors import status_of
 from server.products import Product
+from server.requests import Request, Requests, parse
 from server.reviews import Reviews
 
 SERVICE = "miaopi.v1.DecisionService"
@@ -34,7 +33,6 @@ _RESULT = pb.StreamDecideResponse.RESULT_FIELD_NUMBER
 _DECISION = pb.DecideResult.DECISION_FIELD_NUMBER
 
 log = structlog.get_logger()
-M = TypeVar("M", bound=Message)
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -60,6 +58,8 @@ class Service:
         self._products = products
         self._replaying = replaying
         self._consortium = consortium
+        schemas = {name: product.schema for name, product in products.items()}
+        self.requests = Requests({n: t.tokenizer for n, t in tenants.items()}, schemas, replaying, consortium)
         self.stopping = asyncio.Event()  # set: streams take no more
 
     def unary(self) -> dict[str, Handler]:
@@ -86,7 +86,7 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _decide(self, body: bytes, context: Call) -> bytes:
-        tenant, application = self._application(parse(pb.DecideRequest, body))
+        tenant, application = self._application(self.requests.one(body))
         reply = await tenant.batcher.submit(application, context.time_remaining())
         context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
@@ -95,10 +95,10 @@ class Service:
         def answered(reply: Reply | Exception) -> None:
             done(reply if isinstance(reply, Exception) else (reply.body, (("stage-us", reply.stage_us),)))
 
-        return self._put(parse(pb.DecideRequest, body), left, answered)
+        return self._put(self.requests.one(body), left, answered)
 
     async def _batch_decide(self, body: bytes, context: Call) -> bytes:
-        requests = parse(pb.BatchDecideRequest, body).requests
+        requests = self.requests.batch(body, BATCH_RPC_MAX)
         if not 1 <= len(requests) <= BATCH_RPC_MAX:
             raise InvalidFieldError("requests", f"must be from 1 to {BATCH_RPC_MAX}, are {len(requests)}")
         left, results = context.time_remaining(), [b""] * len(requests)
@@ -155,12 +155,12 @@ class Service:
 
     async def _stream_result(self, body: bytes, left: float | None) -> bytes:
         try:
-            request = parse(pb.StreamDecideRequest, body).request
+            request = self.requests.streamed(body)
         except InvalidFieldError as error:
             return _result("", error)
         return await self._result(request, left)
 
-    async def _result(self, request: pb.DecideRequest, left: float | None) -> bytes:
+    async def _result(self, request: Request, left: float | None) -> bytes:
         """One item of a stream, with its own error, serialised."""
         try:
             tenant, application = self._application(request)
@@ -168,13 +168,15 @@ class Service:
         except Exception as error:  # every item has its own status; status_of maps it
             return _result(request.application_id, error)
 
-    def _application(self, request: pb.DecideRequest) -> tuple[Tenant, Application]:
+    def _application(self, request: Request) -> tuple[Tenant, Application]:
+        if isinstance(request, Application):
+            return self._tenants[request.tenant], request
         tenant = self._tenant(request.tenant)
         product = self._product(request.product)
         checked = wire.application(request, product.schema, tenant.tokenizer, self._replaying, self._consortium)
         return tenant, checked
 
-    def _put(self, request: pb.DecideRequest, left: float | None, done: Callable[[Reply | Exception], None]) -> Waiting:
+    def _put(self, request: Request, left: float | None, done: Callable[[Reply | Exception], None]) -> Waiting:
         tenant, application = self._application(request)
         return tenant.batcher.put(application, left, done)
 
@@ -245,13 +247,6 @@ class Service:
         if name not in self._products:
             raise InvalidFieldError("product", f"must be one of {', '.join(self._products)}")
         return self._products[name]
-
-
-def parse(kind: type[M], body: bytes) -> M:
-    try:
-        return kind.FromString(body)
-    except DecodeError:
-        raise InvalidFieldError("request", f"is no {kind.__name__}") from None
 
 
 def _answer(call: Handler) -> Callable[[bytes, Context], Awaitable[bytes]]:

@@ -42,7 +42,7 @@ FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, an
 EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
 _OUTCOMES = tuple(pb.Outcome.keys())
-_VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
+VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
 def application(
@@ -97,7 +97,7 @@ def _consents(request: pb.DecideRequest, replaying: bool) -> dict[str, int]:
     """By purpose, when consent was last given. One from the future would outlast a withdrawal."""
     if len(request.consents) > CONSENTS_MAX:
         raise InvalidFieldError("consents", f"at most {CONSENTS_MAX}, are {len(request.consents)}")
-    latest = EVENT_TIME_MAX if replaying else round(time.time() * 1000) + SKEW_MS
+    latest = latest_consent_ms(replaying)
     given: dict[str, int] = {}
     for i, consent in enumerate(request.consents):
         check_text(f"consents[{i}].purpose", consent.purpose, ID_MAX)
@@ -107,13 +107,18 @@ def _consents(request: pb.DecideRequest, replaying: bool) -> dict[str, int]:
     return given
 
 
+def latest_consent_ms(replaying: bool) -> int:
+    """Until when a consent may say that it was given."""
+    return EVENT_TIME_MAX if replaying else round(time.time() * 1000) + SKEW_MS
+
+
 def feature_numbers(
     schema: Schema, values: Mapping[str, pb.FeatureValue], origin: str, source: str
 ) -> dict[str, float]:
     """Checked numbers by feature name, all of one origin (`request`, or `source` and its name)."""
     if len(values) > FEATURES_MAX:
         raise InvalidFieldError("features", f"at most {FEATURES_MAX}, are {len(values)}")
-    numbers, plain = {}, _plain(schema, source)
+    numbers, plain = {}, plain_features(schema, source)
     made = (f"{source}_age_days", f"{source}_completeness")
     for name, value in values.items():
         low, high, codes = plain.get(name, _NOT_PLAIN)
@@ -142,7 +147,7 @@ _NOT_PLAIN: tuple[float, float, None] = (math.inf, -math.inf, None)
 
 
 @cache
-def _plain(schema: Schema, source: str) -> dict[str, tuple[float, float, dict[str, float] | None]]:
+def plain_features(schema: Schema, source: str) -> dict[str, tuple[float, float, dict[str, float] | None]]:
     """What needs no second look, by the name of a feature of the request or of `source`: a number's range, or the
     codes of a category's texts.
     """
@@ -238,7 +243,7 @@ def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str,
             raise InvalidFieldError("vehicle", f"is needed for {request.product}")
         vehicle = request.vehicle
         check_text("vehicle.vin", vehicle.vin, 64)
-        kind = _enum("vehicle.kind", vehicle.kind, _VEHICLE_KINDS)
+        kind = _enum("vehicle.kind", vehicle.kind, VEHICLE_KINDS)
         _within("vehicle.price_minor", vehicle.price_minor, 1, MONEY_MAX)
         _within("vehicle.down_payment_minor", vehicle.down_payment_minor, 0, vehicle.price_minor)
         _within("vehicle.age_months", vehicle.age_months, 0, 1200)

@@ -111,7 +111,7 @@ def test_stages_sum_to_the_whole(people: Sequence[First], redis_url: str) -> Non
 
 
 def test_compare_without_peers(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 0.1))
+    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 0.2))
     assert {"native_over_echo", "default_over_echo", "batch_over_echo"} <= set(figures)
     assert (
         not figures["failed"] and figures["per_second"]["ceiling of gRPC"]["64"] > figures["per_second"]["native"]["64"]
@@ -120,7 +120,7 @@ def test_compare_without_peers(people: Sequence[First], redis_url: str) -> None:
 
 @pytest.mark.skipif(not contestants.PEERS_PYTHON.exists(), reason="no .venv-peers here: make peers")
 def test_compare_with_a_peer(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 0.1))
+    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 0.2))
     assert figures["native_over_mosec"] > 0 and not figures["failed"]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,17 @@ from features.events import FORGETTING, FORGOTTEN
 from features.forget import Forgetting, forget
 from features.load import load_profiles
 from features.replay import History
+from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store
+from policy.decide import Policy
 from proto.miaopi.v1 import decision_pb2 as pb
 from server import privacy
 from server.errors import UnavailableError
 from server.products import Product
 from tests import test_engine
 from tests.conftest import TOKENIZER, application, profiles_of
+from tests.lending import write_policies
 from tests.test_engine import engine_on, past, run, served
 
 __all__ = ["past", "served"]
@@ -262,6 +267,38 @@ async def test_an_application_begun_and_then_forgotten_is_decided_without_what_i
         await engine.report(Report("o", "gone", "fraud_confirmed"))
         await run(engine, [of("later")], None)
         assert await counted("later", "device_fraud_count") == 0 and await counted("later", "linked_applicants") == 2
+
+
+async def test_who_is_forgotten_still_owes_what_is_approved(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, tmp_path: Path
+) -> None:
+    """Begun, forgotten, then decided: the approval counts for this borrower, and for no other who was forgotten."""
+    policies = write_policies(tmp_path, exposure_max_minor=5_000_000, certain=True)
+    policy = Policy.load(policies / "consumer", "consumer", served["consumer"].schema)
+    products = {**served, "consumer": replace(served["consumer"], policy=policy)}
+    sent = next(e for e in past.events if isinstance(e, Application) and e.product == "consumer")
+    tokenizer, names = test_engine.TOKENIZER, ("one", "two")
+    asked = [
+        sent._replace(
+            application_id=name, body_hash=name.encode(), event_time_ms=0, amount_minor=2_000_000,
+            tokens=entity_tokens(sent.schema, tokenizer, name, [("device", f"device of {name}")], ()),
+        )
+        for name in names
+    ]  # fmt: skip
+    async with engine_on(redis, tenant, products, past) as (engine, store):
+        crashed = Store(redis, tenant, tokenizer, [sent.schema])
+        await crashed.open()
+        await crashed.begin([*asked, asked[0]._replace(application_id="earlier", body_hash=b"earlier")])
+        await crashed.commit([Proposal("earlier", b"decision", b"", Reservation(asked[0].borrower, 4_000_000, None))])
+        for name in names:
+            await engine.forget(tokenizer, withdrawn(name, None))
+        await run(engine, asked, None)
+        stored = [await store.decision(name) for name in names]
+    facts = [evidence.unpack(s[1])[0] for s in stored if s is not None]
+    assert [f.exposure_minor for f in facts] == [4_000_000, 0]
+    prefix = f"{{{tenant}}}:x:"
+    keys = {key.decode().removeprefix(prefix) async for key in redis.scan_iter(f"{prefix}*")}
+    assert keys <= {a.borrower for a in asked}
 
 
 async def test_a_server_that_is_fed_history_refuses(

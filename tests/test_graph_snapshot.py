@@ -66,8 +66,9 @@ def test_snapshot_and_tail_are_the_log(data: st.DataObject) -> None:
     assert_same(*views)
 
 
-def test_growth_after_a_start() -> None:
+def test_growth_after_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """More of everything than there was room for, before and after."""
+    monkeypatch.setattr("features.graph_memory.ROOM", (1024, 512, 1024))
     items: list[Item | Forget | Change] = [Item(1, (i, 3 * i, 7 * i, i % 50), float(i)) for i in range(1, 3000)]
     assert_equal(walked(items, (1500, len(items))), walked(items, (0, len(items))))
 

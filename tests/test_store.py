@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from features.application import Profile, Report
 from features.events import APPLICATION, REPORT
-from features.reservations import Proposal
+from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store, StoreError
 from tests.conftest import TOKENIZER, application, profiles_of
@@ -56,6 +56,36 @@ async def test_first_commit_stays(store: Store, consumer: Schema) -> None:
 async def test_commit_of_an_unknown_application_is_refused(store: Store) -> None:
     with pytest.raises(EpochError):
         await store.commit([Proposal("never begun", b"decision", b"")])
+
+
+@pytest.mark.parametrize("lost", ["the log", "its end"])
+async def test_what_was_decided_on_a_log_that_is_gone_is_not_stored(
+    redis: Redis, tenant: str, consumer: Schema, lost: str
+) -> None:
+    """Begun, then the store went back, and another replica began the application anew: one decision, on this log."""
+    late, other = (Store(redis, tenant, TOKENIZER, [consumer]) for _ in range(2))
+    await late.open()
+    await late.begin([application(consumer, "before")])
+    keys = [key async for key in redis.scan_iter(f"{{{tenant}}}:*")]
+    kept = {key: await redis.dump(key) for key in keys}
+    mine = [application(consumer, name) for name in ("a", "b")]
+    begun = (await late.begin(mine)).begun
+    decided = [
+        Proposal(a.application_id, b"late", b"", Reservation(a.borrower, 5, 10), place=f"{late.epoch}:{b.sequence}")
+        for a, b in zip(mine, begun, strict=True)
+    ]
+    await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
+    if lost == "its end":
+        for key, value in kept.items():
+            await redis.restore(key, 0, value or b"")
+    await other.open()
+    await other.begin(mine[::-1])
+    with pytest.raises(EpochError):
+        await late.commit(decided)
+    assert await other.decision("a") is None and await redis.get(f"{{{tenant}}}:x:{mine[0].borrower}") is None
+    again = (await other.begin(mine)).begun
+    decided = [p._replace(place=f"{other.epoch}:{b.sequence}") for p, b in zip(decided, again, strict=True)]
+    assert (await other.commit(decided)).decisions == [b"late", b"late"]
 
 
 async def test_challengers_stand_beside_a_decision(store: Store, consumer: Schema) -> None:

@@ -30,7 +30,7 @@ from tests.test_engine import TOKENIZER as SERVED
 from tests.test_engine import engine_on, past, run, served
 from tests.test_forgotten import people
 from tests.test_graph import SLOTS, Item, links_for, own_of, reports
-from tests.test_graph_forget import Forget, assert_same, log_of, nodes_of, requests
+from tests.test_graph_forget import EVERY_SLOT, Forget, assert_same, log_of, nodes_of
 
 __all__ = ["past", "people", "served"]
 HALF = 150
@@ -49,6 +49,13 @@ def replacements_of(*pages: np.ndarray[Any, np.dtype[np.void]]) -> Replacements:
         for page in pages:
             look(page)
     return scan.replacements(int(pages[-1]["sequence"][-1]))
+
+
+def requests() -> st.SearchStrategy[Forget]:
+    """As features.forget makes them: who is forgotten is so altogether, a consent empties slots of others alone."""
+    who = st.integers(100, 103)
+    purposes = st.builds(Forget, who, st.sampled_from([0b0010, 0b1100]), st.sampled_from([0, 7, 8]))
+    return st.one_of(st.builds(Forget, who, st.just(EVERY_SLOT)), purposes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -225,13 +232,13 @@ async def test_nothing_in_the_store_says_who_became_which_number(
 class Meanwhile(Store):
     """A store where the same applicant asks again right before the copy takes the log's place."""
 
-    async def call(self, name: str, *rest: Any, **named: Any) -> Any:
-        if name == "replace_log":
+    async def call(self, verb: str, *rest: Any, **named: Any) -> Any:
+        if verb == "replace_log":
             await self.open()
             await asyncio.sleep(0.01)
             await forget(self, TOKENIZER, Forgetting("applicant of a", "Li", "contacts"))
             await forget(self, TOKENIZER, Forgetting("applicant of a", "Li"))
-        return await super().call(name, *rest, **named)
+        return await super().call(verb, *rest, **named)
 
 
 async def test_who_asks_again_meanwhile_is_withdrawn_since_then(
@@ -260,9 +267,9 @@ async def test_a_log_that_changes_meanwhile_is_not_replaced(
     await store.begin([application(consumer, "b")])
 
     class Slow(Store):
-        async def call(self, name: str, *rest: Any, **named: Any) -> Any:
+        async def call(self, verb: str, *rest: Any, **named: Any) -> Any:
             await redis.hset(f"{{{tenant}}}:meta", "rewritten", 2)
-            return await super().call(name, *rest, **named)
+            return await super().call(verb, *rest, **named)
 
     before = await redis.xrange(f"{{{tenant}}}:log")
     with pytest.raises(StoreError, match="changed meanwhile"):

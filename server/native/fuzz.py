@@ -8,7 +8,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import h2.config
 import h2.connection
@@ -26,19 +28,26 @@ GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 def main(seconds: int = typer.Option(60, min=1)) -> None:
     """Build, seed and run; the exit status is libFuzzer's."""
+    run(
+        "fuzz.c", [bytes([how]) + talk for talk in _conversations() + _frames() for how in HOW], seconds, ("-lnghttp2",)
+    )
+
+
+def run(target: str, seeds: Sequence[bytes], seconds: int, libraries: Sequence[str], plans: str = "") -> NoReturn:
+    """Build a target of this folder and run it from `seeds`. plans: what the file in MIAOPI_FUZZ_PLANS holds."""
     folder = Path(tempfile.mkdtemp(prefix="miaopi-fuzz-"))
     corpus = folder / "corpus"
     corpus.mkdir()
-    for n, talk in enumerate(_conversations() + _frames()):
-        for how in HOW:
-            (corpus / f"{n}-{how}").write_bytes(bytes([how]) + talk)
-    libraries = sysconfig.get_config_var("LIBDIR")
+    (folder / "plans").write_text(plans)
+    for n, seed in enumerate(seeds):
+        (corpus / str(n)).write_bytes(seed)
+    python = sysconfig.get_config_var("LIBDIR")
     subprocess.run(
         [
             "clang", "-g", "-O1", "-fsanitize=address,undefined,fuzzer", "-fno-sanitize-recover=undefined",
             "-Wno-missing-field-initializers",
-            f"-I{sysconfig.get_path('include')}", str(HERE / "fuzz.c"), "-o", str(folder / "fuzz"), f"-L{libraries}",
-            f"-lpython{sysconfig.get_python_version()}", f"-Wl,-rpath,{libraries}", "-lnghttp2",
+            f"-I{sysconfig.get_path('include')}", str(HERE / target), "-o", str(folder / "fuzz"), f"-L{python}",
+            f"-lpython{sysconfig.get_python_version()}", f"-Wl,-rpath,{python}", *libraries,
         ],
         check=True,
     )  # fmt: skip
@@ -48,6 +57,7 @@ def main(seconds: int = typer.Option(60, min=1)) -> None:
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONHOME": sys.base_prefix,
+        "MIAOPI_FUZZ_PLANS": str(folder / "plans"),
     }
     sys.exit(subprocess.run([folder / "fuzz", *options, corpus], env=environment).returncode)
 

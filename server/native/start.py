@@ -7,7 +7,8 @@ from grpc_health.v1 import health_pb2
 
 from server.calls import Call, Handler
 from server.errors import NotFoundError
-from server.service import SERVICE, Service, parse
+from server.requests import parse
+from server.service import SERVICE, Service
 from server.settings import Settings
 
 try:
