@@ -4,10 +4,13 @@ All of it stands in this file: numba's cache sees neither a change of a compiled
 order of the arrays. EntityGraph (features.graph) says what the columns mean and keeps the log's order.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from features.events import APPLICATION, FORGOTTEN, LABEL_UNKNOWN, settle
@@ -87,16 +90,48 @@ class State(NamedTuple):
     sums: NDArray[np.float64]  # [5] to be written over
 
 
+def _fetcher(lines: int):  # type: ignore[no-untyped-def]
+    """A function of (array, at) that begins to load so many cache lines from array[at] on: they are needed soon."""
+
+    item: Any = cgutils.get_item_pointer
+    function: Any = cgutils.get_or_insert_function
+
+    @intrinsic
+    def fetch(typing, array, at):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+            held = context.make_array(signature.args[0])(context, builder, given[0])
+            pointer = item(context, builder, signature.args[0], held, [given[1]], wraparound=False)
+            first, number = builder.bitcast(pointer, cgutils.voidptr_t), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+            into = function(builder.module, kind, "llvm.prefetch.p0")
+            for line in range(lines):
+                there = builder.gep(first, [ir.Constant(ir.IntType(64), 64 * line)])
+                builder.call(into, [there, *(ir.Constant(number, n) for n in (0, 3, 1))])  # to read, keep, as data
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), generate
+
+    return fetch
+
+
+_fetch_entity, _fetch_line = _fetcher(4), _fetcher(1)
+
+
+@_part
+def _place(key, token):  # type: ignore[no-untyped-def]
+    """int: where a token is looked for first."""
+    return ((token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) * np.uint64(len(key)) >> np.uint64(32)
+
+
 @_part
 def _find(key, token):  # type: ignore[no-untyped-def]
     """int: where `token` is in the hash, or the empty place where it would go. Linear probing, power-of-two size.
 
     Places follow the order of the hashed tokens, so a hash moves into a larger one from its beginning to its end.
     """
-    size = np.uint64(len(key))
-    at = ((token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) * size >> np.uint64(32)
+    at = _place(key, token)
     while key[at] != 0 and key[at] != token:
-        at = (at + np.uint64(1)) & (size - np.uint64(1))
+        at = (at + np.uint64(1)) & np.uint64(len(key) - 1)
     return at
 
 
@@ -122,12 +157,16 @@ def _put(s, token, node):  # type: ignore[no-untyped-def]
 
 @_whole
 def move(s, places):  # type: ignore[no-untyped-def]
-    """Put what the next so many places of the old hash hold into the new one."""
-    end = min(s.sizes[2] + places, len(s.old_key))
-    for i in range(s.sizes[2], end):
+    """Put what the next so many places of the old hash hold into the new one, and go on to an empty place: nothing
+    behind it was looked for before it, so the memory of what has moved may go.
+    """
+    i = s.sizes[2]
+    end = i + places
+    while i < len(s.old_key) and (i < end or s.old_key[i - 1] != 0):
         if s.old_key[i] != 0:
             _put(s, s.old_key[i], s.old_place[i])
-    s.sizes[2] = end
+        i += 1
+    s.sizes[2] = i
 
 
 @_whole
@@ -145,6 +184,7 @@ def walk(  # type: ignore[no-untyped-def]
     move(s, MOVED * len(sequence))
     nodes, epochs = s.work[0], s.work[1:3]
     for i in range(len(sequence)):
+        _ahead(s, kind, tokens, i)
         if kind[i] == APPLICATION:
             for e in range(SLOTS_MAX):
                 nodes[e] = -1
@@ -166,6 +206,19 @@ def walk(  # type: ignore[no-untyped-def]
         elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] > 0:
             _relabel(s, s.of_sequence[subject[i]] - 1, 0, fraud[i])
             _relabel(s, s.of_sequence[subject[i]] - 1, 1, default[i])
+
+
+@_part
+def _ahead(s, kind, tokens, i):  # type: ignore[no-untyped-def]
+    """Fetch what the events after event `i` are likely to look at: places of the hash, then the entities there."""
+    if i + 2 < len(kind) and kind[i + 2] == APPLICATION:
+        for e in range(SLOTS_MAX):
+            _fetch_line(s.key, _place(s.key, tokens[i + 2, e]))
+    if i + 1 < len(kind) and kind[i + 1] == APPLICATION:
+        for e in range(SLOTS_MAX):
+            at = _place(s.key, tokens[i + 1, e])
+            if s.key[at] != 0:
+                _fetch_entity(s.uses, s.place[at])
 
 
 @_part
@@ -324,6 +377,10 @@ def gather(  # type: ignore[no-untyped-def]
     """Write one row of a Neighborhood; application `masked` (-1: none) is left out as if it had never come."""
     recent, linked, shared = s.work[3], s.work[5], s.work[6]
     n_linked = 0
+    for e in range(SLOTS_MAX):
+        if nodes[e] >= 0:
+            for j in range(min(s.uses[nodes[e]], KEPT)):
+                _fetch_line(s.time_ms, s.ring[nodes[e], j])
     for e in range(SLOTS_MAX):
         n = nodes[e]
         if n < 0:

@@ -27,6 +27,13 @@ class Rows:
         self._memory = self._map(room)
         self._show(room)
 
+    def forget(self, first: int, end: int) -> None:
+        """Give back the memory of records that nobody needs, nor any before them, as far as they fill pages."""
+        size, page = self._dtype.itemsize, mmap.PAGESIZE
+        start, stop = first * size // page * page, end * size // page * page
+        if stop > start:
+            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
     def __len__(self) -> int:
         return len(self.array)
 
@@ -65,7 +72,7 @@ class GraphMemory:
     """The memory of one graph. The hash has at least twice as many places as there is room for nodes."""
 
     def __init__(self) -> None:
-        self._sizes = np.zeros(3, dtype=np.int64)
+        self._sizes, self._given_back = np.zeros(3, dtype=np.int64), 0
         self._totals = np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64)
         self._work, self._sums = np.zeros((7, SLOTS_MAX * RING), dtype=np.int64), np.zeros(5, dtype=np.float64)
         nodes, applications, events = ROOM
@@ -86,11 +93,17 @@ class GraphMemory:
         if len(self._hash) < 2 * len(self._nodes):
             # its pages are touched at random, so large ones would all be fetched, and zeroed, at once
             self._old_hash, self._hash = self._hash, Rows(PLACE, 2 * len(self._nodes), huge=False)
-            self._sizes[2] = 0
+            self._sizes[2] = self._given_back = 0
 
     def moved(self, state: State) -> State:
-        """The state without the old hash, where all of that has moved."""
+        """The state without the old hash, where all of that has moved; else without the memory of what has: to give
+        all back at once would take as long as to fetch it.
+        """
         if self._sizes[2] < len(self._old_hash):
+            self._old_hash.forget(self._given_back, int(self._sizes[2]))
+            self._given_back = int(self._sizes[2])
+            return state
+        if not len(self._old_hash):
             return state
         self._old_hash = Rows(PLACE, 0)
         return self.state()
