@@ -120,13 +120,14 @@ class EntityGraph:
 
     def index(self, tokens: NDArray[np.uint64]) -> None:
         """Make a `sized` graph find its entities by their tokens."""
-        index(self._state, tokens)
+        index(self._state.key, self._state.place, tokens)
 
     def _reserve(self, nodes: int, applications: int, sequences: int) -> None:
         """Make room for so many in all."""
         if self._memory.fits(nodes, applications, sequences):
             return
-        move(self._state, len(self._state.old_key))  # before there is an older hash still
+        if self._memory.moving:  # more events at once than a hash takes to move
+            move(self._state, len(self._state.old_key))
         del self._state  # else its arrays hold the memory where it is
         try:
             self._memory.grow(nodes, applications, sequences)

@@ -63,7 +63,7 @@ class State(NamedTuple):
     sizes: NDArray[np.int64]  # [3] nodes, applications, and how many places of the old hash have moved
     key: NDArray[np.uint64]  # [H], 0 empty
     place: NDArray[np.int32]  # [H] node
-    old_key: NDArray[np.uint64]  # [H / 2], or [0] where all have moved
+    old_key: NDArray[np.uint64]  # [H / 2], or [2] and empty where all have moved
     old_place: NDArray[np.int32]
     uses: NDArray[np.int32]  # [N] applications of the entity
     first_ms: NDArray[np.int64]  # [N, 2] of the first and second application
@@ -141,7 +141,7 @@ def _node_of(s, token):  # type: ignore[no-untyped-def]
     at = _find(s.key, token)
     if s.key[at] == token and token != 0:
         return s.place[at]
-    if len(s.old_key) > 0:
+    if s.sizes[2] < len(s.old_key):
         at = _find(s.old_key, token)
         if s.old_key[at] == token and token != 0:
             return s.old_place[at]
@@ -149,10 +149,10 @@ def _node_of(s, token):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _put(s, token, node):  # type: ignore[no-untyped-def]
-    at = _find(s.key, token)
-    s.key[at] = token
-    s.place[at] = node
+def _put(key, place, token, node):  # type: ignore[no-untyped-def]
+    at = _find(key, token)
+    key[at] = token
+    place[at] = node
 
 
 @_whole
@@ -164,16 +164,16 @@ def move(s, places):  # type: ignore[no-untyped-def]
     end = i + places
     while i < len(s.old_key) and (i < end or s.old_key[i - 1] != 0):
         if s.old_key[i] != 0:
-            _put(s, s.old_key[i], s.old_place[i])
+            _put(s.key, s.place, s.old_key[i], s.old_place[i])
         i += 1
     s.sizes[2] = i
 
 
 @_whole
-def index(s, tokens):  # type: ignore[no-untyped-def]
+def index(key, place, tokens):  # type: ignore[no-untyped-def]
     """Put tokens, uint64 [nodes], into an empty hash."""
     for n in range(len(tokens)):
-        _put(s, tokens[n], n)
+        _put(key, place, tokens[n], n)
 
 
 @_whole
@@ -192,7 +192,7 @@ def walk(  # type: ignore[no-untyped-def]
                     nodes[e] = _node_of(s, tokens[i, e])
                     if nodes[e] < 0:
                         nodes[e] = s.sizes[0]
-                        _put(s, tokens[i, e], nodes[e])
+                        _put(s.key, s.place, tokens[i, e], nodes[e])
                         s.sizes[0] += 1
                     if s.uses[nodes[e]] == 0:
                         s.slot[nodes[e]] = e

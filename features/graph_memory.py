@@ -15,6 +15,7 @@ from features.graph_kernels import NODE, PLACE, RING, ROW, State
 from features.schema import SLOTS_MAX
 
 ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
+IDLE = 2  # places of an old hash that is none: of fewer the arrays would be of another type, compiled for itself
 _MIN_BYTES = 1 << 21  # of one huge page
 
 
@@ -72,13 +73,18 @@ class GraphMemory:
     """The memory of one graph. The hash has at least twice as many places as there is room for nodes."""
 
     def __init__(self) -> None:
-        self._sizes, self._given_back = np.zeros(3, dtype=np.int64), 0
+        self._sizes, self._given_back = np.array([0, 0, IDLE]), 0
         self._totals = np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64)
         self._work, self._sums = np.zeros((7, SLOTS_MAX * RING), dtype=np.int64), np.zeros(5, dtype=np.float64)
         nodes, applications, events = ROOM
         self._nodes, self._rows = Rows(NODE, nodes), Rows(ROW, applications)
         self._sequences = Rows(np.dtype(np.int32), events)
-        self._hash, self._old_hash = Rows(PLACE, 2 * nodes, huge=False), Rows(PLACE, 0)
+        self._hash, self._old_hash = Rows(PLACE, 2 * nodes, huge=False), Rows(PLACE, IDLE)
+
+    @property
+    def moving(self) -> bool:
+        """Whether an outgrown hash still holds what the present one does not."""
+        return bool(self._sizes[2] < len(self._old_hash))
 
     def fits(self, nodes: int, applications: int, sequences: int) -> bool:
         """Whether there is room for so many."""
@@ -92,20 +98,22 @@ class GraphMemory:
                 rows.grow(_doubled(len(rows), need))
         if len(self._hash) < 2 * len(self._nodes):
             # its pages are touched at random, so large ones would all be fetched, and zeroed, at once
-            self._old_hash, self._hash = self._hash, Rows(PLACE, 2 * len(self._nodes), huge=False)
-            self._sizes[2] = self._given_back = 0
+            before, self._hash = self._hash, Rows(PLACE, 2 * len(self._nodes), huge=False)
+            if self._sizes[0]:
+                self._old_hash = before
+                self._sizes[2] = self._given_back = 0
 
     def moved(self, state: State) -> State:
         """The state without the old hash, where all of that has moved; else without the memory of what has: to give
         all back at once would take as long as to fetch it.
         """
-        if self._sizes[2] < len(self._old_hash):
+        if self.moving:
             self._old_hash.forget(self._given_back, int(self._sizes[2]))
             self._given_back = int(self._sizes[2])
             return state
-        if not len(self._old_hash):
+        if len(self._old_hash) == IDLE:
             return state
-        self._old_hash = Rows(PLACE, 0)
+        self._old_hash, self._sizes[2] = Rows(PLACE, IDLE), IDLE
         return self.state()
 
     def used(self, sequence: int) -> dict[str, NDArray[Any]]:
