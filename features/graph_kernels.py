@@ -173,6 +173,8 @@ def move(s, places):  # type: ignore[no-untyped-def]
 def index(key, place, tokens):  # type: ignore[no-untyped-def]
     """Put tokens, uint64 [nodes], into an empty hash."""
     for n in range(len(tokens)):
+        if n + 16 < len(tokens):
+            _fetch_line(key, _place(key, tokens[n + 16]))
         _put(key, place, tokens[n], n)
 
 

@@ -97,8 +97,8 @@ class GraphMemory:
             if len(rows) < need:
                 rows.grow(_doubled(len(rows), need))
         if len(self._hash) < 2 * len(self._nodes):
-            # its pages are touched at random, so large ones would all be fetched, and zeroed, at once
-            before, self._hash = self._hash, Rows(PLACE, 2 * len(self._nodes), huge=False)
+            # its pages are touched at random: large ones would all be fetched, and zeroed, at once, which suits a start
+            before, self._hash = self._hash, Rows(PLACE, 2 * len(self._nodes), huge=not self._sizes[0])
             if self._sizes[0]:
                 self._old_hash = before
                 self._sizes[2] = self._given_back = 0
