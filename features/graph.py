@@ -20,6 +20,8 @@ from features.graph_memory import GraphMemory
 from features.neighborhood import Neighborhood, empty_view
 from features.schema import SLOTS_MAX
 
+COLUMNS = ("sequence", "kind", "fraud", "default", "schema", "amount", "tokens", "record", "subject")  # of an event
+
 
 class SequenceGapError(RuntimeError):
     """Events are missing, repeated or out of order: the graph must be rebuilt from the log."""
@@ -50,7 +52,9 @@ class EntityGraph:
         own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
         people together. Raises SequenceGapError before anything is recorded.
         """
-        sequence = np.ascontiguousarray(events.fields["sequence"])
+        # copies, since a column of a single event would be none, and unaligned: another type, compiled for itself
+        columns = {name: events.fields[name].copy() for name in COLUMNS}
+        sequence = columns["sequence"]
         if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(events))):
             raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
         if len(own) and not (self.sequence < own.min() and own.max() <= self.sequence + len(events)):
@@ -63,12 +67,9 @@ class EntityGraph:
             row_of[own - self.sequence - 1] = np.arange(len(own))
             view.time_ms[:] = events.time_ms[own - self.sequence - 1]
             walk(
-                self._state, sequence, events.time_ms, np.ascontiguousarray(events.fields["kind"]),
-                np.ascontiguousarray(events.fields["fraud"]), np.ascontiguousarray(events.fields["default"]),
-                np.ascontiguousarray(events.fields["schema"]), np.ascontiguousarray(events.fields["amount"]),
-                np.ascontiguousarray(events.fields["tokens"]), np.ascontiguousarray(events.fields["record"]),
-                np.ascontiguousarray(events.fields["subject"]), row_of, links,
-                view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+                self._state, sequence, events.time_ms, columns["kind"], columns["fraud"], columns["default"],
+                columns["schema"], columns["amount"], columns["tokens"], columns["record"], columns["subject"],
+                row_of, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
             self._state = self._memory.moved(self._state)
             self.sequence = int(sequence[-1])
