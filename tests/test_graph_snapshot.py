@@ -73,6 +73,13 @@ def test_growth_after_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal(walked(items, (1500, len(items))), walked(items, (0, len(items))))
 
 
+def test_a_file_of_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_snapshot, "PART_BYTES", 1000)
+    monkeypatch.setattr(graph_snapshot, "_CHUNK_BYTES", 300)
+    items: list[Item | Forget | Change] = [Item(1, (i % 7, i % 5, 1, 0), float(i)) for i in range(1, 60)]
+    assert_equal(walked(items, (40, len(items))), walked(items, (0, len(items))))
+
+
 @pytest.fixture
 def held() -> tuple[EntityGraph, Lists]:
     items: list[Item | Forget | Change] = [Item(1, (1, 1, 1, 0), 5.0)]
