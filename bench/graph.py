@@ -1,4 +1,5 @@
-"""The entity graph by itself: what it costs to append an edge, to gather a neighbourhood, to hold a node and to grow.
+"""The entity graph by itself: what it costs to append an edge, to gather a neighbourhood, to hold a node and to grow;
+and how fast history becomes training rows through it.
 
 The log is random: ten identifiers an application, two of them of few hubs, as dealers are.
 """
@@ -10,15 +11,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine
+from bench import history, machine, world
+from bench.serving import SECRET
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, Events
 from features.graph import EntityGraph
+from features.graph_kernels import NODE, PLACE, ROW
+from features.replay import replay
 from features.schema import SLOTS_MAX
+from features.tokens import Tokenizer
 
 SLOTS, HUBS, HUB_ENTITIES = 10, 2, 500
 CHUNK, BATCH, GATHERED = 8192, 64, 4096
 GAP_MS = 1_000
 SEED = 11
+WORLD, REPLAYS = 20_000, 5
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -51,20 +57,39 @@ def run(nodes: int) -> dict[str, object]:
         append.append(_observe(graph, events(rng, graph.sequence + 1, BATCH, pool), 0))
         both = _observe(graph, events(rng, graph.sequence + 1, BATCH, pool), BATCH)
         gather.append(both - append[-1])
-    held = sum(a.nbytes for a in graph.arrays().values()) + 2 * 12 * graph.nodes  # and two places of the hash a node
+    held = graph.nodes * NODE.itemsize + len(graph._state.key) * PLACE.itemsize  # what applications take is said apart
     figures: dict[str, object] = {
         "nodes": graph.nodes, "applications": graph.applications,
         "append_ns_per_edge": round(1e9 * float(np.median(append)) / BATCH / SLOTS, 1),
         "append_ns_per_edge_in_chunks": round(1e9 * seconds / CHUNK / SLOTS, 1),
         "gather_us_per_application": round(1e6 * float(np.median(gather)) / BATCH, 2),
-        "bytes_per_node": round(held / graph.nodes, 1),
+        "bytes_per_node": round(held / graph.nodes, 1), "bytes_per_application": ROW.itemsize,
     }  # fmt: skip
     place = len(graph._state.uses)
     while len(graph._state.uses) == place and len(stalls) < 200_000:
         stalls.append(_observe(graph, events(rng, graph.sequence + 1, BATCH, 100 * pool), 0))
     figures["longest_stall_ms"] = round(1e3 * max(stalls), 1)
+    figures |= replayed_per_second()
     _show(figures)
     return {**figures, **machine.facts()}
+
+
+def replayed_per_second() -> dict[str, object]:
+    """Applications of a world that become training rows in a second of one core, the best of some times; and how many
+    profiles a second are put into columns, which a history does once.
+    """
+    of_product, tokenizer = history.schemas_by_product(), Tokenizer(SECRET.encode())
+    made = world.build(SEED, WORLD)
+    profiles = history.profiles(made.profiles, of_product, tokenizer)
+    past = history.history(made.events, profiles, of_product, tokenizer)
+    began = time.process_time()
+    found = sum(len(some) for some in past.profiles.values()) if past.profile_table else 0
+    seconds, indexed = list[float](), time.process_time() - began
+    for _ in range(REPLAYS):
+        began = time.process_time()
+        replay(past)
+        seconds.append(time.process_time() - began)
+    return {"replayed_per_second": round(WORLD / min(seconds)), "profiles_indexed_per_second": round(found / indexed)}
 
 
 def _observe(graph: EntityGraph, some: Events, own: int) -> float:

@@ -33,7 +33,8 @@ async def fill(url: str, applications: int) -> None:
         with Progress() as progress:
             task = progress.add_task("log", total=applications)
             for first in range(1, applications + 1, PAGE):
-                some = events(rng, first, min(PAGE, applications + 1 - first), applications // 8, start_ms)
+                # as in the world of `bench.world`: five new identifiers an application
+                some = events(rng, first, min(PAGE, applications + 1 - first), applications, start_ms)
                 added: list[Command] = [
                     ("XADD", key, f"{ms}-1", "e", event.tobytes())
                     for event, ms in zip(some.fields, some.time_ms.tolist(), strict=True)

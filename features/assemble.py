@@ -5,6 +5,7 @@ The same function serves and makes training rows. Sums in float64, columns in fl
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,25 @@ def assemble(
     schema: Schema, applications: Sequence[Application], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
 ) -> Snapshot:
     """The Snapshot of applications of one schema; `rows` int64 [B] are theirs in `view`."""
+    return complete(schema, declared(schema, applications), profiles, view, rows)
+
+
+def declared(schema: Schema, applications: Sequence[Application]) -> NDArray[np.float64]:
+    """float64 [B, F], NaN but for what applications of one schema say themselves."""
     features = np.full((len(applications), len(schema.features)), np.nan, dtype=np.float64)
-    plan, column = _plan(schema), schema.column
-    told = [len(a.numbers) for a in applications]
-    at = [column[name] for a in applications for name in a.numbers]
-    features[np.repeat(np.arange(len(told)), told), at] = [x for a in applications for x in a.numbers.values()]
+    numbers = [a.numbers for a in applications]
+    told = np.array([len(some) for some in numbers])
+    at = np.fromiter(map(schema.column.__getitem__, chain.from_iterable(numbers)), np.int64, told.sum())
+    said = np.fromiter(chain.from_iterable([some.values() for some in numbers]), np.float64, told.sum())
+    features.ravel()[np.repeat(np.arange(len(told)) * len(schema.features), told) + at] = said
+    return features
+
+
+def complete(
+    schema: Schema, features: NDArray[np.float64], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
+) -> Snapshot:
+    """The Snapshot of what `declared` gave, which is filled, for the same applications."""
+    plan = _plan(schema)
     age_days, source_state = freshness(schema, profiles.fetched_at_ms, view.time_ms[rows])
     numbers = np.where((source_state != SOURCE_MISSING)[:, plan.source_of], profiles.numbers, np.float32(np.nan))
     features[:, schema.source_columns] = numbers

@@ -15,16 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.events import LABELS, Events
-from features.graph_kernels import State, allocate, gather, index, rehash, walk
+from features.graph_kernels import gather, index, move, walk
+from features.graph_memory import GraphMemory
 from features.neighborhood import Neighborhood, empty_view
 from features.schema import SLOTS_MAX
 
-ROOM = (1 << 17, 1 << 14, 1 << 15)  # nodes, applications and events that an empty graph has place for
-
-_OF_NODE = (
-    "uses", "first_ms", "amount_sum", "amount_max", "bucket", "bucket_epoch", "label_count", "ring", "slot", "newest",
-)  # fmt: skip
-_OF_APPLICATION = ("time_ms", "amount", "schema", "node", "previous", "record", "label")
+COLUMNS = ("sequence", "kind", "fraud", "default", "schema", "amount", "tokens", "record", "subject")  # of an event
 
 
 class SequenceGapError(RuntimeError):
@@ -37,7 +33,8 @@ class EntityGraph:
     def __init__(self) -> None:
         self.sequence = 0
         self.last_ms = 0
-        self._state = allocate(*ROOM)
+        self._memory = GraphMemory()
+        self._state = self._memory.state()
 
     @property
     def nodes(self) -> int:
@@ -55,25 +52,26 @@ class EntityGraph:
         own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
         people together. Raises SequenceGapError before anything is recorded.
         """
-        sequence = np.ascontiguousarray(events.fields["sequence"])
+        # copies, since a column of a single event would be none, and unaligned: another type, compiled for itself
+        columns = {name: events.fields[name].copy() for name in COLUMNS}
+        sequence = columns["sequence"]
         if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(events))):
             raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
         if len(own) and not (self.sequence < own.min() and own.max() <= self.sequence + len(events)):
             raise SequenceGapError("an own application is not among the events")
         view = empty_view(len(own), np.ascontiguousarray(own) - 1)
         if len(events):
-            self._reserve(len(events))
+            room = len(events)
+            self._reserve(self.nodes + room * SLOTS_MAX, self.applications + room, self.sequence + room + 1)
             row_of = np.full(len(events), -1, dtype=np.int64)
             row_of[own - self.sequence - 1] = np.arange(len(own))
             view.time_ms[:] = events.time_ms[own - self.sequence - 1]
             walk(
-                self._state, sequence, events.time_ms, np.ascontiguousarray(events.fields["kind"]),
-                np.ascontiguousarray(events.fields["fraud"]), np.ascontiguousarray(events.fields["default"]),
-                np.ascontiguousarray(events.fields["schema"]), np.ascontiguousarray(events.fields["amount"]),
-                np.ascontiguousarray(events.fields["tokens"]), np.ascontiguousarray(events.fields["record"]),
-                np.ascontiguousarray(events.fields["subject"]), row_of, links,
-                view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+                self._state, sequence, events.time_ms, columns["kind"], columns["fraud"], columns["default"],
+                columns["schema"], columns["amount"], columns["tokens"], columns["record"], columns["subject"],
+                row_of, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
+            self._state = self._memory.moved(self._state)
             self.sequence = int(sequence[-1])
             self.last_ms = int(events.time_ms[-1])
         return view
@@ -86,18 +84,19 @@ class EntityGraph:
         view = empty_view(len(sequences), np.full(len(sequences), self.sequence))
         view.time_ms[:] = self.last_ms
         for row, sequence in enumerate(sequences):
-            application = int(self._state.of_sequence[sequence]) if 0 < sequence <= self.sequence else -1
+            application = int(self._state.of_sequence[sequence]) - 1 if 0 < sequence <= self.sequence else -1
             if application < 0:
                 raise SequenceGapError(f"event {sequence} is no application recorded before")
+            nodes = self._state.node[application].astype(np.int64)
             gather(
-                self._state, row, self._state.node[application], self.last_ms, self._state.amount[application],
-                application, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+                self._state, row, nodes, self.last_ms, self._state.amount[application], application, links,
+                view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
         return view
 
     def labels(self, sequences: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
         """int8 [B] by label, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded before."""
-        found = self._state.label[self._state.of_sequence[sequences]]
+        found = self._state.label[self._state.of_sequence[sequences] - 1]
         return {name: found[:, which].copy() for which, name in enumerate(LABELS)}
 
     @classmethod
@@ -105,47 +104,33 @@ class EntityGraph:
         """Room for a graph that was saved: the caller fills what `arrays` shows, then gives its tokens to `index`."""
         graph = cls()
         graph.sequence, graph.last_ms = sequence, last_ms
-        graph._reserve_room(nodes, applications, sequence + 1)
-        graph._state.sizes[:] = nodes, applications
+        graph._reserve(nodes, applications, sequence + 1)
+        graph._state.sizes[:2] = nodes, applications
         return graph
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that it holds, by name, as far as it is in use; the hash is what `tokens` says."""
-        nodes, applications = (int(n) for n in self._state.sizes)
-        rows = {**dict.fromkeys(_OF_NODE, nodes), **dict.fromkeys(_OF_APPLICATION, applications)}
-        rows |= {"of_sequence": self.sequence + 1, "totals": SLOTS_MAX}
-        return {name: getattr(self._state, name)[:count] for name, count in rows.items()}
+        return self._memory.used(self.sequence)
 
     def tokens(self) -> NDArray[np.uint64]:
         """uint64 [nodes], the token of each entity in the order of first use."""
-        tokens, used = np.zeros(self.nodes, dtype=np.uint64), self._state.key != 0
-        tokens[self._state.place[used]] = self._state.key[used]
+        tokens, state = np.zeros(self.nodes, dtype=np.uint64), self._state
+        for key, place in ((state.old_key, state.old_place), (state.key, state.place)):
+            tokens[place[key != 0]] = key[key != 0]
         return tokens
 
     def index(self, tokens: NDArray[np.uint64]) -> None:
         """Make a `sized` graph find its entities by their tokens."""
         index(self._state.key, self._state.place, tokens)
 
-    def _reserve(self, events: int) -> None:
-        """Make room for so many more events."""
-        nodes, applications = (int(n) for n in self._state.sizes)
-        self._reserve_room(nodes + events * SLOTS_MAX, applications + events, self.sequence + events + 1)
-
-    def _reserve_room(self, nodes: int, applications: int, sequences: int) -> None:
-        """Make room for so many in all, doubling what is too small."""
-        old = self._state
-        node_room, application_room, sequence_room = len(old.uses), len(old.time_ms), len(old.of_sequence)
-        while node_room < nodes:
-            node_room *= 2
-        while application_room < applications:
-            application_room *= 2
-        while sequence_room < sequences:
-            sequence_room *= 2
-        if (node_room, application_room, sequence_room) == (len(old.uses), len(old.time_ms), len(old.of_sequence)):
+    def _reserve(self, nodes: int, applications: int, sequences: int) -> None:
+        """Make room for so many in all."""
+        if self._memory.fits(nodes, applications, sequences):
             return
-        new = allocate(node_room, application_room, sequence_room)
-        for name in State._fields:
-            if name not in ("key", "place"):
-                getattr(new, name)[: len(getattr(old, name))] = getattr(old, name)
-        rehash(old.key, old.place, new.key, new.place)
-        self._state = new
+        if self._memory.moving:  # more events at once than a hash takes to move
+            move(self._state, len(self._state.old_key))
+        del self._state  # else its arrays hold the memory where it is
+        try:
+            self._memory.grow(nodes, applications, sequences)
+        finally:
+            self._state = self._memory.state()

@@ -4,16 +4,24 @@ All of it stands in this file: numba's cache sees neither a change of a compiled
 order of the arrays. EntityGraph (features.graph) says what the columns mean and keeps the log's order.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from features.events import APPLICATION, FORGOTTEN, LABEL_UNKNOWN, settle
 from features.neighborhood import FANOUT
 from features.schema import RECORD_MAX, SLOTS_MAX
 
+# Numba counts references to every array of a State wherever one is looked at, which costs more than all else here.
+# The caller holds them, so what allocates nothing does without, and is written into its caller.
+_whole = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+_part = njit(inline="always", error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+_allocating = njit(cache=True, nogil=True, error_model="numpy", _nrt=True)  # type: ignore[call-overload]
 RING = 16  # most recent applications of an entity that count
 KEPT = RING + 1  # one more is kept, so that with one masked there are still RING
 BUCKETS = 6
@@ -25,12 +33,38 @@ KNOWN_MIN, BAD_MIN = 20, 5  # entities with results, second results, bad ones: w
 WEIGHT_RANGE = (2.0, 1000.0)  # results that an estimated prior may count for
 
 
-class State(NamedTuple):
-    """The arrays. H hash places, N nodes, A applications, Q sequence numbers; sizes: int64 [nodes, applications]."""
+# What is kept of an entity: four cache lines that are fetched together.
+NODE = np.dtype(
+    [
+        ("first_ms", "i8", 2), ("amount_sum", "f8", 2), ("amount_max", "f8", 2), ("uses", "i4"), ("newest", "i4"),
+        ("slot", "i1"), ("bucket_epoch", "i4", 4), ("label_count", "i4", (2, 2)), ("ring", "i4", KEPT),
+        ("bucket", "i4", (4, BUCKETS)),
+    ],
+    align=True,
+)  # fmt: skip
+# What is kept of an application; what its neighbours look at stands in the first line.
+ROW = np.dtype(
+    [
+        ("time_ms", "i8"), ("amount", "f8"), ("record", "f4", RECORD_MAX), ("label", "i1", 2),
+        ("node", "i4", SLOTS_MAX), ("previous", "i4", SLOTS_MAX), ("schema", "u8"),
+    ],
+    align=True,
+)  # fmt: skip
+MOVED = 4 * SLOTS_MAX  # places of an outgrown hash that move with an event: all have before the next is outgrown
+PLACE = np.dtype([("key", "u8"), ("place", "i4")], align=True)
 
-    sizes: NDArray[np.int64]
+
+class State(NamedTuple):
+    """The arrays, most of them columns of NODE [N], ROW [A] and PLACE [H]; Q sequence numbers.
+
+    While a hash moves into a larger one, a token is in the new one, or in the old one as well or alone.
+    """
+
+    sizes: NDArray[np.int64]  # [3] nodes, applications, and how many places of the old hash have moved
     key: NDArray[np.uint64]  # [H], 0 empty
     place: NDArray[np.int32]  # [H] node
+    old_key: NDArray[np.uint64]  # [H / 2], or [2] and empty where all have moved
+    old_place: NDArray[np.int32]
     uses: NDArray[np.int32]  # [N] applications of the entity
     first_ms: NDArray[np.int64]  # [N, 2] of the first and second application
     amount_sum: NDArray[np.float64]  # [N, 2] of amounts and of their squares
@@ -40,8 +74,8 @@ class State(NamedTuple):
     label_count: NDArray[np.int32]  # [N, 2, 2] fraud/default, good/bad
     ring: NDArray[np.int32]  # [N, KEPT] applications
     slot: NDArray[np.int8]  # [N] in which the entity was first seen
-    totals: NDArray[np.float64]  # [SLOTS_MAX, 2, 5] over a slot's entities with n results, b bad: Σ 1, n, b, n², b²/n
     newest: NDArray[np.int32]  # [N] place of the entity's last use: application * SLOTS_MAX + slot
+    totals: NDArray[np.float64]  # [SLOTS_MAX, 2, 5] over a slot's entities with n results, b bad: Σ 1, n, b, n², b²/n
     time_ms: NDArray[np.int64]  # [A]
     amount: NDArray[np.float64]  # [A]
     schema: NDArray[np.uint64]  # [A] fingerprint
@@ -49,110 +83,182 @@ class State(NamedTuple):
     previous: NDArray[np.int32]  # [A, SLOTS_MAX] place of the entity's use before this one; its first has none
     record: NDArray[np.float32]  # [A, RECORD_MAX]
     label: NDArray[np.int8]  # [A, 2] fraud/default
-    of_sequence: NDArray[np.int32]  # [Q] application, -1 for other events
+    of_sequence: NDArray[np.int32]  # [Q] application + 1, 0 for other events
+    work: NDArray[
+        np.int64
+    ]  # [7, SLOTS_MAX * RING] to be written over: nodes, epochs (2), recent, whose, linked, shared
+    sums: NDArray[np.float64]  # [5] to be written over
 
 
-def allocate(nodes: int, applications: int, sequences: int) -> State:
-    """Empty arrays; the hash has twice as many places as there may be nodes."""
-    return State(
-        np.zeros(2, dtype=np.int64), np.zeros(2 * nodes, dtype=np.uint64), np.zeros(2 * nodes, dtype=np.int32),
-        np.zeros(nodes, dtype=np.int32), np.zeros((nodes, 2), dtype=np.int64),
-        np.zeros((nodes, 2), dtype=np.float64), np.zeros((nodes, 2), dtype=np.float64),
-        np.zeros((nodes, 4, BUCKETS), dtype=np.int32), np.zeros((nodes, 4), dtype=np.int32),
-        np.zeros((nodes, 2, 2), dtype=np.int32), np.zeros((nodes, KEPT), dtype=np.int32),
-        np.zeros(nodes, dtype=np.int8), np.zeros((SLOTS_MAX, 2, 5), dtype=np.float64),
-        np.zeros(nodes, dtype=np.int32), np.zeros(applications, dtype=np.int64),
-        np.zeros(applications, dtype=np.float64), np.zeros(applications, dtype=np.uint64),
-        np.zeros((applications, SLOTS_MAX), dtype=np.int32), np.zeros((applications, SLOTS_MAX), dtype=np.int32),
-        np.zeros((applications, RECORD_MAX), dtype=np.float32),
-        np.zeros((applications, 2), dtype=np.int8), np.full(sequences, -1, dtype=np.int32),
-    )  # fmt: skip
+def _fetcher(lines: int):  # type: ignore[no-untyped-def]
+    """A function of (array, at) that begins to load so many cache lines from array[at] on: they are needed soon."""
+
+    item: Any = cgutils.get_item_pointer
+    function: Any = cgutils.get_or_insert_function
+
+    @intrinsic
+    def fetch(typing, array, at):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+            held = context.make_array(signature.args[0])(context, builder, given[0])
+            pointer = item(context, builder, signature.args[0], held, [given[1]], wraparound=False)
+            first, number = builder.bitcast(pointer, cgutils.voidptr_t), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+            into = function(builder.module, kind, "llvm.prefetch.p0")
+            for line in range(lines):
+                there = builder.gep(first, [ir.Constant(ir.IntType(64), 64 * line)])
+                builder.call(into, [there, *(ir.Constant(number, n) for n in (0, 3, 1))])  # to read, keep, as data
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), generate
+
+    return fetch
 
 
-@njit(cache=True, nogil=True)
-def _find(key, place, token):  # type: ignore[no-untyped-def]
-    """int: where `token` is in the hash, or the empty place where it would go. Linear probing, power-of-two size."""
-    mask = np.uint64(len(key) - 1)
-    at = (token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
+_fetch_entity, _fetch_line = _fetcher(4), _fetcher(1)
+
+
+@_part
+def _place(key, token):  # type: ignore[no-untyped-def]
+    """int: where a token is looked for first."""
+    return ((token * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) * np.uint64(len(key)) >> np.uint64(32)
+
+
+@_part
+def _find(key, token):  # type: ignore[no-untyped-def]
+    """int: where `token` is in the hash, or the empty place where it would go. Linear probing, power-of-two size.
+
+    Places follow the order of the hashed tokens, so a hash moves into a larger one from its beginning to its end.
+    """
+    at = _place(key, token)
     while key[at] != 0 and key[at] != token:
-        at = (at + np.uint64(1)) & mask
+        at = (at + np.uint64(1)) & np.uint64(len(key) - 1)
     return at
 
 
-@njit(cache=True, nogil=True)
-def rehash(old_key, old_place, new_key, new_place):  # type: ignore[no-untyped-def]
-    for i in range(len(old_key)):
-        if old_key[i] != 0:
-            at = _find(new_key, new_place, old_key[i])
-            new_key[at] = old_key[i]
-            new_place[at] = old_place[i]
+@_part
+def _node_of(s, token):  # type: ignore[no-untyped-def]
+    """int: the node of a token, -1 where it has none; 0 is no token."""
+    at = _find(s.key, token)
+    if s.key[at] == token and token != 0:
+        return s.place[at]
+    if s.sizes[2] < len(s.old_key):
+        at = _find(s.old_key, token)
+        if s.old_key[at] == token and token != 0:
+            return s.old_place[at]
+    return np.int32(-1)
 
 
-@njit(cache=True, nogil=True)
+@_part
+def _put(key, place, token, node):  # type: ignore[no-untyped-def]
+    at = _find(key, token)
+    key[at] = token
+    place[at] = node
+
+
+@_whole
+def move(s, places):  # type: ignore[no-untyped-def]
+    """Put what the next so many places of the old hash hold into the new one, and go on to an empty place: nothing
+    behind it was looked for before it, so the memory of what has moved may go.
+    """
+    i = s.sizes[2]
+    end = i + places
+    while i < len(s.old_key) and (i < end or s.old_key[i - 1] != 0):
+        if s.old_key[i] != 0:
+            _put(s.key, s.place, s.old_key[i], s.old_place[i])
+        i += 1
+    s.sizes[2] = i
+
+
+@_whole
 def index(key, place, tokens):  # type: ignore[no-untyped-def]
+    """Put tokens, uint64 [nodes], into an empty hash."""
     for n in range(len(tokens)):
-        at = _find(key, place, tokens[n])
-        key[at] = tokens[n]
-        place[at] = n
+        if n + 16 < len(tokens):
+            _fetch_line(key, _place(key, tokens[n + 16]))
+        _put(key, place, tokens[n], n)
 
 
-@njit(cache=True, nogil=True)
+@_whole
 def walk(  # type: ignore[no-untyped-def]
     s, sequence, time_ms, kind, fraud, default, schema, amount, tokens, record, subject,
     row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,
 ):  # fmt: skip
-    nodes = np.empty(SLOTS_MAX, dtype=np.int32)
+    move(s, MOVED * len(sequence))
+    nodes, epochs = s.work[0], s.work[1:3]
     for i in range(len(sequence)):
+        _ahead(s, kind, tokens, i)
         if kind[i] == APPLICATION:
             for e in range(SLOTS_MAX):
                 nodes[e] = -1
                 if tokens[i, e] != 0:
-                    at = _find(s.key, s.place, tokens[i, e])
-                    if s.key[at] == 0:
-                        s.key[at] = tokens[i, e]
-                        s.place[at] = s.sizes[0]
+                    nodes[e] = _node_of(s, tokens[i, e])
+                    if nodes[e] < 0:
+                        nodes[e] = s.sizes[0]
+                        _put(s.key, s.place, tokens[i, e], nodes[e])
                         s.sizes[0] += 1
-                    nodes[e] = s.place[at]
                     if s.uses[nodes[e]] == 0:
                         s.slot[nodes[e]] = e
             if row_of[i] >= 0:
                 gather(s, row_of[i], nodes, time_ms[i], amount[i], -1, links,
                         entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
-            _record(s, sequence[i], nodes, time_ms[i], schema[i], amount[i], record[i])
+            _epochs(time_ms[i], epochs)
+            _record(s, sequence[i], nodes, time_ms[i], schema[i], amount[i], record[i], epochs)
         elif kind[i] == FORGOTTEN:
             _forget(s, tokens[i, 0], tokens[i, 1], schema[i])
-        elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] >= 0:
-            _relabel(s, s.of_sequence[subject[i]], 0, fraud[i])
-            _relabel(s, s.of_sequence[subject[i]], 1, default[i])
+        elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] > 0:
+            _relabel(s, s.of_sequence[subject[i]] - 1, 0, fraud[i])
+            _relabel(s, s.of_sequence[subject[i]] - 1, 1, default[i])
 
 
-@njit(cache=True, nogil=True)
-def _record(s, sequence, nodes, time_ms, schema, amount, record):  # type: ignore[no-untyped-def]
+@_part
+def _ahead(s, kind, tokens, i):  # type: ignore[no-untyped-def]
+    """Fetch what the events after event `i` are likely to look at: places of the hash, then the entities there."""
+    if i + 2 < len(kind) and kind[i + 2] == APPLICATION:
+        for e in range(SLOTS_MAX):
+            _fetch_line(s.key, _place(s.key, tokens[i + 2, e]))
+    if i + 1 < len(kind) and kind[i + 1] == APPLICATION:
+        for e in range(SLOTS_MAX):
+            at = _place(s.key, tokens[i + 1, e])
+            if s.key[at] != 0:
+                _fetch_entity(s.uses, s.place[at])
+
+
+@_part
+def _epochs(time_ms, out):  # type: ignore[no-untyped-def]
+    """int64 [2, 4]: the number of the bucket of each window at a time, and where in its ring it stands."""
+    for w in range(4):
+        out[0, w] = time_ms // WIDTHS_MS[w]
+        out[1, w] = out[0, w] % BUCKETS
+
+
+@_part
+def _record(s, sequence, nodes, time_ms, schema, amount, record, epochs):  # type: ignore[no-untyped-def]
     """Append an application to the arrays, and count it at each of its entities."""
     a = s.sizes[1]
     s.sizes[1] += 1
-    s.of_sequence[sequence] = a
+    s.of_sequence[sequence] = a + 1
     s.time_ms[a] = time_ms
     s.amount[a] = amount
     s.schema[a] = schema
-    s.node[a] = nodes
-    s.record[a] = record
+    for r in range(RECORD_MAX):
+        s.record[a, r] = record[r]
     s.label[a, 0] = s.label[a, 1] = LABEL_UNKNOWN
     for e in range(SLOTS_MAX):
+        s.node[a, e] = nodes[e]
         if nodes[e] >= 0:
-            _use(s, nodes[e], a, e)
+            _use(s, nodes[e], a, e, epochs)
 
 
-@njit(cache=True, nogil=True)
-def _use(s, n, a, e):  # type: ignore[no-untyped-def]
-    """Add application `a`, which names node `n` in slot `e`, to the node's ring, sums and buckets."""
-    time_ms, amount = s.time_ms[a], s.amount[a]
-    if s.uses[n] < 2:
-        s.first_ms[n, s.uses[n]] = time_ms
+@_part
+def _use(s, n, a, e, epochs):  # type: ignore[no-untyped-def]
+    """Add application `a`, of the time of `epochs`, which names node `n` in slot `e`, to its ring, sums and buckets."""
+    time_ms, amount, uses = s.time_ms[a], s.amount[a], s.uses[n]
+    if uses < 2:
+        s.first_ms[n, uses] = time_ms
     s.previous[a, e] = s.newest[n]
     s.newest[n] = a * SLOTS_MAX + e
-    s.ring[n, s.uses[n] % KEPT] = a
-    s.uses[n] += 1
+    s.ring[n, uses % KEPT] = a
+    s.uses[n] = uses + 1
     s.amount_sum[n, 0] += amount
     s.amount_sum[n, 1] += amount * amount
     if amount > s.amount_max[n, 0]:
@@ -160,20 +266,21 @@ def _use(s, n, a, e):  # type: ignore[no-untyped-def]
     elif amount > s.amount_max[n, 1]:
         s.amount_max[n, 1] = amount
     for w in range(4):
-        epoch = time_ms // WIDTHS_MS[w]
-        for skipped in range(max(s.bucket_epoch[n, w] + 1, epoch - BUCKETS + 1), epoch + 1):
-            s.bucket[n, w, skipped % BUCKETS] = 0
-        s.bucket_epoch[n, w] = epoch
-        s.bucket[n, w, epoch % BUCKETS] += 1
+        spot = epochs[1, w]
+        if uses > 0:  # else all are empty
+            for _ in range(min(epochs[0, w] - s.bucket_epoch[n, w], BUCKETS)):
+                s.bucket[n, w, spot] = 0
+                spot = spot - 1 if spot > 0 else BUCKETS - 1
+        s.bucket_epoch[n, w] = epochs[0, w]
+        s.bucket[n, w, epochs[1, w]] += 1
 
 
-@njit(cache=True, nogil=True)
+@_allocating
 def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
     """Empty `slots`, a bit each, of the applicant's applications of one schema or (0) of all, and count again."""
-    at = _find(s.key, s.place, applicant)
-    if s.key[at] == 0:
+    n = _node_of(s, applicant)
+    if n < 0:
         return
-    n = s.place[at]
     named = np.empty(s.uses[n] * SLOTS_MAX, dtype=np.int32)
     found, use = 0, s.newest[n]
     for _ in range(s.uses[n]):
@@ -190,7 +297,7 @@ def _forget(s, applicant, slots, schema):  # type: ignore[no-untyped-def]
         _count_again(s, node)
 
 
-@njit(cache=True, nogil=True)
+@_allocating
 def _count_again(s, n):  # type: ignore[no-untyped-def]
     """Make node `n` what it would be, had only the applications that still name it come."""
     places, left, use = np.empty(s.uses[n], dtype=np.int32), 0, s.newest[n]
@@ -209,14 +316,16 @@ def _count_again(s, n):  # type: ignore[no-untyped-def]
         counts[:] = 0
     if left > 0:
         s.slot[n] = places[left - 1] % SLOTS_MAX
+    epochs = np.empty((2, 4), dtype=np.int64)
     for i in range(left - 1, -1, -1):
         a = places[i] // SLOTS_MAX
-        _use(s, n, a, places[i] % SLOTS_MAX)
+        _epochs(s.time_ms[a], epochs)
+        _use(s, n, a, places[i] % SLOTS_MAX, epochs)
         for which in range(2):
             _count_label(s, n, which, s.label[a, which], 1)
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _relabel(s, a, which, reported):  # type: ignore[no-untyped-def]
     """Set one label of application `a`; what it counted before is taken back."""
     value = settle(s.label[a, which], reported)
@@ -230,7 +339,7 @@ def _relabel(s, a, which, reported):  # type: ignore[no-untyped-def]
     s.label[a, which] = value
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _count_label(s, n, which, value, by):  # type: ignore[no-untyped-def]
     """Count `by` (1 or -1) results `value` of node `n`, in its own counts and in its slot's totals; none if unknown."""
     if value >= 0:
@@ -240,7 +349,7 @@ def _count_label(s, n, which, value, by):  # type: ignore[no-untyped-def]
         _total(totals, counts[1], counts[0] + counts[1], 1.0)
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _total(totals, bad, results, by):  # type: ignore[no-untyped-def]
     """Put an entity into the totals of its slot (`by` 1) or take it out (-1)."""
     if results > 0:
@@ -251,7 +360,7 @@ def _total(totals, bad, results, by):  # type: ignore[no-untyped-def]
         totals[4] += by * bad * bad / results
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _recent(s, n, masked, out):  # type: ignore[no-untyped-def]
     """int: how many of node `n`'s latest applications, newest first and without `masked`, went into int32 [RING]."""
     found = 0
@@ -263,15 +372,17 @@ def _recent(s, n, masked, out):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@_whole
 def gather(  # type: ignore[no-untyped-def]
     s, row, nodes, now_ms, amount, masked, links, entity_state, graph_state, neighbor_state, neighbor_mask
 ):
     """Write one row of a Neighborhood; application `masked` (-1: none) is left out as if it had never come."""
-    linked = np.empty(SLOTS_MAX * RING, dtype=np.int32)
-    shared = np.empty(SLOTS_MAX * RING, dtype=np.int32)
-    recent = np.empty(RING, dtype=np.int32)
+    recent, linked, shared = s.work[3], s.work[5], s.work[6]
     n_linked = 0
+    for e in range(SLOTS_MAX):
+        if nodes[e] >= 0:
+            for j in range(min(s.uses[nodes[e]], KEPT)):
+                _fetch_line(s.time_ms, s.ring[nodes[e], j])
     for e in range(SLOTS_MAX):
         n = nodes[e]
         if n < 0:
@@ -296,7 +407,7 @@ def gather(  # type: ignore[no-untyped-def]
     _links(s, linked[:n_linked], shared[:n_linked], now_ms, graph_state[row])
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
     """float32 [15]: NEIGHBOR_COLUMNS and the record of application `a`."""
     out[0] = (now_ms - s.time_ms[a]) / HOUR_MS
@@ -309,7 +420,7 @@ def _neighbor(s, a, now_ms, same, out):  # type: ignore[no-untyped-def]
         out[7 + r] = s.record[a, r]
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: ignore[no-untyped-def]
     """float32 [len(ENTITY_STATS)] of node `n`, in the order of ENTITY_STATS."""
     count, total, squares, largest = s.uses[n], s.amount_sum[n, 0], s.amount_sum[n, 1], s.amount_max[n, 0]
@@ -363,7 +474,7 @@ def _entity(s, n, now_ms, amount, masked, recent, applicant, out):  # type: igno
     out[19] = others
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _outcomes(s, n, masked, out):  # type: ignore[no-untyped-def]
     """The statistics of the known outcomes of all applications of node `n`."""
     fraud_bad, fraud_good = s.label_count[n, 0, 1], s.label_count[n, 0, 0]
@@ -384,7 +495,7 @@ def _outcomes(s, n, masked, out):  # type: ignore[no-untyped-def]
     out[21] = (default_bad + mean * weight) / (default_bad + default_good + weight)
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
     """(mean, weight) of the beta prior of a slot's rate; the result of application `masked` is left out.
 
@@ -393,7 +504,9 @@ def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
     """
     totals = s.totals[slot, which]
     if masked >= 0 and s.label[masked, which] >= 0:
-        totals = totals.copy()
+        for i in range(len(s.sums)):
+            s.sums[i] = totals[i]
+        totals = s.sums
         for e in range(SLOTS_MAX):
             n = s.node[masked, e]
             if n >= 0 and s.slot[n] == slot:
@@ -413,7 +526,7 @@ def _prior(s, slot, which, masked):  # type: ignore[no-untyped-def]
     return mean, min(max(weight, WEIGHT_RANGE[0]), WEIGHT_RANGE[1])
 
 
-@njit(cache=True, nogil=True)
+@_part
 def _links(s, linked, shared, now_ms, out):  # type: ignore[no-untyped-def]
     """float32 [len(GRAPH_STATS)] over the applications of others that share a linking entity."""
     applicants, recent, bad, labelled, most = 0, 0, 0, 0, 0

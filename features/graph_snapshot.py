@@ -2,8 +2,8 @@
 application.Snapshot.
 
 <snapshots>/tenant-<name>/<ms it was written>/ holds one file for each array and a manifest: up to where the log was
-read, what code counted (another code may count otherwise), and SHA-256 of every file. It appears whole or not at all.
-What does not fit is refused with its reason, and the log is read instead. It holds tokens only (R21).
+read, what code counted (another code may count otherwise), and SHA-256 of every part of the files. It appears whole
+or not at all. What does not fit is refused with its reason, and the log is read instead. It holds tokens only (R21).
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +28,10 @@ from features.log import Place
 FORMAT = 1
 MANIFEST = "snapshot.json"
 KEPT = 2  # the newest ones: a start may still read the one before
-COUNTING = ("events.py", "graph.py", "graph_kernels.py", "lists.py", "schema.py", "statistics.py")
+COUNTING = ("events.py", "graph.py", "graph_kernels.py", "graph_memory.py", "lists.py", "schema.py", "statistics.py")
+PART_BYTES = 1 << 25  # of a file, hashed apart: one core's work while another has the next
 _CHUNK_BYTES = 1 << 20
-_THREADS = 4
+_THREADS = 2
 _ABANDONED_SECONDS = 3600.0  # after which a writer that left its temporary folder is thought dead
 
 
@@ -40,7 +41,7 @@ class SnapshotError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot says of itself. arrays: by name its dtype, shape and SHA-256."""
+    """What a snapshot says of itself. arrays: by name its dtype, shape and SHA-256 of each part."""
 
     format: int
     code: str
@@ -106,9 +107,9 @@ def load(folder: Path, manifest: Manifest) -> tuple[EntityGraph, Lists]:
         raise SnapshotError(f"{folder}: holds other arrays")
     for name, empty in listed.items():
         wanted[name] = np.empty((manifest.arrays[name][1][0], *empty.shape[1:]), dtype=empty.dtype)
-    largest_first = sorted(wanted, key=lambda name: -wanted[name].nbytes)
+    parts = [part for name, array in wanted.items() for part in _parts(folder / name, array, *manifest.arrays[name])]
     with ThreadPoolExecutor(_THREADS) as threads:
-        list(threads.map(lambda name: _fill(folder / name, wanted[name], *manifest.arrays[name]), largest_first))
+        list(threads.map(_fill, *zip(*parts, strict=True)))
     graph.index(wanted["tokens"])
     return graph, Lists.of(wanted)
 
@@ -130,32 +131,49 @@ def _prune(folder: Path, place: Place) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _bytes(array: NDArray[Any]) -> Iterable[memoryview]:
-    """Its memory, chunk by chunk."""
-    flat = array.reshape(-1).view(np.uint8).data
-    return (flat[at : at + _CHUNK_BYTES] for at in range(0, len(flat), _CHUNK_BYTES))
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
-def _save(file: Path, array: NDArray[Any]) -> str:
-    """Write an array's bytes; their SHA-256, hex."""
-    digest = hashlib.sha256()
+def _cut(held: memoryview, size: int) -> Iterator[tuple[int, memoryview]]:
+    """Where each piece of at most so many bytes begins, and it; one at least."""
+    return ((at, held[at : at + size]) for at in range(0, max(len(held), 1), size))
+
+
+def _save(file: Path, array: NDArray[Any]) -> list[str]:
+    """Write an array's bytes; SHA-256 of each part of them, hex."""
+    hashes = []
     with file.open("wb") as opened:
-        for chunk in _bytes(array):
-            opened.write(chunk)
-            digest.update(chunk)
-    return digest.hexdigest()
+        for _, part in _cut(_bytes(array), PART_BYTES):
+            opened.write(part)
+            hashes.append(hashlib.sha256(part).hexdigest())
+    return hashes
 
 
-def _fill(file: Path, array: NDArray[Any], dtype: str, shape: list[int], sha256: str) -> None:
-    """Read an array's bytes into it. Raises SnapshotError where they are others than those said."""
-    digest = hashlib.sha256()
+def _parts(
+    file: Path, array: NDArray[Any], dtype: str, shape: list[int], hashes: list[str]
+) -> list[tuple[Path, int, memoryview, str]]:
+    """Of each part of a file where it begins, where it goes, its SHA-256. Raises SnapshotError: another array."""
+    parts = list(_cut(_bytes(array), PART_BYTES))
     try:
         fits = (array.dtype.str, list(array.shape), array.nbytes) == (dtype, shape, file.stat().st_size)
+    except OSError as error:
+        raise SnapshotError(f"{file}: cannot be read: {error}") from None
+    if not fits or len(parts) != len(hashes):
+        raise SnapshotError(f"{file}: is not what the manifest says")
+    return [(file, at, part, sha256) for (at, part), sha256 in zip(parts, hashes, strict=True)]
+
+
+def _fill(file: Path, at: int, part: memoryview, sha256: str) -> None:
+    """Read a part of a file. Raises SnapshotError where its bytes are others than those said."""
+    digest = hashlib.sha256()
+    try:
         with file.open("rb", buffering=0) as opened:
-            for chunk in _bytes(array) if fits else ():
+            opened.seek(at)
+            for _, chunk in _cut(part, _CHUNK_BYTES):
                 opened.readinto(chunk)
                 digest.update(chunk)
     except OSError as error:
         raise SnapshotError(f"{file}: cannot be read: {error}") from None
-    if not fits or digest.hexdigest() != sha256:
+    if digest.hexdigest() != sha256:
         raise SnapshotError(f"{file}: is not what the manifest says")

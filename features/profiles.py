@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,56 @@ class Profiles:
         """Without what is known of identifiers that the log does not have; logged: bool [B, 16], the slots it has."""
         known = logged[:, [source.slot for source in schema.sources.values()]]
         return self if known.all() else Profiles(np.where(known, self.fetched_at_ms, 0), self.numbers)
+
+
+class ProfileTable:
+    """Profiles of many, by token of whom they know and by source, to be looked up many at once."""
+
+    def __init__(self, profiles: Mapping[int, Mapping[str, Profile]]) -> None:
+        tokens = np.array(list(profiles), dtype=np.uint64)
+        order = np.argsort(tokens)
+        self._tokens = tokens[order]  # ascending
+        found: dict[str, tuple[list[int], list[Profile]]] = {}
+        for place, some in zip(np.argsort(order).tolist(), profiles.values(), strict=True):
+            for name, profile in some.items():
+                places, held = found.setdefault(name, ([], []))
+                places.append(place)
+                held.append(profile)
+        self._columns = {name: _column(*some, len(tokens)) for name, some in found.items()}
+
+    def of(self, schema: Schema, tokens: NDArray[np.uint64]) -> Profiles:
+        """What each source knows of the entities that it is about, of applications with these tokens, uint64 [B, 16].
+
+        Raises ValueError where a profile has other numbers than its source in the schema.
+        """
+        made, place_of = Profiles.none(schema, len(tokens)), {}
+        for slot in {source.slot for source in schema.sources.values()} if len(self._tokens) else ():
+            place = np.searchsorted(self._tokens, tokens[:, slot]).clip(max=len(self._tokens) - 1)
+            place_of[slot] = np.where(self._tokens[place] == tokens[:, slot], place, len(self._tokens))
+        for s, source in enumerate(schema.sources.values()):
+            if source.name not in self._columns or not place_of:
+                continue
+            row_of, fetched_at_ms, start, width, numbers = self._columns[source.name]
+            row = row_of[place_of[source.slot]]
+            held = np.flatnonzero(row >= 0)
+            row = row[held]
+            if (width[row] != len(source.features)).any():
+                raise ValueError(f"profiles of {source.name}: {len(source.features)} numbers expected")
+            made.fetched_at_ms[held, s] = fetched_at_ms[row]
+            columns = np.arange(len(source.features))
+            made.numbers[held[:, None], source.first + columns] = numbers[start[row][:, None] + columns]
+        return made
+
+
+def _column(places: Sequence[int], held: Sequence[Profile], tokens: int) -> tuple[NDArray[Any], ...]:
+    """Of one source: the row of each token, -1 where it has none, then one more -1; and of each row when it was
+    fetched, where its numbers start and how many there are; and all numbers on end.
+    """
+    row_of = np.full(tokens + 1, -1, dtype=np.int64)
+    row_of[places] = np.arange(len(held))
+    width = np.array([len(profile.numbers) for profile in held], dtype=np.int64)
+    fetched_at_ms = np.array([profile.fetched_at_ms for profile in held], dtype=np.int64)
+    return row_of, fetched_at_ms, np.cumsum(width) - width, width, np.concatenate([p.numbers for p in held])
 
 
 class UnknownLayoutError(ValueError):

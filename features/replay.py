@@ -1,17 +1,21 @@
 """History becomes training rows by walking it through the code that serves: no train/serve skew by construction."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Application, Profile, Report, Snapshot
-from features.assemble import assemble
-from features.events import finish, pack_application, pack_report, unpack
+from features.assemble import complete, declared
+from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
 from features.graph import EntityGraph
-from features.profiles import Profiles
+from features.neighborhood import FANOUT, NEIGHBOR_COLUMNS, Neighborhood
+from features.profiles import Profiles, ProfileTable
 from features.schema import SLOTS_MAX, Schema
+from features.statistics import ENTITY_STATS
 
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
 
@@ -22,6 +26,11 @@ class History:
 
     events: Sequence[Application | Report]
     profiles: Mapping[int, Mapping[str, Profile]] = field(default_factory=dict)
+
+    @cached_property
+    def profile_table(self) -> ProfileTable:
+        """The profiles by column; made once, which takes longer than to replay a history."""
+        return ProfileTable(self.profiles)
 
 
 @dataclass(frozen=True)
@@ -47,84 +56,107 @@ class Rows:
         )  # fmt: skip
 
 
-# by schema name: sequence numbers, applications and snapshot of each chunk
-_Parts = dict[str, list[tuple[Sequence[int], Sequence[Application], Snapshot]]]
+class _Part:
+    """The rows of one schema, written as they come into arrays for all of them."""
+
+    def __init__(self, schema: Schema, rows: int) -> None:
+        self.schema, self.done = schema, 0
+        # numbers as declared, then everything else, float64 until a chunk is finished
+        state = (schema.slots, FANOUT, len(NEIGHBOR_COLUMNS) + len(schema.record))
+        self.snapshot = Snapshot(
+            np.empty((rows, len(schema.features)), dtype=np.float32),
+            np.empty((rows, schema.slots, len(ENTITY_STATS)), dtype=np.float32),
+            np.empty((rows, *state), dtype=np.float32), np.empty((rows, *state[:2]), dtype=np.bool_),
+            np.empty((rows, len(schema.sources)), dtype=np.uint8),
+        )  # fmt: skip
+        self.sequences = np.empty(rows, dtype=np.int64)
+        self.ids: list[str] = []
+
+    def add(
+        self, applications: Sequence[Application], declared: NDArray[np.float64], profiles: Profiles,
+        view: Neighborhood, rows: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        """Rows of the view become the next ones here; their sequence numbers follow `as_of`."""
+        some = complete(self.schema, declared, profiles, view, rows)
+        place = slice(self.done, self.done + len(rows))
+        for name in ("features", "entity_state", "neighbor_state", "neighbor_mask", "source_state"):
+            getattr(self.snapshot, name)[place] = getattr(some, name)
+        self.sequences[place] = view.as_of[rows] + 1
+        self.ids += [a.application_id for a in applications]
+        self.done = place.stop
 
 
 def replay(history: History, progress: Callable[[int], None] = lambda done: None) -> dict[str, Rows]:
     """Rows by schema name. A report of an application not seen before is an error, as it is on the wire (KeyError)."""
-    graph = EntityGraph()
-    sequence_of: dict[str, int] = {}
-    parts: _Parts = {}
+    graph, profiles = EntityGraph(), history.profile_table
+    schemas = [event.schema for event in history.events if isinstance(event, Application)]
+    rows, by_name = Counter([schema.name for schema in schemas]), {schema.name: schema for schema in schemas}
+    parts = {name: _Part(by_name[name], count) for name, count in rows.items()}
+    times_ms = np.array([event.event_time_ms for event in history.events], dtype=np.int64)
+    known: dict[str, tuple[int, Schema]] = {}
     for start in range(0, len(history.events), CHUNK):
         chunk = history.events[start : start + CHUNK]
-        own: list[tuple[int, Application]] = []
-        blobs = []
-        for sequence, event in enumerate(chunk, graph.sequence + 1):
-            if isinstance(event, Application):
-                blobs.append(finish(pack_application(event), 0, sequence))
-                sequence_of[event.application_id] = sequence
-                own.append((sequence, event))
-            else:
-                subject = sequence_of[event.application_id]
-                schema = history_schema(history, subject)
-                blobs.append(finish(pack_report(event, schema), subject, sequence))
-        _observe(graph, chunk, blobs, own, history.profiles, parts)
+        _observe(graph, chunk, times_ms[start : start + CHUNK], known, profiles, parts)
         progress(len(chunk))
-    return {name: _rows(part, graph) for name, part in parts.items()}
-
-
-def history_schema(history: History, sequence: int) -> Schema:
-    """The schema of the application at a sequence number, counted from 1."""
-    event = history.events[sequence - 1]
-    assert isinstance(event, Application)
-    return event.schema
+    return {name: _rows(part, times_ms, graph) for name, part in parts.items()}
 
 
 def _observe(
-    graph: EntityGraph,
-    chunk: Sequence[Application | Report],
-    blobs: list[bytes],
-    own: list[tuple[int, Application]],
-    profiles: Mapping[int, Mapping[str, Profile]],
-    parts: _Parts,
-) -> None:
-    """Observe one chunk and add the snapshots of its applications to `parts`."""
-    links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
-    for row, (_, application) in enumerate(own):
-        links[row] = application.schema.link_slots
-    events = unpack(blobs, [event.event_time_ms for event in chunk])
-    view = graph.observe(events, np.array([sequence for sequence, _ in own], dtype=np.int64), links)
+    graph: EntityGraph, chunk: Sequence[Application | Report], times_ms: NDArray[np.int64],
+    known: dict[str, tuple[int, Schema]], profiles: ProfileTable, parts: Mapping[str, _Part],
+) -> None:  # fmt: skip
+    """Observe one chunk, whose applications become `known`, and add their rows to `parts`."""
+    fields = np.zeros(len(chunk), dtype=EVENT)
+    fields["version"], fields["fraud"], fields["default"] = EVENT_VERSION, LABEL_UNCHANGED, LABEL_UNCHANGED
+    fields["sequence"] = np.arange(graph.sequence + 1, graph.sequence + 1 + len(chunk))
+    at = [i for i, event in enumerate(chunk) if isinstance(event, Application)]
+    own = [event for event in chunk if isinstance(event, Application)]
+    known.update({a.application_id: (graph.sequence + 1 + i, a.schema) for i, a in zip(at, own, strict=True)})
+    _pack_reports(fields, chunk, known)
+    tokens = np.array([a.tokens for a in own], dtype=np.uint64).reshape(-1, SLOTS_MAX)
+    fields["kind"][at], fields["tokens"][at] = APPLICATION, tokens
     by_schema: dict[str, list[int]] = {}
-    for row, (_, application) in enumerate(own):
+    for row, application in enumerate(own):
         by_schema.setdefault(application.schema.name, []).append(row)
+    links = np.zeros((len(own), SLOTS_MAX), dtype=np.bool_)
+    told = {}
     for name, rows in by_schema.items():
-        sequences, applications = zip(*(own[row] for row in rows), strict=True)
-        known = [_profiles_of(a, profiles) for a in applications]
-        schema = applications[0].schema
-        snapshot = assemble(schema, applications, Profiles.of(schema, known), view, np.array(rows))
-        parts.setdefault(name, []).append((sequences, applications, snapshot))
+        schema, some, place = parts[name].schema, [own[row] for row in rows], np.array(at)[rows]
+        links[rows] = schema.link_slots
+        told[name] = some, declared(schema, some)
+        fields["schema"][place] = int.from_bytes(schema.fingerprint, "little")
+        fields["amount"][place] = [a.amount_minor / schema.minor_per_major for a in some]
+        record = told[name][1][:, [schema.column[feature] for feature in schema.record]]
+        fields["record"][place] = np.nan
+        fields["record"][place, : len(schema.record)] = record
+    view = graph.observe(Events(fields, times_ms), fields["sequence"][at], links)
+    for name, rows in by_schema.items():
+        some, numbers = told[name]
+        parts[name].add(some, numbers, profiles.of(parts[name].schema, tokens[rows]), view, np.array(rows))
 
 
-def _profiles_of(application: Application, profiles: Mapping[int, Mapping[str, Profile]]) -> dict[str, Profile]:
-    """By source, what each source knows of the entity that it is about."""
-    found = {}
-    for source in application.schema.sources.values():
-        profile = profiles.get(int(application.tokens[source.slot]), {}).get(source.name)
-        if profile is not None:
-            found[source.name] = profile
-    return found
+def _pack_reports(
+    fields: NDArray[np.void], chunk: Sequence[Application | Report], known: Mapping[str, tuple[int, Schema]]
+) -> None:
+    """Fill the events of a chunk's reports, as far as the graph reads them."""
+    reports = [(i, event) for i, event in enumerate(chunk) if isinstance(event, Report)]
+    if not reports:
+        return
+    at = [i for i, _ in reports]
+    subjects, schemas = zip(*(known[report.application_id] for _, report in reports), strict=True)
+    if any(subject > fields["sequence"][i] for i, subject in zip(at, subjects, strict=True)):
+        raise KeyError("a report comes before its application")
+    fields["kind"][at], fields["subject"][at] = REPORT, subjects
+    for name in LABELS:
+        fields[name][at] = [_label(s, name, report.kind) for s, (_, report) in zip(schemas, reports, strict=True)]
 
 
-def _rows(part: Sequence[tuple[Sequence[int], Sequence[Application], Snapshot]], graph: EntityGraph) -> Rows:
-    applications = [a for _, some, _ in part for a in some]
-    schema = applications[0].schema
-    labels = graph.labels(np.array([s for some, _, _ in part for s in some], dtype=np.int64))
+_label = cache(label_value)
+
+
+def _rows(part: _Part, times_ms: NDArray[np.int64], graph: EntityGraph) -> Rows:
+    labels = graph.labels(part.sequences)
     return Rows(
-        schema,
-        Snapshot.join([snapshot for _, _, snapshot in part]),
-        [a.application_id for a in applications],
-        np.array([a.event_time_ms for a in applications], dtype=np.int64),
-        {name: labels[name] for name in schema.labels},
-        graph.last_ms,
-    )
+        part.schema, part.snapshot, part.ids, times_ms[part.sequences - 1],
+        {name: labels[name] for name in part.schema.labels}, graph.last_ms,
+    )  # fmt: skip

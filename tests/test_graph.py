@@ -275,7 +275,7 @@ def test_gap_repeat_and_foreign_own_are_refused() -> None:
 
 
 def test_grows_past_its_first_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.graph.ROOM", (1024, 512, 1024))
+    monkeypatch.setattr("features.graph_memory.ROOM", (1024, 512, 1024))
     items = [Item(1, (i % 4, i % 4, 0, 0), 1.0) for i in range(3000)]
     events = encode(items)
     fields = events.fields.copy()

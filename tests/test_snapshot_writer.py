@@ -84,8 +84,8 @@ async def test_what_does_not_fit_is_not_used(lender: Lender, redis: Redis) -> No
     (newest / MANIFEST).write_text(json.dumps(said | {"place": said["place"] | {"sequence": 12}}))
     await lender.check("no longer holds event 12")
     (newest / MANIFEST).write_text(json.dumps(said))
-    (newest / "uses").write_bytes(b"")
-    await lender.check("uses: is not what the manifest says")
+    (newest / "nodes").write_bytes(b"")
+    await lender.check("nodes: is not what the manifest says")
     await redis.delete(*lender.store.keys("log", "meta"))  # a log of its own
     await lender.store.open()
     await lender.check("epoch: ")
