@@ -109,8 +109,6 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loaded = products.load(settings)
-    for product in loaded.values():
-        reload.rehearse(product)
     runs_on = next(iter(loaded.values())).scorer.device
     async with AsyncExitStack() as stack:
         challengers = Challengers()
@@ -123,6 +121,8 @@ async def serve(settings: Settings) -> None:
         follow = [t.engine.follow() for t in tenants.values()]
         beside = (device.follow(runs_on), _watch(servicer, serving), reload.follow(loaded, settings), challengers.run())
         background = [asyncio.create_task(task) for task in (*follow, *beside)]
+        for product in list(loaded.values()):  # while the logs are read
+            await asyncio.to_thread(reload.rehearse, product)
         await server.start()
         fronts = []
         if settings.native_listen:
