@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 pytest.importorskip("bench.client", reason="the load client is not built: make native")
 pytest.importorskip("server.native.http2", reason="the native front end is not built: make native")
 
-from bench import compare, contestants, latency, load, payloads, soak, stages
+from bench import compare, contestants, growth, latency, load, payloads, soak, stages
 from bench.load import Asked, Server
 from bench.payloads import First, Payloads
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -79,6 +79,16 @@ def test_latency(server: Server, people: Sequence[First]) -> None:
     figures = uvloop.run(latency.measure(server, _others(people, "latency"), 0.6))
     assert figures["at_45_percent_per_second"] == pytest.approx(0.45 * figures["saturation_per_second"], abs=1)
     assert figures["ordinary_failed"] == figures["at_45_percent_failed"] == 0 and figures["ordinary_p99_ms"] > 0
+
+
+def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "OPEN_SECONDS", 0.4)
+    monkeypatch.setattr(growth, "FEWEST", 100)
+    figures = growth.run(1000, "native", "")["by_stored"]
+    assert list(figures) == ["100", "1000"]
+    before, after = figures.values()
+    assert before["per_second"] == after["per_second"] > 0 and before["failed"] == after["failed"] == 0
+    assert 0 < before["p50_ms"] <= before["p99_ms"] and min(after["rss_mb"], after["store_mb"]) > 0
 
 
 def test_soak(server: Server, people: Sequence[First], monkeypatch: pytest.MonkeyPatch) -> None:
