@@ -1,6 +1,7 @@
 """`python -m server`: serve until SIGTERM or SIGINT, then answer what was taken and stop."""
 
 import asyncio
+import gc
 import secrets
 import signal
 import sys
@@ -123,6 +124,8 @@ async def serve(settings: Settings) -> None:
         background = [asyncio.create_task(task) for task in (*follow, *beside)]
         for product in list(loaded.values()):  # while the logs are read
             await asyncio.to_thread(reload.rehearse, product)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through it again would hold every decision up for tens of ms
         await server.start()
         fronts = []
         if settings.native_listen:
