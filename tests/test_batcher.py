@@ -53,6 +53,34 @@ async def test_waiting_ones_go_together(consumer: Schema) -> None:
     assert "queue" in replies[5].stage_us
 
 
+async def test_those_that_come_one_by_one_go_together_under_load(consumer: Schema) -> None:
+    """As grpc.aio brings them: a call a turn of the loop. The first of all waits for nobody."""
+    engine = Engine()
+    batcher = queued(engine, batch=64)
+    tasks = []
+    for i in range(9):
+        tasks.append(asyncio.create_task(batcher.submit(application(consumer, f"a{i}"), None, one_by_one=True)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if i == 0:
+            assert engine.batches == [["a0"]]
+    await asyncio.sleep(0.05)
+    assert engine.batches[0] == ["a0"] and len(engine.batches[1]) > 1
+    engine.go.set()
+    assert [r.body for r in await asyncio.gather(*tasks)] == [f"a{i}".encode() for i in range(9)]
+    assert sum(map(len, engine.batches)) == 9
+
+
+async def test_who_comes_alone_waits_for_nobody_for_long(consumer: Schema) -> None:
+    engine = Engine()
+    engine.go.set()
+    batcher = queued(engine)
+    for i in range(3):
+        reply = await batcher.submit(application(consumer, f"a{i}"), None, one_by_one=True)
+        assert int(reply.stage_us.split(",")[0].removeprefix("queue=")) < 50_000
+    assert engine.batches == [["a0"], ["a1"], ["a2"]]
+
+
 async def test_each_gets_its_own_error(consumer: Schema) -> None:
     engine = Engine()
     engine.go.set()
