@@ -86,14 +86,18 @@ def _ties(schema: Schema, state: Floats, mask: NDArray[np.bool_]) -> list[_Tie]:
     A place that many share, as a mall's Wi-Fi, is one only where a fraud is among its latest.
     """
     others = mask & (state[..., _SAME] == 0)
+    if not others.any():
+        return []
+    seen, of_others = mask.sum(axis=1).tolist(), others.sum(axis=1).tolist()
+    frauds = np.where(others, state[..., _FRAUD], 0).sum(axis=1).tolist()
+    latest = np.where(others, state[..., _GAP], np.inf).min(axis=1).tolist()
     found = []
     for entity in schema.entities.values():
-        ties = []
-        for slot in range(entity.first_slot, entity.first_slot + entity.slots):
-            mine = state[slot][others[slot]]
-            frauds = int(mine[:, _FRAUD].sum())
-            if len(mine) and (entity.link or frauds):
-                ties.append(_Tie(entity, int(mask[slot].sum()), len(mine), frauds, float(mine[:, _GAP].min())))
+        ties = [
+            _Tie(entity, seen[slot], of_others[slot], int(frauds[slot]), latest[slot])
+            for slot in range(entity.first_slot, entity.first_slot + entity.slots)
+            if of_others[slot] and (entity.link or int(frauds[slot]))
+        ]
         found += sorted(ties, key=lambda tie: (-tie.frauds, -tie.others))[:1]
     return sorted(found, key=lambda tie: (-tie.frauds, -tie.others))[:TIES_MAX]
 

@@ -269,7 +269,7 @@ class Engine:
         begun = [started.begun[i] for i in mine]
         return Scored(
             product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
-            begun, view.as_of[at], view.time_ms[at],
+            begun, view.as_of[at].tolist(), view.time_ms[at].tolist(),
         )  # fmt: skip
 
 
