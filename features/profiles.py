@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,12 @@ def _column(places: Sequence[int], held: Sequence[Profile], tokens: int) -> tupl
     return row_of, fetched_at_ms, np.cumsum(width) - width, width, np.concatenate([p.numbers for p in held])
 
 
+@cache
+def _form(numbers: int) -> np.dtype[np.void]:
+    """Of a blob."""
+    return np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", numbers)])
+
+
 class UnknownLayoutError(ValueError):
     """A profile whose layout nobody registered, or whose length is not its layout's."""
 
@@ -145,14 +152,14 @@ class Layouts:
             held = [b for b, blob in enumerate(column) if blob is not None]
             if not held:
                 continue
-            form = np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", len(source.features))])
-            stored = b"".join([blob for blob in column if blob is not None])
-            if len(stored) == len(held) * form.itemsize:
-                read = np.frombuffer(stored, dtype=form)
-                if (read["layout"] == np.void(source.layout)).all():
-                    profiles.fetched_at_ms[held, s] = read["fetched_at_ms"]
-                    profiles.numbers[held, source.first : source.first + len(source.features)] = read["numbers"]
-                    continue
+            width, own = len(source.features), _HEADER.size + 4 * len(source.features)
+            stored = [blob for blob in column if blob is not None]
+            if all([len(blob) == own and blob.startswith(source.layout) for blob in stored]):
+                read = np.frombuffer(b"".join(stored), dtype=_form(width))
+                rows = held if len(held) < applications else slice(None)
+                profiles.fetched_at_ms[rows, s] = read["fetched_at_ms"]
+                profiles.numbers[rows, source.first : source.first + width] = read["numbers"]
+                continue
             for b in held:  # of an older or newer schema
                 try:
                     fetched_at_ms, numbers = self._unpack(schema, source.name, column[b] or b"")
