@@ -3,7 +3,7 @@
 A Scorer is made only where the bundle's probe comes out as it did when the bundle was written (see probe.py).
 
 Invariant: a row's answer does not depend, in any bit, on the batch it came in. The graph network is built for that
-(see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
+(see gnn.py); the trees' sums run in one order; the rest is elementwise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +23,7 @@ from models.device import CPU, Device, Network, open_session
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
+from models.walker import Walker
 
 Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
@@ -141,8 +142,12 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
 def _probed(
     schema: Schema, label: str, model: LabelModel, device: Device = CPU
 ) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer = LabelScorer(model, schema.columns(label), device)
-    return scorer, scorer.score(probe(schema))
+    scorer, rows = LabelScorer(model, schema.columns(label), device), probe(schema)
+    (margin,) = open_session(model.trees_onnx, None).run(None, {"row": scorer.rows(rows)})
+    apart = furthest(scorer.margins(rows), margin[:, 0])
+    if apart > TOLERANCE:
+        raise ValueError(f"the forest's margins differ by {apart:.2g} from its ONNX")
+    return scorer, scorer.score(rows)
 
 
 class LabelScorer:
@@ -152,7 +157,7 @@ class LabelScorer:
         self.columns = columns
         self._encoding = model.encoding
         self._owner = model.encoding.owner[len(columns) :]
-        self._trees = open_session(model.trees_onnx, None)
+        self._trees = Walker(model.forest, len(model.encoding.owner))
         self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
         self._calibration = model.calibration
         self._forest = model.forest
@@ -162,14 +167,21 @@ class LabelScorer:
         """Made when first asked, which takes a while: a challenger explains nothing."""
         return Explainer(self._forest, len(self._encoding.owner))
 
+    def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
+        """float32 [B, m] columns of the trees."""
+        return self._encoding(snapshot.features.take(self.columns, axis=1))  # an index would leave it in other order
+
+    def margins(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] log-odds by the trees."""
+        return self._trees.margins(self.rows(snapshot)).astype(np.float64)
+
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""
         return self.score_with_graph(snapshot)[0]
 
     def score_with_graph(self, snapshot: Snapshot) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """float64 [B] probabilities, and float64 [B] log-odds by the graph network where there is one."""
-        (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
-        trees = margin[:, 0].astype(np.float64)
+        trees = self.margins(snapshot)
         if self._gnn is None:
             return self._calibration.probability(trees), None
         # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
@@ -178,7 +190,7 @@ class LabelScorer:
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
-        parts = self._explainer.contributions(self._encoding(snapshot.features[:, self.columns]))
+        parts = self._explainer.contributions(self.rows(snapshot))
         own = parts[:, : len(self.columns)]
         for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
             own[:, owner] += parts[:, len(self.columns) + i]
