@@ -212,22 +212,24 @@ def decision_reply(
         ),
         degraded=decision.degraded,
     )
-    parts = [head.SerializeToString(), *map(_policy_reason, decision.reasons), *map(_reason, reasons)]
-    if decision.shares:
-        parts.append(pb.DecideResponse(funding=funding(decision.shares)).SerializeToString())
+    parts = [head.SerializeToString(), *map(_policy_reason, decision.reasons)]
+    if reasons or decision.shares:
+        rest = pb.DecideResponse(reasons=map(_said, reasons), funding=funding(decision.shares))
+        parts.append(rest.SerializeToString())
     return b"".join((*parts, product.versions))
 
 
-def _reason(reason: Reason) -> bytes:
-    """A reason as a part of a DecideResponse."""
+def _said(reason: Reason) -> pb.Reason:
     code, zh, en, contribution, evidence, legal = reason
-    said = pb.Reason(
+    return pb.Reason(
         code=code, text_zh=zh, text_en=en, contribution=contribution, evidence=evidence, legal_source=legal
     )
-    return pb.DecideResponse(reasons=(said,)).SerializeToString()
 
 
-_policy_reason = lru_cache(REASONS_KEPT)(_reason)  # of a row the same words again and again
+@lru_cache(REASONS_KEPT)  # of a row the same words again and again
+def _policy_reason(reason: Reason) -> bytes:
+    """A reason as a part of a DecideResponse."""
+    return pb.DecideResponse(reasons=(_said(reason),)).SerializeToString()
 
 
 def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:
