@@ -8,6 +8,7 @@ from functools import cache
 from itertools import chain
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Application, Snapshot
@@ -25,34 +26,36 @@ _GRAPH_COLUMN = {name: i for i, name in enumerate(GRAPH_STATS)}
 class _Plan:
     """Where the columns of sources, velocity and graph features come from; made once for a schema.
 
-    age, completeness: int64 [S], columns; first, width: int64 [S], of a source's features among all; source_of: int64
-    [N], the source of each; fresh_days: float64 [S].
-    velocity, slot, stat: int64 [n], features of entities with one slot; several: (column, slots, statistic) of the
-    others, of which a feature takes the largest; graph, graph_stat: int64 [m].
+    sources: int64 [S, 4], of each its age's and its completeness's column, and its features' place among all from, to;
+    fresh_days: float64 [S]. velocity: int64 [n, 4], column, the entity's slots from, to, statistic; links: int64
+    [m, 2], column, statistic.
     """
 
     def __init__(self, schema: Schema) -> None:
-        single, graph = [], []
-        self.several: list[tuple[int, slice, int]] = []
+        velocity, links = [], []
         for column, feature in enumerate(schema.features):
             if feature.origin == "velocity":
-                entity, stat = schema.entities[feature.entity], _ENTITY_COLUMN[feature.stat]
-                if entity.slots == 1:
-                    single.append((column, entity.first_slot, stat))
-                else:
-                    slots = slice(entity.first_slot, entity.first_slot + entity.slots)
-                    self.several.append((column, slots, stat))
+                entity = schema.entities[feature.entity]
+                slots = entity.first_slot, entity.first_slot + entity.slots
+                velocity.append((column, *slots, _ENTITY_COLUMN[feature.stat]))
             elif feature.origin == "graph":
-                graph.append((column, _GRAPH_COLUMN[feature.stat]))
-        self.velocity, self.slot, self.stat = np.array(single, dtype=np.int64).reshape(-1, 3).T
-        sources = schema.sources.values()
-        self.age = np.array([schema.column[f"{s.name}_age_days"] for s in sources], dtype=np.int64)
-        self.completeness = np.array([schema.column[f"{s.name}_completeness"] for s in sources], dtype=np.int64)
-        self.first = np.array([s.first for s in sources], dtype=np.int64)
-        self.width = np.array([len(s.features) for s in sources], dtype=np.int64)
-        self.source_of = np.repeat(np.arange(len(self.width)), self.width)
-        self.fresh_days = np.array([s.fresh_days for s in sources], dtype=np.float64)
-        self.graph, self.graph_stat = np.array(graph, dtype=np.int64).reshape(-1, 2).T
+                links.append((column, _GRAPH_COLUMN[feature.stat]))
+        self.velocity, self.links = _integers(velocity, 4), _integers(links, 2)
+        sources = [
+            (
+                schema.column[f"{name}_age_days"],
+                schema.column[f"{name}_completeness"],
+                s.first,
+                s.first + len(s.features),
+            )
+            for name, s in schema.sources.items()
+        ]
+        self.sources = _integers(sources, 4)
+        self.fresh_days = np.array([s.fresh_days for s in schema.sources.values()], dtype=np.float64)
+
+
+def _integers(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64).reshape(-1, width)
 
 
 _plan = cache(_Plan)
@@ -80,13 +83,8 @@ def complete(
     schema: Schema, features: NDArray[np.float64], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
 ) -> Snapshot:
     """The Snapshot of what `declared` gave, which is filled, for the same applications."""
-    plan = _plan(schema)
     age_days, source_state = freshness(schema, profiles.fetched_at_ms, view.time_ms[rows])
-    numbers = np.where((source_state != SOURCE_MISSING)[:, plan.source_of], profiles.numbers, np.float32(np.nan))
-    features[:, schema.source_columns] = numbers
-    features[:, plan.age] = age_days
-    if len(plan.age):
-        features[:, plan.completeness] = np.add.reduceat(~np.isnan(numbers), plan.first, axis=1) / plan.width
+    _fill_sources(_plan(schema).sources, schema.source_columns, age_days, source_state, profiles.numbers, features)
     count(schema, features, view, rows)
     schema.fill_crosses(features)
     return snapshot(schema, features.astype(np.float32), source_state, view, rows)
@@ -98,20 +96,15 @@ def freshness(
     """Age in days, NaN where missing, and state of what each source knows, both [B, S]; what was fetched after the
     application, int64 [B], is not known at it. fetched_at_ms: int64 [B, S], 0 for nothing.
     """
-    age_ms = now_ms[:, None] - fetched_at_ms
-    missing = (fetched_at_ms == 0) | (age_ms < -SKEW_MS)
-    age_days = np.where(missing, np.nan, np.maximum(age_ms, 0) / DAY_MS)
-    stale = np.where(age_days <= _plan(schema).fresh_days, SOURCE_FRESH, SOURCE_STALE)
-    return age_days, np.where(missing, SOURCE_MISSING, stale).astype(np.uint8)
+    age_days, state = np.empty(fetched_at_ms.shape), np.empty(fetched_at_ms.shape, dtype=np.uint8)
+    _age(fetched_at_ms, now_ms, _plan(schema).fresh_days, age_days, state)
+    return age_days, state
 
 
 def count(schema: Schema, features: NDArray[np.floating], view: Neighborhood, rows: NDArray[np.int64]) -> None:
     """Fill the velocity and graph columns of `features` [B, F] from `rows` of the view."""
-    entity_state, plan = view.entity_state[rows, : schema.slots], _plan(schema)
-    features[:, plan.velocity] = entity_state[:, plan.slot, plan.stat]
-    for column, slots, stat in plan.several:
-        features[:, column] = np.fmax.reduce(entity_state[:, slots, stat], axis=1)
-    features[:, plan.graph] = view.graph_state[rows][:, plan.graph_stat]
+    plan = _plan(schema)
+    _count(plan.velocity, plan.links, view.entity_state, view.graph_state, rows, features)
 
 
 def snapshot(
@@ -128,3 +121,46 @@ def snapshot(
         np.ascontiguousarray(view.neighbor_mask[rows, : schema.slots]),
         source_state,
     )
+
+
+@njit(cache=True, nogil=True)
+def _age(fetched_at_ms, now_ms, fresh_days, age_days, state):  # type: ignore[no-untyped-def]
+    for i in range(fetched_at_ms.shape[0]):
+        for s in range(fetched_at_ms.shape[1]):
+            age_ms = now_ms[i] - fetched_at_ms[i, s]
+            if fetched_at_ms[i, s] == 0 or age_ms < -SKEW_MS:
+                age_days[i, s], state[i, s] = np.nan, SOURCE_MISSING
+            else:
+                age_days[i, s] = max(age_ms, 0) / DAY_MS
+                state[i, s] = SOURCE_FRESH if age_days[i, s] <= fresh_days[s] else SOURCE_STALE
+
+
+@njit(cache=True, nogil=True)
+def _fill_sources(sources, columns, age_days, state, numbers, features):  # type: ignore[no-untyped-def]
+    """What the sources know, how old it is and how much of it there is."""
+    for i in range(len(features)):
+        for s in range(len(sources)):
+            age, completeness, begin, end = sources[s]
+            known = 0
+            for n in range(begin, end):
+                number = numbers[i, n] if state[i, s] != SOURCE_MISSING else np.float32(np.nan)
+                features[i, columns[n]] = number
+                known += number == number
+            features[i, age] = age_days[i, s]
+            features[i, completeness] = known / (end - begin)
+
+
+@njit(cache=True, nogil=True)
+def _count(velocity, links, entity_state, graph_state, rows, features):  # type: ignore[no-untyped-def]
+    """Of an entity with several slots the largest number known."""
+    for i in range(len(rows)):
+        for v in range(len(velocity)):
+            column, begin, end, stat = velocity[v]
+            most = np.float32(np.nan)
+            for slot in range(begin, end):
+                x = entity_state[rows[i], slot, stat]
+                if x > most or most != most:
+                    most = x
+            features[i, column] = most
+        for k in range(len(links)):
+            features[i, links[k, 0]] = graph_state[rows[i], links[k, 1]]
