@@ -29,6 +29,7 @@ Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
 PART = 1024
 PROBE_DIGITS = 7
+_NAN = np.float32(np.nan)
 UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
     onnx_errors.EPFail, onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph,
     onnx_errors.InvalidProtobuf, onnx_errors.NotImplemented, onnx_errors.RuntimeException, ValueError,
@@ -74,12 +75,13 @@ class Scorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
-        unknown, graph = np.full(len(snapshot), np.nan), {}
-        probabilities = dict.fromkeys(LABELS, unknown)
+        probabilities, graph = {}, {}
         for label, model in self._models.items() if len(snapshot) else ():
             probabilities[label], logit = model.score_with_graph(snapshot)
             if logit is not None:
                 graph[label] = logit
+        if len(probabilities) < len(LABELS):
+            probabilities = dict.fromkeys(LABELS, np.full(len(snapshot), np.nan)) | probabilities
         return Scores(probabilities["fraud"], probabilities["default"], graph)
 
     def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -173,7 +175,7 @@ class LabelScorer:
 
     def margins(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] log-odds by the trees."""
-        return self._trees.margins(self.rows(snapshot)).astype(np.float64)
+        return self._trees.margins(self.rows(snapshot))
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""
@@ -224,23 +226,24 @@ class ResidualScorer:
         self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
         self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
         self._trees = open_session(model.onnx, None)
-        self._conformal, self._presence = model.conformal, np.array(model.presence)
+        self._conformal, presence = model.conformal, np.array(model.presence)
+        self._needed, self._ignored = presence > 0, presence < 0
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3] quantiles in the currency, ascending, NaN where nothing is known."""
         rows = self.rows(snapshot)
-        return self.shares(rows) * rows[:, [self._list_price]]
+        return self.shares(rows) * rows[:, self._list_price, None]
 
     def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
         """float32 [B, n] of a snapshot."""
-        return snapshot.features[:, self._columns]
+        return snapshot.features.take(self._columns, axis=1)
 
     def shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64 [N, 3] quantiles as shares of the list price."""
-        kind = np.nan_to_num(rows[:, self._kind]).astype(np.int64)
-        presence = self._presence[kind]
-        shares = np.exp(self._conformal(self.log_shares(np.where(presence < 0, np.float32(np.nan), rows)), kind))
-        shares[(np.isnan(rows) & (presence > 0)).any(axis=1)] = np.nan
+        missing = np.isnan(rows)
+        kind = np.where(missing[:, self._kind], 0, rows[:, self._kind]).astype(np.int64)
+        shares = np.exp(self._conformal(self.log_shares(np.where(self._ignored[kind], _NAN, rows)), kind))
+        shares[(missing & self._needed[kind]).any(axis=1)] = np.nan
         return shares
 
     def log_shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:

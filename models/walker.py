@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.shap import DEPTH_MAX, Forest
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Indices = NDArray[np.uint32]
 
 
@@ -36,11 +37,11 @@ class Walker:
         self._value = forest.value[leaves].astype(np.float32)
         self._depth = len(leaves).bit_length() - 1
 
-    def margins(self, rows: Floats) -> Floats:
-        """float32 [B] log-odds of float32 [B, columns] rows, NaN where missing. ValueError for rows of other width."""
+    def margins(self, rows: Floats) -> Doubles:
+        """float64 [B] log-odds of float32 [B, columns] rows, NaN where missing. ValueError for rows of other width."""
         if rows.ndim != 2 or rows.shape[1] != self._columns:
             raise ValueError(f"rows of shape {rows.shape} have not {self._columns} columns")
-        out = np.empty(len(rows), dtype=np.float32)
+        out = np.empty(len(rows))
         rows = np.ascontiguousarray(rows)  # another layout would be compiled anew, in the middle of a batch
         _walk(rows, self._asked, self._threshold, self._value, self._depth, self._base, out)
         return out
@@ -64,7 +65,7 @@ def _completed(forest: Forest) -> NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def _walk(
-    rows: Floats, asked: Indices, threshold: Floats, value: Floats, depth: int, base: np.float32, out: Floats
+    rows: Floats, asked: Indices, threshold: Floats, value: Floats, depth: int, base: np.float32, out: Doubles
 ) -> None:
     columns = rows.shape[1]
     trees = np.uint32(value.shape[1])
@@ -86,4 +87,4 @@ def _walk(
         total = np.float32(0)
         for tree in range(trees):
             total += value[at[tree] - first_leaf, tree]
-        out[row] = total + base
+        out[row] = np.float32(total + base)
