@@ -110,7 +110,7 @@ class _Seen:
 async def _turn(one: Contestant, level: int, seconds: float, redis: Redis, seen: _Seen) -> None:
     """One round of one contestant."""
     needed = round(SPARE * seen.expected[id(one)] * seconds * (1 + WARM_UP_SHARE))
-    messages = await _messages(one, max(needed, REHEARSED))
+    messages = cycle(one.same) if one.stream is None else await _messages(one, max(needed, REHEARSED))
     in_flight = BATCH_CALLS if one.per_call > 1 else level
     with one.awake():
         before, began = time.process_time() + await load.store_seconds(redis), time.perf_counter()
