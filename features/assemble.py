@@ -4,6 +4,7 @@ The same function serves and makes training rows. Sums in float64, columns in fl
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 
@@ -12,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Application, Snapshot
-from features.neighborhood import NEIGHBOR_COLUMNS, Neighborhood
+from features.neighborhood import FANOUT, N_ENTITY, NEIGHBOR_COLUMNS, Neighborhood
 from features.profiles import Profiles
 from features.schema import SOURCE_FRESH, SOURCE_MISSING, SOURCE_STALE, Schema
 from features.statistics import ENTITY_STATS, GRAPH_STATS
@@ -65,7 +66,8 @@ def assemble(
     schema: Schema, applications: Sequence[Application], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
 ) -> Snapshot:
     """The Snapshot of applications of one schema; `rows` int64 [B] are theirs in `view`."""
-    return complete(schema, declared(schema, applications), profiles, view, rows)
+    made = empty_snapshot(schema, len(applications))
+    return complete(schema, declared(schema, applications), profiles, view, rows, made)
 
 
 def declared(schema: Schema, applications: Sequence[Application]) -> NDArray[np.float64]:
@@ -79,15 +81,29 @@ def declared(schema: Schema, applications: Sequence[Application]) -> NDArray[np.
     return features
 
 
+def empty_snapshot(schema: Schema, rows: int) -> Snapshot:
+    """Room for so many rows."""
+    state = (rows, schema.slots, FANOUT, len(NEIGHBOR_COLUMNS) + len(schema.record))
+    return Snapshot(
+        np.empty((rows, len(schema.features)), dtype=np.float32),
+        np.empty((rows, schema.slots, N_ENTITY), dtype=np.float32),
+        np.empty(state, dtype=np.float32), np.empty(state[:3], dtype=np.bool_),
+        np.empty((rows, len(schema.sources)), dtype=np.uint8),
+    )  # fmt: skip
+
+
 def complete(
-    schema: Schema, features: NDArray[np.float64], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64]
-) -> Snapshot:
-    """The Snapshot of what `declared` gave, which is filled, for the same applications."""
-    age_days, source_state = freshness(schema, profiles.fetched_at_ms, view.time_ms[rows])
-    _fill_sources(_plan(schema).sources, schema.source_columns, age_days, source_state, profiles.numbers, features)
+    schema: Schema, features: NDArray[np.float64], profiles: Profiles, view: Neighborhood, rows: NDArray[np.int64],
+    made: Snapshot,
+) -> Snapshot:  # fmt: skip
+    """Fill the rows of `made` from what `declared` gave of the same applications, which is filled too."""
+    plan, age_days = _plan(schema), np.empty(profiles.fetched_at_ms.shape)
+    _age(profiles.fetched_at_ms, view.time_ms[rows], plan.fresh_days, age_days, made.source_state)
+    _fill_sources(plan.sources, schema.source_columns, age_days, made.source_state, profiles.numbers, features)
     count(schema, features, view, rows)
     schema.fill_crosses(features)
-    return snapshot(schema, features.astype(np.float32), source_state, view, rows)
+    made.features[:] = features
+    return _with_neighbors(made, view, rows)
 
 
 def freshness(
@@ -112,15 +128,32 @@ def snapshot(
     rows: NDArray[np.int64],
 ) -> Snapshot:  # fmt: skip
     """The Snapshot of finished features [B, F] and source states [B, S], with the neighbours in `rows` of the view."""
-    return Snapshot(
-        features,
-        np.ascontiguousarray(view.entity_state[rows, : schema.slots]),
-        np.ascontiguousarray(
-            view.neighbor_state[rows, : schema.slots, :, : len(NEIGHBOR_COLUMNS) + len(schema.record)]
-        ),
-        np.ascontiguousarray(view.neighbor_mask[rows, : schema.slots]),
-        source_state,
-    )
+    made = empty_snapshot(schema, len(rows))
+    return _with_neighbors(replace(made, features=features, source_state=source_state), view, rows)
+
+
+def _with_neighbors(made: Snapshot, view: Neighborhood, rows: NDArray[np.int64]) -> Snapshot:
+    _copy(
+        view.entity_state, view.neighbor_state, view.neighbor_mask, rows, made.entity_state, made.neighbor_state,
+        made.neighbor_mask,
+    )  # fmt: skip
+    return made
+
+
+@njit(cache=True, nogil=True)
+def _copy(entity_state, neighbor_state, neighbor_mask, rows, to_state, to_neighbors, to_mask):  # type: ignore[no-untyped-def]
+    """What a schema has of each row: the view's arrays are wider."""
+    _, slots, fanout, columns = to_neighbors.shape
+    for i in range(len(rows)):
+        for slot in range(slots):
+            for stat in range(to_state.shape[2]):
+                to_state[i, slot, stat] = entity_state[rows[i], slot, stat]
+            to_neighbors[i, slot] = 0  # as where there is none
+            for k in range(fanout):
+                to_mask[i, slot, k] = neighbor_mask[rows[i], slot, k]
+                if to_mask[i, slot, k]:
+                    for column in range(columns):
+                        to_neighbors[i, slot, k, column] = neighbor_state[rows[i], slot, k, column]
 
 
 @njit(cache=True, nogil=True)

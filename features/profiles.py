@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Profile
@@ -89,15 +90,10 @@ class ProfileTable:
         for s, source in enumerate(schema.sources.values()):
             if source.name not in self._columns or not place_of:
                 continue
-            row_of, fetched_at_ms, start, width, numbers = self._columns[source.name]
-            row = row_of[place_of[source.slot]]
-            held = np.flatnonzero(row >= 0)
-            row = row[held]
-            if (width[row] != len(source.features)).any():
-                raise ValueError(f"profiles of {source.name}: {len(source.features)} numbers expected")
-            made.fetched_at_ms[held, s] = fetched_at_ms[row]
-            columns = np.arange(len(source.features))
-            made.numbers[held[:, None], source.first + columns] = numbers[start[row][:, None] + columns]
+            place, count = place_of[source.slot], len(source.features)
+            into = made.fetched_at_ms, made.numbers
+            if not _look_up(self._columns[source.name], place, s, source.first, count, into):
+                raise ValueError(f"profiles of {source.name}: {count} numbers expected")
         return made
 
 
@@ -110,6 +106,22 @@ def _column(places: Sequence[int], held: Sequence[Profile], tokens: int) -> tupl
     width = np.array([len(profile.numbers) for profile in held], dtype=np.int64)
     fetched_at_ms = np.array([profile.fetched_at_ms for profile in held], dtype=np.int64)
     return row_of, fetched_at_ms, np.cumsum(width) - width, width, np.concatenate([p.numbers for p in held])
+
+
+@njit(cache=True, nogil=True)
+def _look_up(column, place, source, first, count, into):  # type: ignore[no-untyped-def]
+    """Fill what a source knows; False where a profile has not `count` numbers."""
+    row_of, fetched_at_ms, start, width, numbers = column
+    to_time, to_numbers = into
+    for i in range(len(place)):
+        row = row_of[place[i]]
+        if row >= 0:
+            if width[row] != count:
+                return False
+            to_time[i, source] = fetched_at_ms[row]
+            for n in range(count):
+                to_numbers[i, first + n] = numbers[start[row] + n]
+    return True
 
 
 @cache

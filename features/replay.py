@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Application, Profile, Report, Snapshot
-from features.assemble import complete, declared
+from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
 from features.graph import EntityGraph
-from features.neighborhood import FANOUT, NEIGHBOR_COLUMNS, Neighborhood
+from features.neighborhood import Neighborhood
 from features.profiles import Profiles, ProfileTable
 from features.schema import SLOTS_MAX, Schema
-from features.statistics import ENTITY_STATS
 
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
 
@@ -61,14 +60,7 @@ class _Part:
 
     def __init__(self, schema: Schema, rows: int) -> None:
         self.schema, self.done = schema, 0
-        # numbers as declared, then everything else, float64 until a chunk is finished
-        state = (schema.slots, FANOUT, len(NEIGHBOR_COLUMNS) + len(schema.record))
-        self.snapshot = Snapshot(
-            np.empty((rows, len(schema.features)), dtype=np.float32),
-            np.empty((rows, schema.slots, len(ENTITY_STATS)), dtype=np.float32),
-            np.empty((rows, *state), dtype=np.float32), np.empty((rows, *state[:2]), dtype=np.bool_),
-            np.empty((rows, len(schema.sources)), dtype=np.uint8),
-        )  # fmt: skip
+        self.snapshot = empty_snapshot(schema, rows)
         self.sequences = np.empty(rows, dtype=np.int64)
         self.ids: list[str] = []
 
@@ -77,10 +69,8 @@ class _Part:
         view: Neighborhood, rows: NDArray[np.int64],
     ) -> None:  # fmt: skip
         """Rows of the view become the next ones here; their sequence numbers follow `as_of`."""
-        some = complete(self.schema, declared, profiles, view, rows)
         place = slice(self.done, self.done + len(rows))
-        for name in ("features", "entity_state", "neighbor_state", "neighbor_mask", "source_state"):
-            getattr(self.snapshot, name)[place] = getattr(some, name)
+        complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
         self.sequences[place] = view.as_of[rows] + 1
         self.ids += [a.application_id for a in applications]
         self.done = place.stop
