@@ -99,10 +99,15 @@ def _observe(
     fields = np.zeros(len(chunk), dtype=EVENT)
     fields["version"], fields["fraud"], fields["default"] = EVENT_VERSION, LABEL_UNCHANGED, LABEL_UNCHANGED
     fields["sequence"] = np.arange(graph.sequence + 1, graph.sequence + 1 + len(chunk))
-    at = [i for i, event in enumerate(chunk) if isinstance(event, Application)]
-    own = [event for event in chunk if isinstance(event, Application)]
-    known.update({a.application_id: (graph.sequence + 1 + i, a.schema) for i, a in zip(at, own, strict=True)})
-    _pack_reports(fields, chunk, known)
+    at, own, reports = list[int](), list[Application](), list[tuple[int, Report]]()
+    for i, event in enumerate(chunk):
+        if isinstance(event, Application):
+            at.append(i)
+            own.append(event)
+            known[event.application_id] = graph.sequence + 1 + i, event.schema
+        else:
+            reports.append((i, event))
+    _pack_reports(fields, reports, known)
     tokens = np.array([a.tokens for a in own], dtype=np.uint64).reshape(-1, SLOTS_MAX)
     fields["kind"][at], fields["tokens"][at] = APPLICATION, tokens
     by_schema: dict[str, list[int]] = {}
@@ -126,22 +131,27 @@ def _observe(
 
 
 def _pack_reports(
-    fields: NDArray[np.void], chunk: Sequence[Application | Report], known: Mapping[str, tuple[int, Schema]]
+    fields: NDArray[np.void], reports: Sequence[tuple[int, Report]], known: Mapping[str, tuple[int, Schema]]
 ) -> None:
     """Fill the events of a chunk's reports, as far as the graph reads them."""
-    reports = [(i, event) for i, event in enumerate(chunk) if isinstance(event, Report)]
     if not reports:
         return
-    at = [i for i, _ in reports]
-    subjects, schemas = zip(*(known[report.application_id] for _, report in reports), strict=True)
-    if any(subject > fields["sequence"][i] for i, subject in zip(at, subjects, strict=True)):
+    at, subjects, labels = list[int](), list[int](), list[tuple[int, ...]]()
+    for i, report in reports:
+        subject, schema = known[report.application_id]
+        at.append(i)
+        subjects.append(subject)
+        labels.append(_labels(schema, report.kind))
+    if (np.array(subjects) > fields["sequence"][at]).any():
         raise KeyError("a report comes before its application")
     fields["kind"][at], fields["subject"][at] = REPORT, subjects
-    for name in LABELS:
-        fields[name][at] = [_label(s, name, report.kind) for s, (_, report) in zip(schemas, reports, strict=True)]
+    for name, values in zip(LABELS, zip(*labels, strict=True), strict=True):
+        fields[name][at] = values
 
 
-_label = cache(label_value)
+@cache
+def _labels(schema: Schema, kind: str) -> tuple[int, ...]:
+    return tuple(label_value(schema, name, kind) for name in LABELS)
 
 
 def _rows(part: _Part, times_ms: NDArray[np.int64], graph: EntityGraph) -> Rows:
