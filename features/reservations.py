@@ -4,10 +4,11 @@ The store counts it together with the decision, or stores neither (functions.lua
 replicas in one instant share one limit. Amounts are integers of minor units.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import orjson
 
 from features.application import Report
 
@@ -29,13 +30,12 @@ class Reservation(NamedTuple):
 
     def packed(self) -> str:
         """As functions.lua reads it, and as it stands in the application's hash."""
-        parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
-        return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+        return orjson.dumps(tuple(self)).decode()
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Reservation":
         """What stands in the application's hash."""
-        borrower, amount, most, shares = json.loads(packed)
+        borrower, amount, most, shares = orjson.loads(packed)
         return cls(borrower, amount, most, tuple((funder, minor, cap) for funder, minor, cap in shares))
 
 
@@ -69,7 +69,7 @@ class Committed:
 
 def commit_arguments(proposals: Sequence[Proposal], funders: Sequence[str]) -> list[bytes | str]:
     """The arguments of `commit`."""
-    arguments: list[bytes | str] = [json.dumps(funders, ensure_ascii=False)]
+    arguments: list[bytes | str] = [orjson.dumps(funders)]
     for p in proposals:
         reserved = "" if p.reservation is None else p.reservation.packed()
         arguments += [p.decision, p.evidence, reserved, "1" if p.waits else "", p.place]

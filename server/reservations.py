@@ -140,7 +140,7 @@ _Rows = tuple[Scored, Sequence[int]]
 
 def _proposals(batch: Sequence[_Rows], totals: Totals, clock: Clock) -> list[_Proposed]:
     """What the policies decide on some rows of each; approvals are added to `totals`."""
-    asked_minor = sum(int(scored.asked.amount_minor[rows].sum()) for scored, rows in batch)
+    asked_minor = sum(scored.applications[row].amount_minor for scored, rows in batch for row in rows)
     if any(scored.product.policy.scarce(totals.lent, asked_minor) for scored, _ in batch):
         batch = _in_order(batch)
     return [p for scored, rows in batch for p in _propose(scored, rows, totals, clock)]
@@ -166,10 +166,11 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
     policy, out = scored.product.policy, []
     for turn in _turns(scored, rows):
         borrowers = [scored.borrowers[row] for row in turn.tolist()]
+        asked = scored.asked if len(turn) == len(scored.indices) else scored.asked.take(turn)
         values = scored.values[turn]
         if _EXPOSURE in policy.columns:
-            values[:, list(policy.columns).index(_EXPOSURE)] = [totals.exposure_minor[b] for b in borrowers]
-        decisions = policy.decide(scored.asked.take(turn), values, totals.lent)
+            values[:, policy.inputs.index(_EXPOSURE)] = [totals.exposure_minor[b] for b in borrowers]
+        decisions = policy.decide(asked, values, totals.lent)
         reasons = model_reasons(scored, turn, decisions)
         clock.mark("policy")
         for i, (row, borrower) in enumerate(zip(turn.tolist(), borrowers, strict=True)):
