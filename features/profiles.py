@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -124,10 +124,37 @@ def _look_up(column, place, source, first, count, into):  # type: ignore[no-unty
     return True
 
 
+class _Row(NamedTuple):
+    """How the blobs of an application's sources stand beside one another, in words of 4 bytes, int64 each: where the
+    layouts, fetch times and numbers are. missing: of each source the blob where it knows nothing.
+    """
+
+    missing: tuple[bytes, ...]
+    layout_words: NDArray[np.int64]
+    time_words: NDArray[np.int64]
+    number_words: NDArray[np.int64]
+    layouts: NDArray[np.uint32]
+
+    def words(self, blobs: Sequence[bytes]) -> NDArray[np.uint32] | None:
+        """uint32 [B, words of a row] of the blobs of B applications; None where they are not all in these layouts."""
+        joined, size = b"".join(blobs), sum(map(len, self.missing))
+        if len(joined) * len(self.missing) != size * len(blobs):
+            return None
+        words = np.frombuffer(joined, dtype="<u4").reshape(-1, size // 4)
+        return words if (words.take(self.layout_words, axis=1) == self.layouts).all() else None
+
+
 @cache
-def _form(numbers: int) -> np.dtype[np.void]:
-    """Of a blob."""
-    return np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", numbers)])
+def _row(schema: Schema) -> _Row:
+    missing, first, words = [], 0, list[tuple[range, range, range]]()
+    for source in schema.sources.values():
+        missing.append(_HEADER.pack(source.layout, 0) + np.full(len(source.features), np.nan, dtype="<f4").tobytes())
+        last = first + len(missing[-1]) // 4
+        words.append((range(first, first + 2), range(first + 2, first + 4), range(first + 4, last)))
+        first = last
+    layout, time, numbers = (np.array([w for some in parts for w in some]) for parts in zip(*words, strict=True))
+    layouts = np.frombuffer(b"".join(source.layout for source in schema.sources.values()), dtype="<u4")
+    return _Row(tuple(missing), layout, time, numbers, layouts)
 
 
 class UnknownLayoutError(ValueError):
@@ -153,34 +180,30 @@ class Layouts:
         layout = schema.sources[profile.source].layout
         return _HEADER.pack(layout, profile.fetched_at_ms) + profile.numbers.astype("<f4").tobytes()
 
-    def read(
-        self, schema: Schema, blobs: Sequence[Sequence[bytes | None]], applications: int
-    ) -> tuple[Profiles, list[str]]:
-        """Profiles of the blobs of each source, one for each application, and what is wrong with those that cannot be
-        read: they count as missing.
+    def read(self, schema: Schema, blobs: Sequence[bytes | None], applications: int) -> tuple[Profiles, list[str]]:
+        """Profiles of the blobs of each application in turn, one for each source, and what is wrong with those that
+        cannot be read: they count as missing.
         """
-        profiles, unreadable = Profiles.none(schema, applications), []
-        for s, (source, column) in enumerate(zip(schema.sources.values(), blobs, strict=True)):
-            held = [b for b, blob in enumerate(column) if blob is not None]
-            if not held:
-                continue
-            width, own = len(source.features), _HEADER.size + 4 * len(source.features)
-            stored = [blob for blob in column if blob is not None]
-            if all([len(blob) == own and blob.startswith(source.layout) for blob in stored]):
-                read = np.frombuffer(b"".join(stored), dtype=_form(width))
-                rows = held if len(held) < applications else slice(None)
-                profiles.fetched_at_ms[rows, s] = read["fetched_at_ms"]
-                profiles.numbers[rows, source.first : source.first + width] = read["numbers"]
-                continue
-            for b in held:  # of an older or newer schema
-                try:
-                    fetched_at_ms, numbers = self._unpack(schema, source.name, column[b] or b"")
-                except UnknownLayoutError as error:
-                    unreadable.append(str(error))
-                    continue
-                profiles.fetched_at_ms[b, s] = fetched_at_ms
-                profiles.numbers[b, source.first : source.first + len(source.features)] = numbers
-        return profiles, unreadable
+        if not blobs:
+            return Profiles.none(schema, applications), []
+        row, unreadable = _row(schema), list[str]()
+        held = [none if blob is None else blob for blob, none in zip(blobs, row.missing * applications, strict=True)]
+        words = row.words(held)
+        if words is None:  # some are of an older or newer schema
+            held = [self._present(schema, *some, unreadable) for some in enumerate(held)]
+            words = np.frombuffer(b"".join(held), dtype="<u4").reshape(applications, -1)
+        fetched_at_ms = words.take(row.time_words, axis=1).view(np.int64)
+        return Profiles(fetched_at_ms, words.take(row.number_words, axis=1).view(np.float32)), unreadable
+
+    def _present(self, schema: Schema, place: int, blob: bytes, unreadable: list[str]) -> bytes:
+        """A blob in the present layout of its source; of one that cannot be read, `unreadable` is told."""
+        sources = list(schema.sources)
+        source = sources[place % len(sources)]
+        try:
+            return self.pack(schema, Profile(source, *self._unpack(schema, source, blob)))
+        except UnknownLayoutError as error:
+            unreadable.append(str(error))
+            return _row(schema).missing[place % len(sources)]
 
     def _unpack(self, schema: Schema, source: str, blob: bytes) -> tuple[int, NDArray[np.float32]]:
         """When a blob was fetched, and its numbers in the order of `schema`'s source, NaN where the blob has none."""

@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ from features.functions import Functions, named
 from features.log import LogReader, prefix, time_ms
 from features.profiles import Layouts, Profiles
 from features.reservations import Committed, Proposal, commit_arguments, committed, given_back
-from features.round_trip import round_trip
+from features.round_trip import Command, round_trip
 from features.schema import Schema
 from features.statistics import STATISTICS
 from features.tokens import Tokenizer
@@ -100,33 +101,24 @@ class Store(LogReader):
 
         Raises StoreError (nothing known to be recorded), EpochError (rebuild).
         """
-        keys = [self._log, self._meta, *(self._application_key(a.application_id) for a in applications)]
-        keys.append(f"{self._prefix}withdrawn")
-        arguments: list[bytes | str] = [self.epoch]
+        keys, arguments, reads = [self._log, self._meta], cast("list[bytes | str]", [self.epoch]), list[Command]()
         for a in applications:
+            keys.append(self._application_key(a.application_id))
             arguments += (a.body_hash, pack_application(a), str(a.event_time_ms or ""), a.product)
+            # one for each, not one for all: a store of today fetches the keys of commands to come while it runs one
+            reads.append(("MGET", f"{self._prefix}x:{a.borrower}", *self._profile_keys(a)))
+        keys.append(f"{self._prefix}withdrawn")
         arguments += presented(applications, range(3, len(arguments) + 1, 4))
-        by_schema: dict[str, list[int]] = {}
-        for i, a in enumerate(applications):
-            by_schema.setdefault(a.schema.name, []).append(i)
-        read = [key for rows in by_schema.values() for key in self._profile_keys([applications[i] for i in rows])]
-        profiles_end = len(read)
-        read += [f"{self._prefix}x:{a.borrower}" for a in applications]
-        read += [f"{self._prefix}f:{funder}" for funder in funders]
         begin = ("FCALL", named("begin"), len(keys), *keys, *arguments)
+        totals = [("MGET", *[f"{self._prefix}f:{funder}" for funder in funders])] if funders else []
         with redis_errors():
-            replies, blobs, entries, rewritten = await round_trip(self._redis, (begin, ("MGET", *read), *self._page()))
+            replies, *known, entries, rewritten = await round_trip(self._redis, (begin, *reads, *totals, *self._page()))
         begun = [Begun(status.decode(), time_ms(i), sequence, body) for status, i, sequence, body in replies]
         last = max((b.sequence for b in begun if b.status in ("NEW", "PENDING")), default=0)
         events = await self._events((entries, rewritten), last)
-        totals = [int(total or 0) for total in blobs[profiles_end:]]
-        exposure, lent = totals[: len(applications)], dict(zip(funders, totals[len(applications) :], strict=True))
-        profiles, place, unreadable, at = {}, np.zeros(len(applications), dtype=np.int64), list[str](), 0
-        for name, rows in by_schema.items():
-            schema, end = applications[rows[0]].schema, at + len(rows) * len(applications[rows[0]].schema.sources)
-            place[rows] = np.arange(len(rows))
-            profiles[name], wrong = await self._profiles(schema, blobs[at:end], len(rows))
-            unreadable, at = unreadable + wrong, end
+        lent = dict(zip(funders, [int(total or 0) for total in known.pop()], strict=True)) if funders else {}
+        exposure = [int(total or 0) for total, *_ in known]
+        place, profiles, unreadable = await self._profiles([a.schema for a in applications], known)
         return Started(begun, profiles, place, events, unreadable, exposure, lent)
 
     async def commit(self, proposals: Sequence[Proposal], funders: Sequence[str] = ()) -> Committed:
@@ -200,16 +192,25 @@ class Store(LogReader):
         return {name.decode(): json.loads(text)[0] for name, text in known.items()}
 
     async def _profiles(
-        self, schema: Schema, blobs: Sequence[bytes | None], applications: int
-    ) -> tuple[Profiles, list[str]]:
-        """As Layouts.read, of each source's blobs in turn; a layout that a newer server registered is learned first."""
-        of_source = [blobs[i : i + applications] for i in range(0, len(blobs), applications)]
-        profiles, unreadable = self._layouts.read(schema, of_source, applications)
-        if unreadable:
-            with redis_errors():
-                await self._learn_layouts()
-            profiles, unreadable = self._layouts.read(schema, of_source, applications)
-        return profiles, unreadable
+        self, schemas: Sequence[Schema], known: Sequence[Sequence[bytes | None]]
+    ) -> tuple[NDArray[np.int64], dict[str, Profiles], list[str]]:
+        """Of applications of `schemas`, as in Started: `place`, `profiles` and `unreadable`. known: what was read of
+        each, an exposure first. A layout that a newer server registered is learned first.
+        """
+        rows: dict[str, list[int]] = {}
+        for i, schema in enumerate(schemas):
+            rows.setdefault(schema.name, []).append(i)
+        place, profiles, unreadable = np.zeros(len(schemas), dtype=np.int64), {}, list[str]()
+        for name, mine in rows.items():
+            place[mine] = range(len(mine))
+            blobs = [blob for i in mine for blob in known[i][1:]]
+            profiles[name], wrong = self._layouts.read(schemas[mine[0]], blobs, len(mine))
+            if wrong:
+                with redis_errors():
+                    await self._learn_layouts()
+                profiles[name], wrong = self._layouts.read(schemas[mine[0]], blobs, len(mine))
+            unreadable += wrong
+        return place, profiles, unreadable
 
     async def _learn_layouts(self) -> None:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
@@ -232,17 +233,18 @@ class Store(LogReader):
     def _application_key(self, application_id: str) -> str:
         return f"{self._prefix}a:{self._tokenizer.key(application_id)}"
 
-    def _profile_keys(self, applications: Sequence[Application]) -> list[str]:
-        """Of applications of one schema, those of each source in turn."""
-        subjects = {
-            slot: [f"{a.tokens.item(slot):016x}" for a in applications]
-            for slot in {source.slot for source in applications[0].schema.sources.values()}
-        }
-        return [
-            f"{self._prefix}p:{name}:{subject}"
-            for name, source in applications[0].schema.sources.items()
-            for subject in subjects[source.slot]
-        ]
+    def _profile_keys(self, application: Application) -> list[str]:
+        """Those of each source in turn."""
+        slots, heads = _of_sources(self._prefix, application.schema)
+        subjects = {slot: f"{application.tokens.item(slot):016x}" for slot in slots}
+        return [head + subjects[slot] for head, slot in heads]
 
     def _profile_key(self, source: str, subject: int) -> str:
         return f"{self._prefix}p:{source}:{subject:016x}"
+
+
+@cache
+def _of_sources(prefix: str, schema: Schema) -> tuple[set[int], list[tuple[str, int]]]:
+    """The slots that sources know something of, and of each source what its keys begin with, and the slot."""
+    sources = schema.sources.values()
+    return {s.slot for s in sources}, [(f"{prefix}p:{s.name}:", s.slot) for s in sources]

@@ -27,7 +27,7 @@ TOKENIZER = Tokenizer(b"a secret of tests")
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The native front end is tested on the server's event loop and on asyncio's own, all else on the latter."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py"):
+    if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py", "test_round_trip.py"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

@@ -191,6 +191,28 @@ async def test_unknown_profile_layout_is_loud_and_missing(
     assert "unknown layout" in started.unreadable[0]
 
 
+async def test_profiles_of_all_kinds_in_one_batch(redis: Redis, tenant: str, consumer: Schema) -> None:
+    features = [f for f in consumer.document["features"] if f["name"] != "social_months"]
+    old = Schema(consumer.document | {"features": features}, "old.yaml")
+    writer, reader = (Store(redis, tenant, TOKENIZER, [schema]) for schema in (old, consumer))
+    await reader.open()
+    await writer.open()
+    batch = [application(consumer, name) for name in ("known", "unknown", "unreadable")]
+    known, _, unreadable = (int(a.tokens[0]) for a in batch)
+    older = Profile("social_security", 5, np.array([9_000.0], dtype=np.float32))
+    await writer.put_profiles([(known, old, older)])
+    await reader.put_profiles([(known, consumer, income(7, 1.0)), (unreadable, consumer, income(8, 2.0))])
+    # as long as what is known, and of another layout
+    await redis.set(f"{{{tenant}}}:p:social_security:{unreadable:016x}", b"layout!!" + bytes(16))
+    started = await reader.begin(batch)
+    found = [profiles_of(consumer, started.profiles[consumer.name], row) for row in range(3)]
+    assert [{name: p.fetched_at_ms for name, p in some.items()} for some in found] == [
+        {"social_security": 5, "tax": 7}, {}, {"tax": 8},
+    ]  # fmt: skip
+    assert len(started.unreadable) == 1 and "profile of social_security" in started.unreadable[0]
+    assert [found[row]["tax"].numbers.tolist() for row in (0, 2)] == [[1.0], [2.0]]
+
+
 async def test_another_epoch_is_refused(store: Store, redis: Redis, tenant: str, consumer: Schema) -> None:
     await store.begin([application(consumer, "a")])
     await redis.delete(f"{{{tenant}}}:meta")
