@@ -4,7 +4,19 @@ RUN python -m venv /opt/venv
 COPY pyproject.toml constraints.txt ./
 RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[cpu]'
 
+FROM python:3.11-slim AS native
+WORKDIR /build
+# Debian's newest of each, with its security updates.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libnghttp2-dev make pkg-config && \
+    rm -rf /var/lib/apt/lists/*
+COPY Makefile ./
+COPY server/native ./server/native
+RUN make PY=/usr/local/bin/python server/native/http2.so server/native/decode.so
+
 FROM python:3.11-slim
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends libnghttp2-14 && rm -rf /var/lib/apt/lists/*
 # A number, so that Kubernetes can see it is not root. numba's cache holds code: no one else may write it.
 RUN useradd --system --uid 10001 --no-create-home miaopi && install -d -o 10001 -m 0700 /var/cache/miaopi
 COPY --from=build /opt/venv /opt/venv
@@ -14,9 +26,11 @@ COPY features ./features
 COPY models ./models
 COPY policy ./policy
 COPY server ./server
+COPY --from=native /build/server/native/http2.so /build/server/native/decode.so ./server/native/
 # models/demo is the registry of the demo, policy/products its policies: a lender mounts its own and names them in
 # MIAOPI_BUNDLES and MIAOPI_POLICIES.
-# Listening beyond loopback starts only with MIAOPI_TLS_CERT and MIAOPI_TLS_KEY. Also to be given: REDIS_URL, MIAOPI_TOKEN_SECRETS.
+# Listening beyond loopback starts only with MIAOPI_TLS_CERT and MIAOPI_TLS_KEY. Also to be given: REDIS_URL, MIAOPI_TOKEN_SECRETS;
+# MIAOPI_NATIVE_LISTEN where the native front end is to listen too.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/cache/miaopi \

@@ -215,5 +215,18 @@ def restart(applications: Annotated[int, typer.Option(min=1000, help="in the log
     print(json.dumps(module.run(applications)))
 
 
+@app.command()
+def growth(
+    applications: Annotated[int, typer.Option(min=1000, help="in the last log; each has ten times the one before")] = 10
+    ** 6,
+    transport: Transport = "native",
+    product: Product = "",
+) -> None:
+    """Decisions a second and their latency as the log grows; the last line is JSON."""
+    from bench import growth as module
+
+    print(json.dumps(module.run(applications, transport, product)))
+
+
 if __name__ == "__main__":
     app()

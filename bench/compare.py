@@ -72,7 +72,8 @@ async def measure(
             more += [one for name in peers for one in contestants.peer(stack, name, url, redis, people)]
             told += [await _rehearse(one) for one in more]
             found += more
-            seen = _Seen({id(one): result.per_second * one.per_call for one, result in zip(found, told, strict=True)})
+            expected = [load.COLD * result.per_second * one.per_call for one, result in zip(found, told, strict=True)]
+            seen = _Seen({id(one): rate for one, rate in zip(found, expected, strict=True)})
             turns = [(level, one) for level in LEVELS for one in found if level in one.levels]
             for number in track(range(rounds * len(turns)), "compare", console=load.console):
                 # each round begins with another, so that nobody always comes first
@@ -110,14 +111,15 @@ class _Seen:
 async def _turn(one: Contestant, level: int, seconds: float, redis: Redis, seen: _Seen) -> None:
     """One round of one contestant."""
     needed = round(SPARE * seen.expected[id(one)] * seconds * (1 + WARM_UP_SHARE))
-    messages = await _messages(one, max(needed, REHEARSED))
+    messages = cycle(one.same) if one.stream is None else await _messages(one, max(needed, REHEARSED))
     in_flight = BATCH_CALLS if one.per_call > 1 else level
     with one.awake():
         before, began = time.process_time() + await load.store_seconds(redis), time.perf_counter()
         result = await closed_loop(one.target, messages, in_flight, seconds, seconds * WARM_UP_SHARE)
         spent = time.process_time() + await load.store_seconds(redis) - before
         busy = spent / (time.perf_counter() - began)
-    rate = seen.expected[id(one)] = result.per_second * one.per_call
+    rate = result.per_second * one.per_call
+    seen.expected[id(one)] = max(rate, seen.expected[id(one)] / load.COLD)
     one.per_second.setdefault(level, []).append(rate)
     seen.busy[one.name] = max(busy, seen.busy.get(one.name, 0))
     seen.failed[one.name] += result.failed

@@ -50,9 +50,9 @@ async def measure(server: Server, people: Sequence[payloads.First], seconds: flo
 async def saturated(server: Server, stream: Payloads, redis: Redis, seconds: float) -> float:
     """Decisions a second that the server gives with IN_FLIGHT calls always open."""
     asked = Asked(IN_FLIGHT, 0, seconds, seconds / 4)
-    rate = (await load.rehearse(server, stream, asked)).per_second
+    _, expected = await load.rehearse(server, stream, asked)
     found: list[float] = []
     for _ in range(CLOSED_ROUNDS):
-        result, _ = await load.under_load(server, stream, asked, max([rate, *found]), redis)
-        found.append(result.per_second)
+        result, _ = await load.under_load(server, stream, asked, expected, redis)
+        found.append(expected := result.per_second)
     return median(found)

@@ -28,7 +28,8 @@ from proto.miaopi.v1 import decision_pb2 as pb
 
 BATCH = 64  # applications of a BatchDecide
 REHEARSED = 2000  # applications before anything is measured
-SPARE = 1.5  # times what the rehearsal would need: a load must not run out
+SPARE = 1.5  # times what it needs: a load must not run out
+COLD = 3.0  # times as fast as in its rehearsal a server may be
 APPLICATIONS_MAX = 500_000  # of one load, by the memory of client and store
 CEILING_SECONDS = 1.0
 
@@ -95,8 +96,8 @@ async def measure(server: Server, tenant: str, people: Sequence[payloads.First],
     redis = Redis.from_url(server.redis_url) if server.redis_url else None
     put = payloads.direct(redis, tenant) if redis else payloads.by_rpc(server.address, tenant)
     stream = Payloads(people, tenant, put)
-    rehearsed = await rehearse(server, stream, asked)
-    result, busy = await under_load(server, stream, asked, rehearsed.per_second * asked.per_call, redis)
+    rehearsed, expected = await rehearse(server, stream, asked)
+    result, busy = await under_load(server, stream, asked, expected, redis)
     sizes = [len(reply) for reply in rehearsed.replies]
     ceiling = await _ceiling(asked, await messages(stream, asked.per_call, 256), round(sum(sizes) / len(sizes)))
     if redis:
@@ -110,15 +111,17 @@ async def measure(server: Server, tenant: str, people: Sequence[payloads.First],
     return figures | machine.facts()
 
 
-async def rehearse(server: Server, stream: Payloads, asked: Asked) -> Result:
-    """A first load, until it has loaded and compiled all that it needs; raises where it refuses."""
+async def rehearse(server: Server, stream: Payloads, asked: Asked) -> tuple[Result, float]:
+    """A first load, until it has loaded and compiled all that it needs, and how many applications a second may be
+    expected from then on. Raises where it refuses.
+    """
     some = await messages(stream, asked.per_call, REHEARSED)
     target = Target(server.address, asked.path)
     await closed_loop(target, iter(some[: len(some) // 2]), asked.in_flight)
     result = await closed_loop(target, iter(some[len(some) // 2 :]), asked.in_flight)
     if result.failed or (told := outcomes(result.replies, asked.per_call)).get("error"):
         raise RuntimeError(f"the server refuses: {dict(result.statuses)} by gRPC status, {told}")
-    return result
+    return result, COLD * result.per_second * asked.per_call
 
 
 async def under_load(

@@ -9,7 +9,6 @@ again and again is suspect. The steps are those of any other.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ SATURATION_SECONDS = 2.0
 KEPT = 50_000  # events, and decisions, in the store
 REMOVED_AT_ONCE = 1000
 WARMING_SHARE = 6  # the first sixth of the minutes does not count for the slope
-PAGE_MB = 4096 / 1e6
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ async def measure(server: Server, people: Sequence[First], minutes: float) -> tu
             result = await open_loop(target, messages, SHARE * saturation, seconds, 0)
             p50, p99 = result.percentile_ms(50, 99)
             store_mb = float((await redis.info("memory"))["used_memory"]) / 1e6
-            seen.append(Minute(_rss_mb(server.pid), store_mb, result.answered, p50, p99, result.failed))
+            seen.append(Minute(machine.rss_mb(server.pid), store_mb, result.answered, p50, p99, result.failed))
             await _clear(redis)
         return saturation, seen
 
@@ -111,10 +109,6 @@ async def _clear(redis: Redis) -> None:
         await redis.unlink(*(entry[b"k"] for _, entry in oldest))
         await redis.xtrim(decided, maxlen=KEPT + left - len(oldest), approximate=False)
     await redis.zremrangebyrank(reviews, 0, -KEPT - 1)
-
-
-def _rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
 
 
 def _show(seen: Sequence[Minute]) -> None:

@@ -56,10 +56,11 @@ class TimedBatcher(Batcher):
         self._spent = spent
 
     def put(
-        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None]
-    ) -> Waiting:
+        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None],
+        one_by_one: bool = False,
+    ) -> Waiting:  # fmt: skip
         self._spent.by_stage[CHECK] += _cpu() - self._spent.asked
-        return super().put(application, seconds_left, done)
+        return super().put(application, seconds_left, done, one_by_one)
 
     def _timed(self, decide: Decide) -> Decide:
         async def timed(take: Callable[[], Sequence[Application]]) -> list[Reply | Exception]:

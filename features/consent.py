@@ -55,11 +55,11 @@ def presented(applications: Sequence[Application], places: Sequence[int]) -> lis
     """
     arguments: list[bytes | str] = []
     for application, place in zip(applications, places, strict=True):
+        tokens = application.tokens.tolist()
         for purpose, slots, offsets in _packed_slots(application.schema):
-            if application.tokens[slots].any():
+            if any([tokens[slot] for slot in slots]):
                 given_at_ms = application.consents.get(purpose, 0)
-                applicant = f"{int(application.tokens[0]):016x}"
-                arguments += [str(place), applicant, purpose, str(given_at_ms), offsets]
+                arguments += [str(place), f"{tokens[0]:016x}", purpose, str(given_at_ms), offsets]
     return arguments
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from features.application import Application
 
+_LENGTH, _FLOAT = struct.Struct("<I").pack, np.dtype("<f4")
+
 
 class Facts(NamedTuple):  # one a decision: see application.Reason
     """Versions (hashes), place in the log, the time that gaps were counted from and fetch times of profiles, ms.
@@ -60,13 +62,13 @@ def asked(application: Application) -> dict[str, int | str]:
 
 def known(probability: float) -> float | None:
     """A probability as Facts keep it: None where there is no model of it, since JSON has no NaN."""
-    return None if math.isnan(probability) else float(probability)
+    return None if math.isnan(probability) else probability
 
 
 def pack(facts: Facts, features: NDArray[np.float32]) -> bytes:
     """The stored form of a decision's evidence; features: float32 [F]."""
-    text = orjson.dumps(facts._asdict())
-    return struct.pack("<I", len(text)) + text + features.astype("<f4").tobytes()
+    text = orjson.dumps(dict(zip(Facts._fields, facts, strict=True)))
+    return b"".join((_LENGTH(len(text)), text, features.astype(_FLOAT, copy=False).tobytes()))
 
 
 def unpack(blob: bytes) -> tuple[Facts, NDArray[np.float32]]:

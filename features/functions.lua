@@ -6,7 +6,8 @@
 -- r what it reserved, x how much of that was given back since, x:<funder> how much of that was the funder's, l where it
 -- was given back as the loan was said never to be paid out,
 -- v what a person decided after d, vh hash of what was asked then, vt when, ms, vs number of the last event then,
--- z since when it waited for a person, ms, where a report ended it before one decided.
+-- z since when it waited for a person, ms, where a report ended it before one decided,
+-- o what a report before d says that it gives back, as `release` reads it.
 -- A reservation is JSON: [borrower, amount, most or null, [[funder, amount, cap], ...]]. It is counted in x:<borrower>
 -- and f:<funder> under the tenant's prefix. All amounts are integers of minor units, below 2^53.
 
@@ -99,12 +100,15 @@ local function lent(prefix, funders)
   return all
 end
 
--- Count a reservation where the borrower and every funder have room for it, else nothing. Returns whether they had.
-local function reserve(prefix, application, packed)
+-- Count a reservation where the borrower and every funder have room for it, or it has `ended` and is given back at once,
+-- else nothing. Returns whether it is counted.
+local function reserve(prefix, application, packed, ended)
   local borrower, amount, most, shares = unpack(cjson.decode(packed))
-  if most ~= cjson.null and counted(prefix .. 'x:' .. borrower) + amount > most then return false end
-  for _, share in ipairs(shares) do
-    if counted(prefix .. 'f:' .. share[1]) + share[2] > share[3] then return false end
+  if not ended then
+    if most ~= cjson.null and counted(prefix .. 'x:' .. borrower) + amount > most then return false end
+    for _, share in ipairs(shares) do
+      if counted(prefix .. 'f:' .. share[1]) + share[2] > share[3] then return false end
+    end
   end
   redis.call('INCRBY', prefix .. 'x:' .. borrower, amount)
   for _, share in ipairs(shares) do redis.call('INCRBY', prefix .. 'f:' .. share[1], share[2]) end
@@ -192,6 +196,20 @@ local function end_review(prefix, application, what)
   end
 end
 
+-- What a report gives back of an application: where it is not decided yet, what ended it is kept for then.
+local function finish(prefix, application, what, decided)
+  if decided then
+    release(prefix, application, what)
+    end_review(prefix, application, what)
+  elseif what == 'all' then
+    redis.call('HSET', application, 'o', what)
+  elseif what == 'lapsed' then
+    redis.call('HSETNX', application, 'o', what)
+  elseif what == 'none' or (what == 'paid' and redis.call('HGET', application, 'o') == 'lapsed') then
+    redis.call('HDEL', application, 'o')
+  end
+end
+
 local function now_ms()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
@@ -199,7 +217,8 @@ end
 
 -- KEYS decision stream, reviews, meta, application keys; ARGV funders as JSON, then for each: decision, evidence,
 -- reservation or '', '1' where it waits for a person, epoch:sequence that it was decided at or ''. The first decision
--- stored stays; what finds no room, or was decided on a log that the store has lost since, is not stored.
+-- stored stays; what finds no room, or was decided on a log that the store has lost since, is not stored. What a report
+-- has ended by now takes no room and waits for nobody, until that is taken back.
 -- Returns {for each the decision that is stored, or what the borrower has now where it found no room; where any did
 -- not, what each of the funders has lent now}.
 local function commit(keys, args)
@@ -207,20 +226,21 @@ local function commit(keys, args)
   local replies, refused = {}, {}
   for n = 4, #keys do
     local at = 5 * n - 18
-    local known = redis.call('HMGET', keys[n], 's', 'd')
+    local known = redis.call('HMGET', keys[n], 's', 'd', 'o')
     if not known[1] then
       replies[n - 3] = false
     elseif known[2] then
       replies[n - 3] = known[2]
     elseif args[at + 4] ~= '' and args[at + 4] ~= (epoch or '') .. ':' .. known[1] then
       replies[n - 3] = false
-    elseif args[at + 2] ~= '' and not reserve(prefix, keys[n], args[at + 2]) then
+    elseif args[at + 2] ~= '' and not reserve(prefix, keys[n], args[at + 2], known[3]) then
       replies[n - 3] = 0
       refused[n - 3] = cjson.decode(args[at + 2])[1]
     else
       redis.call('HSET', keys[n], 'd', args[at], 'e', args[at + 1])
       redis.call('XADD', keys[1], '*', 'k', keys[n])
       if args[at + 3] == '1' then redis.call('ZADD', keys[2], now_ms(), string.sub(keys[n], #prefix + 3)) end
+      if known[3] then finish(prefix, keys[n], known[3], true) end
       replies[n - 3] = args[at]
     end
   end
@@ -273,7 +293,7 @@ local function report(keys, args)
     local application, outcome = keys[1 + 2 * n], keys[2 + 2 * n]
     local at = 4 * n - 2
     local known = redis.call('HMGET', outcome, 'h', 's')
-    local subject = redis.call('HGET', application, 's')
+    local subject, decided = unpack(redis.call('HMGET', application, 's', 'd'))
     if known[1] then
       replies[n] = {known[1] == args[at] and 'KNOWN' or 'CONFLICT', tonumber(known[2])}
     elseif not subject then
@@ -281,8 +301,7 @@ local function report(keys, args)
     elseif append(keys[1], keys[2], args[at + 1], tonumber(subject), sequence + 1, args[at + 2]) then
       sequence = sequence + 1
       redis.call('HSET', outcome, 'h', args[at], 's', sequence)
-      release(string.sub(keys[2], 1, -5), application, args[at + 3])
-      end_review(string.sub(keys[2], 1, -5), application, args[at + 3])
+      finish(string.sub(keys[2], 1, -5), application, args[at + 3], decided)
       replies[n] = {'NEW', sequence}
     else
       replies[n] = {'PAST', 0}

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
 from features.durability import Durability, StoreError, redis_errors
-from features.round_trip import Command, round_trip
+from features.round_trip import Command, leave, round_trip
 
 _CODE = (Path(__file__).parent / "functions.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.blake2b(_CODE.encode(), digest_size=4).hexdigest()
@@ -32,7 +32,7 @@ class Functions:
         Raises StoreError, also of a store that may drop keys: it would lend what was lent, and decide what was decided.
         """
         with redis_errors():
-            await self._reconnect()
+            await leave(self._redis)
             await self._check_kept()
             if not await self._redis.function_list(library=f"miaopi_{_VERSION}"):
                 await self._load()
@@ -46,7 +46,7 @@ class Functions:
             try:
                 return await self._run(command, durable)
             except ReadOnlyError:
-                await self._reconnect()
+                await leave(self._redis)
                 raise
             except ResponseError as error:
                 if "unction not found" not in str(error):
@@ -69,10 +69,6 @@ class Functions:
         reply, _, *confirmed = await round_trip(self._redis, [command, ("SET", self._marker, ""), *waits])
         self._durability.check(confirmed)
         return reply
-
-    async def _reconnect(self) -> None:
-        """Close what no call is using: after a failover it may lead to what was the store and is a replica now."""
-        await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _check_kept(self) -> None:
         try:

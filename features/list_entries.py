@@ -104,6 +104,7 @@ class ListEntries:
         self._tokenizer = tokenizer
         self._consortium = consortium
         self._taking = asyncio.Lock()
+        self._taken = False  # whether all that was read of the consortium's log is in the tenant's
 
     def proposal(
         self,
@@ -196,21 +197,24 @@ class ListEntries:
         some = [entry for m, _ in members[:size] if (entry := entries[m.split(":")[1]]) is not None]
         return some, members[size - 1][0] if len(members) > size else ""
 
+    async def take_again(self) -> None:
+        """From the beginning, when `share` is next called: the tenant's log may have lost what was taken."""
+        async with self._taking:
+            self._taken = False
+
     async def share(self) -> None:
         """Take what the consortium approved into the tenant's log, in its order. Raises StoreError."""
         if self._consortium is None:
             return
         async with self._taking:
             log = self._consortium.store
-            try:
-                if not log.epoch:
-                    await self._consortium.open()
-                await log.position()
-                while len(events := await log.tail()):
-                    await self._take(events)
-            except StoreError:
-                log.epoch = ""  # what was read may not be taken: it is read again from its beginning
-                raise
+            if not self._taken:
+                await self._consortium.open()
+            self._taken = False  # until it is done: who is cancelled meanwhile has read what is not taken
+            await log.position()
+            while len(events := await log.tail()):
+                await self._take(events)
+            self._taken = True
 
     async def _take(self, events: Events) -> list[int]:
         """Numbers in the tenant's log of events of the consortium's, which are appended where they were not yet."""

@@ -8,9 +8,11 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Profile
@@ -88,15 +90,10 @@ class ProfileTable:
         for s, source in enumerate(schema.sources.values()):
             if source.name not in self._columns or not place_of:
                 continue
-            row_of, fetched_at_ms, start, width, numbers = self._columns[source.name]
-            row = row_of[place_of[source.slot]]
-            held = np.flatnonzero(row >= 0)
-            row = row[held]
-            if (width[row] != len(source.features)).any():
-                raise ValueError(f"profiles of {source.name}: {len(source.features)} numbers expected")
-            made.fetched_at_ms[held, s] = fetched_at_ms[row]
-            columns = np.arange(len(source.features))
-            made.numbers[held[:, None], source.first + columns] = numbers[start[row][:, None] + columns]
+            place, count = place_of[source.slot], len(source.features)
+            into = made.fetched_at_ms, made.numbers
+            if not _look_up(self._columns[source.name], place, s, source.first, count, into):
+                raise ValueError(f"profiles of {source.name}: {count} numbers expected")
         return made
 
 
@@ -109,6 +106,28 @@ def _column(places: Sequence[int], held: Sequence[Profile], tokens: int) -> tupl
     width = np.array([len(profile.numbers) for profile in held], dtype=np.int64)
     fetched_at_ms = np.array([profile.fetched_at_ms for profile in held], dtype=np.int64)
     return row_of, fetched_at_ms, np.cumsum(width) - width, width, np.concatenate([p.numbers for p in held])
+
+
+@njit(cache=True, nogil=True)
+def _look_up(column, place, source, first, count, into):  # type: ignore[no-untyped-def]
+    """Fill what a source knows; False where a profile has not `count` numbers."""
+    row_of, fetched_at_ms, start, width, numbers = column
+    to_time, to_numbers = into
+    for i in range(len(place)):
+        row = row_of[place[i]]
+        if row >= 0:
+            if width[row] != count:
+                return False
+            to_time[i, source] = fetched_at_ms[row]
+            for n in range(count):
+                to_numbers[i, first + n] = numbers[start[row] + n]
+    return True
+
+
+@cache
+def _form(numbers: int) -> np.dtype[np.void]:
+    """Of a blob."""
+    return np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", numbers)])
 
 
 class UnknownLayoutError(ValueError):
@@ -145,14 +164,14 @@ class Layouts:
             held = [b for b, blob in enumerate(column) if blob is not None]
             if not held:
                 continue
-            form = np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", len(source.features))])
-            stored = b"".join([blob for blob in column if blob is not None])
-            if len(stored) == len(held) * form.itemsize:
-                read = np.frombuffer(stored, dtype=form)
-                if (read["layout"] == np.void(source.layout)).all():
-                    profiles.fetched_at_ms[held, s] = read["fetched_at_ms"]
-                    profiles.numbers[held, source.first : source.first + len(source.features)] = read["numbers"]
-                    continue
+            width, own = len(source.features), _HEADER.size + 4 * len(source.features)
+            stored = [blob for blob in column if blob is not None]
+            if all([len(blob) == own and blob.startswith(source.layout) for blob in stored]):
+                read = np.frombuffer(b"".join(stored), dtype=_form(width))
+                rows = held if len(held) < applications else slice(None)
+                profiles.fetched_at_ms[rows, s] = read["fetched_at_ms"]
+                profiles.numbers[rows, source.first : source.first + width] = read["numbers"]
+                continue
             for b in held:  # of an older or newer schema
                 try:
                     fetched_at_ms, numbers = self._unpack(schema, source.name, column[b] or b"")

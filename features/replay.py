@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Application, Profile, Report, Snapshot
-from features.assemble import complete, declared
+from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
 from features.graph import EntityGraph
-from features.neighborhood import FANOUT, NEIGHBOR_COLUMNS, Neighborhood
+from features.neighborhood import Neighborhood
 from features.profiles import Profiles, ProfileTable
 from features.schema import SLOTS_MAX, Schema
-from features.statistics import ENTITY_STATS
 
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
 
@@ -61,14 +60,7 @@ class _Part:
 
     def __init__(self, schema: Schema, rows: int) -> None:
         self.schema, self.done = schema, 0
-        # numbers as declared, then everything else, float64 until a chunk is finished
-        state = (schema.slots, FANOUT, len(NEIGHBOR_COLUMNS) + len(schema.record))
-        self.snapshot = Snapshot(
-            np.empty((rows, len(schema.features)), dtype=np.float32),
-            np.empty((rows, schema.slots, len(ENTITY_STATS)), dtype=np.float32),
-            np.empty((rows, *state), dtype=np.float32), np.empty((rows, *state[:2]), dtype=np.bool_),
-            np.empty((rows, len(schema.sources)), dtype=np.uint8),
-        )  # fmt: skip
+        self.snapshot = empty_snapshot(schema, rows)
         self.sequences = np.empty(rows, dtype=np.int64)
         self.ids: list[str] = []
 
@@ -77,10 +69,8 @@ class _Part:
         view: Neighborhood, rows: NDArray[np.int64],
     ) -> None:  # fmt: skip
         """Rows of the view become the next ones here; their sequence numbers follow `as_of`."""
-        some = complete(self.schema, declared, profiles, view, rows)
         place = slice(self.done, self.done + len(rows))
-        for name in ("features", "entity_state", "neighbor_state", "neighbor_mask", "source_state"):
-            getattr(self.snapshot, name)[place] = getattr(some, name)
+        complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
         self.sequences[place] = view.as_of[rows] + 1
         self.ids += [a.application_id for a in applications]
         self.done = place.stop
@@ -109,10 +99,15 @@ def _observe(
     fields = np.zeros(len(chunk), dtype=EVENT)
     fields["version"], fields["fraud"], fields["default"] = EVENT_VERSION, LABEL_UNCHANGED, LABEL_UNCHANGED
     fields["sequence"] = np.arange(graph.sequence + 1, graph.sequence + 1 + len(chunk))
-    at = [i for i, event in enumerate(chunk) if isinstance(event, Application)]
-    own = [event for event in chunk if isinstance(event, Application)]
-    known.update({a.application_id: (graph.sequence + 1 + i, a.schema) for i, a in zip(at, own, strict=True)})
-    _pack_reports(fields, chunk, known)
+    at, own, reports = list[int](), list[Application](), list[tuple[int, Report]]()
+    for i, event in enumerate(chunk):
+        if isinstance(event, Application):
+            at.append(i)
+            own.append(event)
+            known[event.application_id] = graph.sequence + 1 + i, event.schema
+        else:
+            reports.append((i, event))
+    _pack_reports(fields, reports, known)
     tokens = np.array([a.tokens for a in own], dtype=np.uint64).reshape(-1, SLOTS_MAX)
     fields["kind"][at], fields["tokens"][at] = APPLICATION, tokens
     by_schema: dict[str, list[int]] = {}
@@ -136,22 +131,27 @@ def _observe(
 
 
 def _pack_reports(
-    fields: NDArray[np.void], chunk: Sequence[Application | Report], known: Mapping[str, tuple[int, Schema]]
+    fields: NDArray[np.void], reports: Sequence[tuple[int, Report]], known: Mapping[str, tuple[int, Schema]]
 ) -> None:
     """Fill the events of a chunk's reports, as far as the graph reads them."""
-    reports = [(i, event) for i, event in enumerate(chunk) if isinstance(event, Report)]
     if not reports:
         return
-    at = [i for i, _ in reports]
-    subjects, schemas = zip(*(known[report.application_id] for _, report in reports), strict=True)
-    if any(subject > fields["sequence"][i] for i, subject in zip(at, subjects, strict=True)):
+    at, subjects, labels = list[int](), list[int](), list[tuple[int, ...]]()
+    for i, report in reports:
+        subject, schema = known[report.application_id]
+        at.append(i)
+        subjects.append(subject)
+        labels.append(_labels(schema, report.kind))
+    if (np.array(subjects) > fields["sequence"][at]).any():
         raise KeyError("a report comes before its application")
     fields["kind"][at], fields["subject"][at] = REPORT, subjects
-    for name in LABELS:
-        fields[name][at] = [_label(s, name, report.kind) for s, (_, report) in zip(schemas, reports, strict=True)]
+    for name, values in zip(LABELS, zip(*labels, strict=True), strict=True):
+        fields[name][at] = values
 
 
-_label = cache(label_value)
+@cache
+def _labels(schema: Schema, kind: str) -> tuple[int, ...]:
+    return tuple(label_value(schema, name, kind) for name in LABELS)
 
 
 def _rows(part: _Part, times_ms: NDArray[np.int64], graph: EntityGraph) -> Rows:

@@ -30,8 +30,9 @@ class Calibration:
 
     def probability(self, *inputs: Doubles) -> Doubles:
         """float64 [B] from as many float64 [B] log-odds as there are weights."""
-        log_odds = np.full(len(inputs[0]), self.intercept)
-        for weight, given in zip(self.weights, inputs, strict=True):
+        log_odds: Doubles = self.weights[0] * inputs[0]
+        log_odds += self.intercept
+        for weight, given in zip(self.weights[1:], inputs[1:], strict=True):
             log_odds += weight * given
         odds: Doubles = np.exp(log_odds)  # log-odds of trees and GNN stay far below exp's limit of 709
         return odds / (1.0 + odds)

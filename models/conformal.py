@@ -5,6 +5,7 @@ each is what it says. Their asymmetric form: money is lent against the lower one
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,14 @@ class Conformal:
 
         Sorting keeps monotone what is monotone.
         """
+        shifted = quantiles + self._table[groups]
+        shifted.sort(axis=1)
+        return shifted
+
+    @cached_property
+    def _table(self) -> Doubles:
         unknown = (np.nan,) * len(QUANTILES)
-        offsets = np.array([unknown if known is None else known for known in self.offsets])
-        return np.sort(quantiles + offsets[groups], axis=1)
+        return np.array([unknown if known is None else known for known in self.offsets])
 
 
 def fit(quantiles: Doubles, given: Doubles, groups: Ints, known: NDArray[np.bool_]) -> Conformal:

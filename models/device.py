@@ -149,6 +149,7 @@ class Network:
         self._there: Any = None
         self._first: Inputs | None = None
         self.inputs = [i.name for i in self._cpu.get_inputs()]
+        self._outputs = [o.name for o in self._cpu.get_outputs()]
 
     def run(self, given: Inputs) -> NDArray[np.float64]:
         """float64 [B] of contiguous arrays [B, ...] by name."""
@@ -176,7 +177,7 @@ class Network:
         self._there = session
 
     def _on_cpu(self, given: Inputs) -> NDArray[np.float64]:
-        (out,) = self._cpu.run(None, _on_host(given))
+        (out,) = self._cpu.run(self._outputs, _on_host(given))
         return np.asarray(out, dtype=np.float64)
 
     def _on_device(self, session: Any, given: Inputs) -> NDArray[np.float64]:
@@ -195,4 +196,4 @@ class Network:
 
 
 def _on_host(given: Inputs) -> dict[str, Any]:
-    return {name: array.get() if hasattr(array, _ON_DEVICE) else array for name, array in given.items()}
+    return {name: array if isinstance(array, np.ndarray) else array.get() for name, array in given.items()}

@@ -1,9 +1,9 @@
 """The graph network: an application seen through its entities, and each entity through its recent applications.
 
 Two levels of typed attention over the dense neighbourhood of a Snapshot (after TGAT, Xu et al. 2020, and HGT, Hu et
-al. 2020): neighbour applications → entity → application. Plain torch, padded, no scatter, so that it exports to
-ONNX; every input transform is in the graph, which therefore takes raw Snapshot arrays. Columns the schema declares
-monotone for the label are left to the trees, which guarantee it.
+al. 2020): neighbour applications → entity → application. Plain torch, so that it exports to ONNX; every input
+transform is in the graph, which therefore takes raw Snapshot arrays. Columns the schema declares monotone for the
+label are left to the trees, which guarantee it.
 """
 
 import copy
@@ -88,15 +88,13 @@ class Intake(nn.Module):
         self.mean.copy_(mean)
         self.spread.copy_(torch.where(variance > 1e-8, variance.sqrt(), 1.0))
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        missing = torch.isnan(numbers)
-        compressed = compress(torch.where(missing, 0.0, numbers))
-        # Standardising is folded into weights, which ONNX Runtime computes once; a missing number stands at
-        # -mean/spread, a constant that its flag's weight learns to undo.
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """[width, 2 n] for `compressed` numbers and their flags, and [width]. Standardising is folded in, which is
+        computed once, as the network is exported; a missing number stands at -mean/spread, a constant that its flag's
+        weight learns to undo.
+        """
         weight = self.known.weight / self.spread
-        bias = self.known.bias - weight @ self.mean
-        both = torch.cat([compressed, missing.to(numbers.dtype)], -1)
-        return nn.functional.linear(both, torch.cat([weight, self.missing.weight], -1), bias)
+        return torch.cat([weight, self.missing.weight], -1), self.known.bias - weight @ self.mean
 
 
 class Attention(nn.Module):
@@ -111,11 +109,14 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, heads * width)
 
     def forward(self, query: Tensor, items: Tensor, present: Tensor) -> Tensor:
-        """query [..., d], items [..., n, d], present float [..., n], 1 or 0 → [..., H·d]."""
-        asked = self.query(query).unflatten(-1, self.shape)  # [..., H, d]
-        scores = (asked @ items.transpose(-1, -2)) / math.sqrt(self.shape[1])  # [..., H, n]
-        weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * present.unsqueeze(-2)
-        weights = weights / (1.0 + weights.sum(-1, keepdim=True))
+        """query [n, d], items [n, m, d], present float [n, 1, m], 1 or 0 → [n, H·d]."""
+        asked = self.query(query).unflatten(-1, self.shape)  # [n, H, d]
+        scores = (asked @ items.transpose(-1, -2)) / math.sqrt(self.shape[1])  # [n, H, m]
+        weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * present
+        # ONNX Runtime's sum takes vectors from where memory is aligned, so its last bit depends on where a row begins:
+        # with this, at a multiple of 16 bytes.
+        whole = nn.functional.pad(weights, (0, -items.shape[1] % 4))
+        weights = weights / (1.0 + whole.sum(-1, keepdim=True))
         return torch.matmul(weights, items).flatten(-2)
 
 
@@ -141,7 +142,7 @@ class GNN(nn.Module):
         self.recency = nn.Linear(len(TIME_SCALES_HOURS), width, bias=False)
         self.look = Attention(width, config.heads)
         self.gather = Attention(width, config.heads)
-        self.entity_merge = nn.Linear(config.heads * width, width)
+        self.entity_merge = nn.Linear(config.heads * width, width, bias=False)  # `entity` has one
         self.application_merge = nn.Linear(config.heads * width, width)
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(width, width)
@@ -157,22 +158,50 @@ class GNN(nn.Module):
 
     def forward(self, features: Tensor, entity_state: Tensor, neighbor_state: Tensor, neighbor_mask: Tensor) -> Tensor:
         """Snapshot arrays: [B, F], [B, E, S], [B, E, K, C], bool [B, E, K] → logits [B]."""
-        # Each application is carried twice: ONNX Runtime multiplies a single row by another routine than several
-        # rows, which would make the last bit of an answer depend on who else was in the batch.
-        own_features = features[:, self.own_columns].unsqueeze(1).expand(-1, 2, -1)
-        own = self.own(own_features).relu()  # [B, 2, d]
-        gap_hours = neighbor_state[..., GAP_COLUMN : GAP_COLUMN + 1]
-        decays = torch.exp(-gap_hours * self.decay.exp())  # [B, E, K, scales]
-        neighbor = (self.neighbor(neighbor_state) + self.recency(decays)).relu()  # [B, E, K, d]
-        entity = self.entity(entity_state) + self.types(self.slot_types) + own[:, :1]  # [B, E, d]
-        seen = self.look(entity, neighbor, neighbor_mask.to(neighbor.dtype)) * self.ties(self.slot_types)
-        entity = self.dropout((entity + self.entity_merge(seen)).relu())
-        present = (~torch.isnan(entity_state).all(-1)).to(entity.dtype).unsqueeze(1)  # [B, 1, E]
-        linked = self.gather(own, entity.unsqueeze(1), present)  # [B, 2, H·d]
+        slots, stats, own_width = len(self.slot_types), entity_state.shape[-1], len(self.own_columns)
+        given = torch.cat([features.index_select(1, self.own_columns), entity_state.flatten(1)], 1)
+        # One made-up application goes along: ONNX Runtime multiplies a single row by another routine than several
+        # rows, which would make the last bit of an answer depend on who else was in the batch. So below, B is one more.
+        given = torch.cat([given, torch.zeros(1, own_width + slots * stats)])
+        numbers, missing = compressed(given)  # together: to call an operator costs more than what it does to few rows
+        both = torch.cat([numbers[:, :own_width], missing[:, :own_width]], 1)
+        own = nn.functional.linear(both, *self.own.weights()).relu()  # [B, d]
+        unknown = missing[:, own_width:].reshape(-1, stats)  # [B·E, S]
+        both = torch.cat([numbers[:, own_width:].reshape(-1, stats), unknown], 1)
+        weight, bias = self.entity.weights()
+        around = own.unsqueeze(1) + (self.types(self.slot_types) + bias)  # [B, E, d]
+        entity = torch.addmm(around.flatten(0, 1), both, weight.t())  # [B·E, d]
+        entity = self._look(entity, neighbor_state.flatten(0, 1), neighbor_mask.flatten(0, 1))
+        entity = self.dropout(entity.relu()).unflatten(0, (-1, slots))  # [B, E, d]
+        present = 1.0 - unknown.amin(-1).reshape(-1, 1, slots)
+        linked = self.gather(own, entity, present)
         application = self.norm(own + self.application_merge(linked))
         hidden = self.dropout(self.hidden(application).relu())
         logit: Tensor = self.head(hidden)
-        return logit[:, 0, 0]
+        return logit[:-1, 0]
+
+    def _look(self, entity: Tensor, neighbor_state: Tensor, neighbor_mask: Tensor) -> Tensor:
+        """Entities [n, d] and what they see of the neighbours [N, K, C], bool [N, K], of the first N of them. Most have
+        none. The M that have are taken out, worked on and put back, and a made-up one with them, so that none is alone.
+        """
+        present = neighbor_mask.to(entity.dtype)
+        some = torch.cat([present.amax(-1).nonzero().flatten(), torch.tensor([-1])])
+        state, mine = neighbor_state[some], entity[some]  # [M, K, C], [M, d]
+        numbers, missing = compressed(state)
+        decays = torch.exp(state[..., GAP_COLUMN : GAP_COLUMN + 1] @ -self.decay.exp().unsqueeze(0))  # [M, K, scales]
+        weight, bias = self.neighbor.weights()
+        both = torch.cat([numbers, missing, decays], -1).flatten(0, 1)
+        neighbor = nn.functional.linear(both, torch.cat([weight, self.recency.weight], -1), bias).relu()
+        neighbor = neighbor.reshape(*state.shape[:2], -1)  # [M, K, d]
+        seen = self.look(mine, neighbor, present[some].unsqueeze(1))
+        seen = seen * self.ties(self.slot_types)[some % len(self.slot_types)]
+        return entity.index_put((some,), torch.addmm(mine, seen, self.entity_merge.weight.t()))
+
+
+def compressed(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Of numbers [..., n]: compressed, 0 where NaN, and 1 where NaN."""
+    missing = torch.isnan(numbers)
+    return compress(torch.where(missing, 0.0, numbers)), missing.to(numbers.dtype)
 
 
 def compress(numbers: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ personal feature appears nowhere: reasons end in logs and records (R21).
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from features.application import Reason, Snapshot
@@ -20,6 +22,7 @@ Doubles = NDArray[np.float64]
 # Units worth saying after a number, in Chinese; others are in the feature's own words.
 _ZH_UNITS = {"CNY": "元", "CNY/month": "元/月", "months": "个月", "days": "天", "hours": "小时", "km": "公里"}
 _FLAGS = (("否", "no"), ("是", "yes"))
+SAID_KEPT = 8192
 TIES_MAX = 3  # named in the graph network's reason
 _GAP, _SAME, _FRAUD = (NEIGHBOR_COLUMNS.index(name) for name in ("gap_hours", "same_applicant", "fraud"))
 # Code and words of the graph network's reason.
@@ -36,11 +39,15 @@ def feature_reasons(
     the evidence names. The value of a personal feature appears nowhere: reasons end in logs and records (R21).
     """
     strongest = np.argsort(-contributions, kind="stable")[:top]
-    return [
-        _reason(schema.features[columns[i]], float(features_row[columns[i]]), float(contributions[i]), label)
-        for i in strongest
-        if contributions[i] > 0
-    ]
+    at = columns[strongest]
+    reasons = []
+    for column, value, contribution in zip(
+        at.tolist(), features_row[at].tolist(), contributions[strongest].tolist(), strict=True
+    ):
+        if contribution > 0:
+            code, zh, en, evidence = _said(schema, column, None if math.isnan(value) else value, label)
+            reasons.append(Reason(code, zh, en, contribution, evidence))
+    return reasons
 
 
 def graph_reason(schema: Schema, contribution: float, snapshot: Snapshot, row: int, label: str) -> Reason:
@@ -85,27 +92,47 @@ def _ties(schema: Schema, state: Floats, mask: NDArray[np.bool_]) -> list[_Tie]:
 
     A place that many share, as a mall's Wi-Fi, is one only where a fraud is among its latest.
     """
-    others = mask & (state[..., _SAME] == 0)
+    seen, of_others, frauds, latest = _tied(state, mask).T.tolist()
     found = []
     for entity in schema.entities.values():
-        ties = []
-        for slot in range(entity.first_slot, entity.first_slot + entity.slots):
-            mine = state[slot][others[slot]]
-            frauds = int(mine[:, _FRAUD].sum())
-            if len(mine) and (entity.link or frauds):
-                ties.append(_Tie(entity, int(mask[slot].sum()), len(mine), frauds, float(mine[:, _GAP].min())))
+        ties = [
+            _Tie(entity, int(seen[slot]), int(of_others[slot]), int(frauds[slot]), latest[slot])
+            for slot in range(entity.first_slot, entity.first_slot + entity.slots)
+            if of_others[slot] and (entity.link or frauds[slot])
+        ]
         found += sorted(ties, key=lambda tie: (-tie.frauds, -tie.others))[:1]
     return sorted(found, key=lambda tie: (-tie.frauds, -tie.others))[:TIES_MAX]
 
 
-def _reason(feature: Feature, value: float, contribution: float, label: str) -> Reason:
+@njit(cache=True, nogil=True)
+def _tied(state, mask):  # type: ignore[no-untyped-def]
+    """float64 [E, 4]: of each entity how many neighbours it has, how many are of others, how many of these are frauds,
+    and the hours since their latest.
+    """
+    out = np.zeros((len(state), 4))
+    for entity in range(len(state)):
+        latest = np.inf
+        for k in range(mask.shape[1]):
+            if mask[entity, k]:
+                out[entity, 0] += 1
+                if state[entity, k, _SAME] == 0:
+                    out[entity, 1] += 1
+                    out[entity, 2] += state[entity, k, _FRAUD] > 0
+                    latest = min(latest, state[entity, k, _GAP])
+        out[entity, 3] = latest
+    return out
+
+
+@lru_cache(SAID_KEPT)  # counts and flags come again and again
+def _said(schema: Schema, column: int, value: float | None, label: str) -> tuple[str, str, str, str]:
+    """Code, words in Chinese and in English, and evidence of a feature that moved the model of a label."""
+    feature = schema.features[column]
     code = feature.name.upper()
     nameless = feature.category and not feature.values  # an open category's number is a code that says nothing
-    if (feature.personal or nameless) and not math.isnan(value):
-        return Reason(code, feature.zh, feature.en, contribution, _evidence(label, feature.name))
-    zh, en, plain = _words(feature, value)
-    evidence = _evidence(label, f"{feature.name}={plain}")
-    return Reason(code, f"{feature.zh}: {zh}", f"{feature.en}: {en}", contribution, evidence)
+    if (feature.personal or nameless) and value is not None:
+        return code, feature.zh, feature.en, _evidence(label, feature.name)
+    zh, en, plain = ("缺失", "missing", "missing") if value is None else _words(feature, value)
+    return code, f"{feature.zh}: {zh}", f"{feature.en}: {en}", _evidence(label, f"{feature.name}={plain}")
 
 
 def _evidence(label: str, facts: str) -> str:
@@ -114,8 +141,6 @@ def _evidence(label: str, facts: str) -> str:
 
 def _words(feature: Feature, value: float) -> tuple[str, str, str]:
     """A value in Chinese, in English, and bare."""
-    if math.isnan(value):
-        return "缺失", "missing", "missing"
     if feature.values:
         category = feature.values[int(value)]
         return category, category, category

@@ -3,7 +3,7 @@
 A Scorer is made only where the bundle's probe comes out as it did when the bundle was written (see probe.py).
 
 Invariant: a row's answer does not depend, in any bit, on the batch it came in. The graph network is built for that
-(see gnn.py); the trees' sums run in one order on one thread; the rest is elementwise.
+(see gnn.py); the trees' sums run in one order; the rest is elementwise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,13 @@ from models.device import CPU, Device, Network, open_session
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
+from models.walker import Walker
 
 Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
 PART = 1024
 PROBE_DIGITS = 7
+_NAN = np.float32(np.nan)
 UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
     onnx_errors.EPFail, onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph,
     onnx_errors.InvalidProtobuf, onnx_errors.NotImplemented, onnx_errors.RuntimeException, ValueError,
@@ -73,12 +75,13 @@ class Scorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
-        unknown, graph = np.full(len(snapshot), np.nan), {}
-        probabilities = dict.fromkeys(LABELS, unknown)
+        probabilities, graph = {}, {}
         for label, model in self._models.items() if len(snapshot) else ():
             probabilities[label], logit = model.score_with_graph(snapshot)
             if logit is not None:
                 graph[label] = logit
+        if len(probabilities) < len(LABELS):
+            probabilities = dict.fromkeys(LABELS, np.full(len(snapshot), np.nan)) | probabilities
         return Scores(probabilities["fraud"], probabilities["default"], graph)
 
     def residual_value(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -141,8 +144,12 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
 def _probed(
     schema: Schema, label: str, model: LabelModel, device: Device = CPU
 ) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer = LabelScorer(model, schema.columns(label), device)
-    return scorer, scorer.score(probe(schema))
+    scorer, rows = LabelScorer(model, schema.columns(label), device), probe(schema)
+    (margin,) = open_session(model.trees_onnx, None).run(None, {"row": scorer.rows(rows)})
+    apart = furthest(scorer.margins(rows), margin[:, 0])
+    if apart > TOLERANCE:
+        raise ValueError(f"the forest's margins differ by {apart:.2g} from its ONNX")
+    return scorer, scorer.score(rows)
 
 
 class LabelScorer:
@@ -152,7 +159,7 @@ class LabelScorer:
         self.columns = columns
         self._encoding = model.encoding
         self._owner = model.encoding.owner[len(columns) :]
-        self._trees = open_session(model.trees_onnx, None)
+        self._trees = Walker(model.forest, len(model.encoding.owner))
         self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
         self._calibration = model.calibration
         self._forest = model.forest
@@ -162,14 +169,21 @@ class LabelScorer:
         """Made when first asked, which takes a while: a challenger explains nothing."""
         return Explainer(self._forest, len(self._encoding.owner))
 
+    def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
+        """float32 [B, m] columns of the trees."""
+        return self._encoding(snapshot.features.take(self.columns, axis=1))  # an index would leave it in other order
+
+    def margins(self, snapshot: Snapshot) -> NDArray[np.float64]:
+        """float64 [B] log-odds by the trees."""
+        return self._trees.margins(self.rows(snapshot))
+
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] probabilities."""
         return self.score_with_graph(snapshot)[0]
 
     def score_with_graph(self, snapshot: Snapshot) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """float64 [B] probabilities, and float64 [B] log-odds by the graph network where there is one."""
-        (margin,) = self._trees.run(None, {"row": self._encoding(snapshot.features[:, self.columns])})
-        trees = margin[:, 0].astype(np.float64)
+        trees = self.margins(snapshot)
         if self._gnn is None:
             return self._calibration.probability(trees), None
         # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
@@ -178,7 +192,7 @@ class LabelScorer:
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
-        parts = self._explainer.contributions(self._encoding(snapshot.features[:, self.columns]))
+        parts = self._explainer.contributions(self.rows(snapshot))
         own = parts[:, : len(self.columns)]
         for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
             own[:, owner] += parts[:, len(self.columns) + i]
@@ -212,23 +226,24 @@ class ResidualScorer:
         self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
         self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
         self._trees = open_session(model.onnx, None)
-        self._conformal, self._presence = model.conformal, np.array(model.presence)
+        self._conformal, presence = model.conformal, np.array(model.presence)
+        self._needed, self._ignored = presence > 0, presence < 0
 
     def score(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B, 3] quantiles in the currency, ascending, NaN where nothing is known."""
         rows = self.rows(snapshot)
-        return self.shares(rows) * rows[:, [self._list_price]]
+        return self.shares(rows) * rows[:, self._list_price, None]
 
     def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
         """float32 [B, n] of a snapshot."""
-        return snapshot.features[:, self._columns]
+        return snapshot.features.take(self._columns, axis=1)
 
     def shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64 [N, 3] quantiles as shares of the list price."""
-        kind = np.nan_to_num(rows[:, self._kind]).astype(np.int64)
-        presence = self._presence[kind]
-        shares = np.exp(self._conformal(self.log_shares(np.where(presence < 0, np.float32(np.nan), rows)), kind))
-        shares[(np.isnan(rows) & (presence > 0)).any(axis=1)] = np.nan
+        missing = np.isnan(rows)
+        kind = np.where(missing[:, self._kind], 0, rows[:, self._kind]).astype(np.int64)
+        shares = np.exp(self._conformal(self.log_shares(np.where(self._ignored[kind], _NAN, rows)), kind))
+        shares[(missing & self._needed[kind]).any(axis=1)] = np.nan
         return shares
 
     def log_shares(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ Invariant: contributions and `bias` sum to the margin.
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ DEPTH_MAX = 6
 BLOCK_LEVELS = 3
 
 Ints = NDArray[np.int32]
+Indices = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -57,20 +59,21 @@ class Forest:
 
 
 class Explainer:
-    """Tables of a forest; ValueError if a tree is deeper than 6."""
+    """Tables of a forest; ValueError if a tree is deeper than 6 or a threshold is no finite number."""
 
     def __init__(self, forest: Forest, columns: int) -> None:
         self._columns = columns
         blocks = [b for root in forest.roots for b in _blocks(forest, int(root), ())]
-        self._splits = np.concatenate([[0], np.cumsum([len(b.splits) for b in blocks])]).astype(np.int64)
+        self._splits = _starts([len(b.splits) for b in blocks])
         self._nodes = nodes = np.array([n for b in blocks for n in b.splits], dtype=np.int64)
-        self._feature, self._threshold = forest.feature[nodes], forest.threshold[nodes]
-        self._default_left = forest.default_left[nodes]
+        self._threshold = forest.threshold[nodes]
+        if not np.isfinite(self._threshold).all():
+            raise ValueError("a threshold is no finite number")
+        self._asked = (2 * forest.feature[nodes] + forest.default_left[nodes]).astype(np.uint32)  # see _explain
         uniques = [sorted({int(forest.feature[n]) for n in b.splits}) for b in blocks]
-        self._columns_at = np.concatenate([[0], np.cumsum([len(u) for u in uniques])]).astype(np.int64)
-        self._column = np.array([c for u in uniques for c in u], dtype=np.int64)
-        sizes = [len(u) << len(b.splits) for b, u in zip(blocks, uniques, strict=True)]
-        self._tables_at = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._columns_at = _starts([len(u) for u in uniques])
+        self._column = np.array([c for u in uniques for c in u], dtype=np.uint32)
+        self._tables_at = _starts([len(u) << len(b.splits) for b, u in zip(blocks, uniques, strict=True)])
         self._table = np.zeros(int(self._tables_at[-1]), dtype=np.float32)
         self.bias = forest.base
         for i, (block, unique) in enumerate(zip(blocks, uniques, strict=True)):
@@ -92,8 +95,8 @@ class Explainer:
         """float64 [B, n] log-odds each feature of float32 [B, n] rows adds to the margin."""
         out = np.zeros((len(rows), self._columns))
         _explain(
-            np.ascontiguousarray(rows), self._splits, self._feature, self._threshold, self._default_left,
-            self._columns_at, self._column, self._tables_at, self._table, out,
+            np.ascontiguousarray(rows), self._splits, self._asked, self._threshold, self._columns_at, self._column,
+            self._tables_at, self._table, out,
         )  # fmt: skip
         return out
 
@@ -104,6 +107,11 @@ class _Block:
 
     splits: tuple[int, ...]
     leaves: tuple[tuple[int, tuple[tuple[int, bool], ...]], ...]
+
+
+def _starts(sizes: Sequence[int]) -> Indices:
+    """Where each of some parts in a row begins, and the end."""
+    return np.cumsum([0, *sizes], dtype=np.uint32)  # unsigned: an index that may be negative costs a test each
 
 
 def _height(forest: Forest, node: int) -> int:
@@ -200,18 +208,23 @@ def _add_leaf(
 
 @njit(cache=True, nogil=True)
 def _explain(
-    rows: Floats, splits: NDArray[np.int64], feature: Ints, threshold: Floats, default_left: NDArray[np.bool_],
-    columns_at: NDArray[np.int64], column: NDArray[np.int64], tables_at: NDArray[np.int64], table: Floats, out: Doubles,
+    rows: Floats, splits: Indices, asked: Indices, threshold: Floats, columns_at: Indices, column: Indices,
+    tables_at: Indices, table: Floats, out: Doubles,
 ) -> None:  # fmt: skip
-    for block in range(len(splits) - 1):
-        first, count = splits[block], splits[block + 1] - splits[block]
-        here, width = columns_at[block], columns_at[block + 1] - columns_at[block]
-        for row in range(len(rows)):
-            answers = np.int64(0)
-            for bit in range(count):
-                x = rows[row, feature[first + bit]]
-                goes_left = (x < threshold[first + bit]) | ((x != x) & default_left[first + bit])  # no branch to miss
-                answers |= np.int64(goes_left) << bit
-            line = tables_at[block] + answers * width
-            for i in range(width):
-                out[row, column[here + i]] += table[line + i]
+    # what a missing number answers is settled once a row: +inf is below no threshold, -inf below each
+    known = np.empty(2 * rows.shape[1], np.float32)
+    lines = np.empty(len(tables_at) - 1, np.uint32)
+    for row in range(len(rows)):
+        for i in range(rows.shape[1]):
+            x = rows[row, i]
+            known[2 * i] = np.inf if x != x else x
+            known[2 * i + 1] = -np.inf if x != x else x
+        for block in range(len(lines)):  # all lines first, so that the table's memory is waited for together
+            first, answers = splits[block], np.uint32(0)
+            for split in range(first, splits[block + 1]):
+                answers |= np.uint32(known[asked[split]] < threshold[split]) << np.uint32(split - first)
+            lines[block] = tables_at[block] + answers * (columns_at[block + 1] - columns_at[block])
+        for block in range(len(lines)):
+            here = columns_at[block]
+            for i in range(columns_at[block + 1] - here):
+                out[row, column[here + i]] += table[lines[block] + np.uint32(i)]

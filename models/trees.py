@@ -1,7 +1,7 @@
 """Gradient-boosted trees (XGBoost, Chen & Guestrin 2016) on a feature row: the champion a graph network must beat.
 
 Margins are log-odds. Constraints keep the margin monotone where the schema says so for the label. The trees leave in
-two forms: ONNX, which scores, and a Forest, which explains.
+two forms: ONNX, for any runtime, and a Forest, which scores (models.walker) and explains.
 """
 
 import json

@@ -54,12 +54,13 @@ class Offers:
         self._funder = np.array([self.funders.index(offer.funder) for _, offer, _ in rows], dtype=np.int64)
         self._terms = np.array([[getattr(offer, t) for t in TERMS] for _, offer, _ in rows], dtype=np.float64)
         self._slots = np.array([[slots.get(t, -1) for t in TERMS] for _, _, slots in rows], dtype=np.int64)
+        self._caps = [(offer.funder, offer.cap_minor) for _, offer, slots in rows if "cap_minor" not in slots]
 
     def scarce(self, lent: Mapping[str, int], amount_minor: int) -> bool:
         """Whether loans of so much together might come up against a cap: then it counts who comes first."""
-        room = self._terms[:, TERMS.index("cap_minor")] - [lent.get(offer.funder, 0) for _, offer, _ in self._rows]
-        computed = self._slots[:, TERMS.index("cap_minor")] >= 0
-        return bool(np.any(computed | ((room > 0) & (room < amount_minor))))
+        if len(self._caps) < len(self._rows):  # one is computed
+            return True
+        return any([0 < cap_minor - lent.get(funder, 0) < amount_minor for funder, cap_minor in self._caps])
 
     def fund(
         self, judged: at.Judged, places: Ints, lent: Mapping[str, int], fund_less: Callable[[int, int], bool]

@@ -98,10 +98,10 @@ class Wording(dict[int, Words]):
                 return self._by_row(*self._rows[number])
             case kernel.MISSING_IN:
                 table = self._tables[number]
-                return Words(partial(self._missing, table, table.rows, table.name))
+                return Words(self._missing(table, table.rows, table.name))
             case kernel.MISSING_FOR:
                 table, row = self._rows[number]
-                return Words(partial(self._missing, table, (row,), f"{table.name}.{row.id}"))
+                return Words(self._missing(table, (row,), f"{table.name}.{row.id}"))
             case kernel.GAP:
                 table = self._tables[number]
                 return self._template("POLICY_GAP", self._facts(n for n in table.inputs if "." not in n), table.name)
@@ -143,20 +143,35 @@ class Wording(dict[int, Words]):
         names = (name for name in bound.inputs if not math.isfinite(item(self._slot[name], i)))
         return self.reason("INPUT_MISSING", f"{', '.join(names)} (limit.{row.id})")
 
-    def _missing(self, table: Table, rows: Iterable[Row], where: str, item: Item, i: int, status: Status) -> Reason:
-        """Of rows that may or may not hold: what they lack."""
-        names: dict[str, None] = {}
-        for row in rows:
-            if (said := status.item(self._at[id(row)], i)) not in (kernel.FALSE, kernel.HIT):
-                lacking = row.lacking(said, lambda name: item(self._slot[name], i), table.written(row, self._slot))
-                names.update((name, None) for name in lacking if self._is_told(name, i, status))
-        return self.reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
+    def _missing(self, table: Table, rows: Sequence[Row], where: str) -> Make:
+        """Of rows, one after another in their table, that may or may not hold: what they lack."""
+        first = self._at[id(rows[0])]
+        wanted = [
+            ([(n, self._slot[n], self._deciding(n)) for n in row.undecided_by], table.written(row, self._slot))
+            for row in rows
+        ]
 
-    def _is_told(self, name: str, i: int, status: Status) -> bool:
-        """An output is missing where its table did not decide, and that voted already."""
+        def reason(item: Item, i: int, status: Status) -> Reason:
+            names: dict[str, None] = {}
+            for said, (inputs, written) in zip(status[first : first + len(wanted), i].tolist(), wanted, strict=True):
+                if said >= kernel.OUT_OF_RANGE:
+                    names[written[said - kernel.OUT_OF_RANGE]] = None
+                elif said == kernel.UNKNOWN:
+                    for name, slot, deciding in inputs:
+                        if math.isnan(item(slot, i)) and (
+                            deciding is None or any(status.item(at, i) == kernel.HIT for at in deciding)
+                        ):
+                            names[name] = None
+            return self.reason("INPUT_MISSING", f"{', '.join(names)} ({where})")
+
+        return reason
+
+    def _deciding(self, name: str) -> list[int] | None:
+        """The rows of the table that an output is of, None for an input: where none holds, that table did not decide,
+        which was said already.
+        """
         source, dot, _ = name.partition(".")
-        rows = (at for at, (table, _) in enumerate(self._rows) if table.name == source)
-        return not dot or any(status.item(at, i) == kernel.HIT for at in rows)
+        return [at for at, (table, _) in enumerate(self._rows) if table.name == source] if dot else None
 
     def _facts(self, names: Iterable[str]) -> list[Piece]:
         return [self._fact(name, name) for name in names]

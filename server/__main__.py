@@ -1,6 +1,7 @@
 """`python -m server`: serve until SIGTERM or SIGINT, then answer what was taken and stop."""
 
 import asyncio
+import gc
 import secrets
 import signal
 import sys
@@ -109,8 +110,6 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loaded = products.load(settings)
-    for product in loaded.values():
-        reload.rehearse(product)
     runs_on = next(iter(loaded.values())).scorer.device
     async with AsyncExitStack() as stack:
         challengers = Challengers()
@@ -123,6 +122,10 @@ async def serve(settings: Settings) -> None:
         follow = [t.engine.follow() for t in tenants.values()]
         beside = (device.follow(runs_on), _watch(servicer, serving), reload.follow(loaded, settings), challengers.run())
         background = [asyncio.create_task(task) for task in (*follow, *beside)]
+        for product in list(loaded.values()):  # while the logs are read
+            await asyncio.to_thread(reload.rehearse, product)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through it again would hold every decision up for tens of ms
         await server.start()
         fronts = []
         if settings.native_listen:

@@ -1,5 +1,9 @@
 """Applications become batches: whatever queued while the batches before were running, no timer (as mosec's get_batch).
 
+But grpc.aio hands over one call a turn of the event loop, each on its way through a thread of its own: under load what
+started at once would be batches of one or two, for which a batch costs too much. There a batch waits until no more
+come, for a few milliseconds at most.
+
 A bounded queue answers "too many" at once. A caller gone or out of time is dropped before the engine begins, never
 after: the engine's work is a task of its own that no caller can cancel.
 """
@@ -11,10 +15,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from features.application import Application
 from server.errors import DeadlineError, OverloadedError, UnavailableError
 
 IN_FLIGHT = 2  # batches: while one waits for Redis the other computes
+GAP_SECONDS = 0.001  # without a call: no more come (uvloop's clock knows no less)
+WAIT_SECONDS = 0.006  # at most, for those that come one by one
+BUSY_SECONDS = 0.002  # since the last batch, in which its callers come again
+
+log = structlog.get_logger()
 
 
 class Reply(NamedTuple):  # one a decision: see features.application.Reason
@@ -61,10 +72,14 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._forming = False  # whether a started batch has not taken its applications yet
         self._starting = False  # whether the loop is to call _start
+        self._arrived, self._ended = 0, 0.0  # how many were queued so far; when the last batch ended
+        self._one_by_one = False  # whether that is how the last one came
         self._closed = False
 
-    async def submit(self, application: Application, seconds_left: float | None) -> Reply:
-        """Queue one application and wait for its reply. Raises what the engine or the queue has against it."""
+    async def submit(self, application: Application, seconds_left: float | None, one_by_one: bool = False) -> Reply:
+        """Queue one application and wait for its reply. one_by_one: calls that come at once come in later turns of the
+        loop. Raises what the engine or the queue has against it.
+        """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         def done(reply: Reply | Exception) -> None:
@@ -75,17 +90,18 @@ class Batcher:
             else:
                 future.set_result(reply)
 
-        waiting = self.put(application, seconds_left, done)
+        waiting = self.put(application, seconds_left, done, one_by_one)
         try:
             return await future
         finally:
             waiting.cancel()
 
     def put(
-        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None]
-    ) -> Waiting:
-        """Queue one application; `done` is called once with its reply or what the engine has against it, in a later
-        turn of the loop. Raises UnavailableError, OverloadedError.
+        self, application: Application, seconds_left: float | None, done: Callable[[Reply | Exception], None],
+        one_by_one: bool = False,
+    ) -> Waiting:  # fmt: skip
+        """As `submit`; `done` is called once with the reply or what the engine has against it, in a later turn of the
+        loop. Raises UnavailableError, OverloadedError.
         """
         if self._closed:
             raise UnavailableError("the server is stopping")
@@ -94,9 +110,9 @@ class Batcher:
         now = time.monotonic()
         waiting = Waiting(application, now, math.inf if seconds_left is None else now + seconds_left, done)
         self._queue.append(waiting)
-        if not self._starting:
-            self._starting = True
-            asyncio.get_running_loop().call_soon(self._start)  # what else arrives in this turn joins the batch
+        self._arrived += 1
+        self._one_by_one = one_by_one
+        self._start_soon(now)
         return waiting
 
     async def drain(self) -> None:
@@ -104,6 +120,22 @@ class Batcher:
         self._closed = True
         while self._queue or self._running:
             await asyncio.wait(self._running) if self._running else await asyncio.sleep(0)
+
+    def _start_soon(self, now: float) -> None:
+        if self._starting or not self._queue:
+            return
+        self._starting = True
+        if self._one_by_one and (self._running or now - self._ended < BUSY_SECONDS):
+            self._await_more(-1, now + WAIT_SECONDS)
+        else:
+            asyncio.get_running_loop().call_soon(self._start)  # what else arrives in this turn joins the batch
+
+    def _await_more(self, arrived: int, until: float) -> None:
+        """Start when none came in the last GAP_SECONDS; arrived: how many had until then."""
+        if arrived != self._arrived and len(self._queue) < self._batch_max and time.monotonic() < until:
+            asyncio.get_running_loop().call_later(GAP_SECONDS, self._await_more, self._arrived, until)
+        else:
+            self._start()
 
     def _start(self) -> None:
         """Start a batch if something is queued, a place is free and no batch is still waiting for its turn."""
@@ -116,7 +148,8 @@ class Batcher:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._start()
+        self._ended = time.monotonic()
+        self._start_soon(self._ended)
 
     def _take(self) -> list[Waiting]:
         """What is queued and still wanted, up to a batch."""
@@ -127,7 +160,7 @@ class Batcher:
             if waiting.gone:
                 continue
             if waiting.deadline < least:
-                waiting.done(DeadlineError("too little time left to decide"))
+                _tell(waiting, DeadlineError("too little time left to decide"))
                 continue
             batch.append(waiting)
         return batch
@@ -140,7 +173,7 @@ class Batcher:
             nonlocal batch, started
             batch, started = self._take(), time.monotonic()
             self._forming = False
-            self._start()
+            self._start_soon(started)
             return [waiting.application for waiting in batch]
 
         replies: Sequence[Reply | Exception]
@@ -152,7 +185,14 @@ class Batcher:
             replies = [error] * len(batch)
         for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                waiting.done(reply)
+                _tell(waiting, reply)
             else:
                 queue_us = round((started - waiting.since) * 1e6)
-                waiting.done(Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))
+                _tell(waiting, Reply(reply.body, f"queue={queue_us},{reply.stage_us}"))
+
+
+def _tell(waiting: Waiting, reply: Reply | Exception) -> None:
+    try:
+        waiting.done(reply)
+    except Exception as error:  # one caller's transport: all others still hear
+        log.error("caller_not_told", exc_info=error)

@@ -99,7 +99,8 @@ class Engine:
             batch, clock = take(), Clock()
             if not batch:
                 return []
-            funders = dict.fromkeys(f for product in self._products.values() for f in product.policy.funders)
+            products = dict(self._products)  # as they are now: others may come before the store answers
+            funders = dict.fromkeys(f for product in products.values() for f in product.policy.funders)
             try:
                 started = await self._store.begin(batch, list(funders))
                 clock.mark("begin")
@@ -119,7 +120,7 @@ class Engine:
         first_of = {started.begun[i].sequence: i for i in reversed(waits)}
         scored = []
         for name in dict.fromkeys(batch[i].product for i in waits):
-            mine, product = sorted(i for i in first_of.values() if batch[i].product == name), self._products[name]
+            mine, product = sorted(i for i in first_of.values() if batch[i].product == name), products[name]
             of_mine = [borrowers[i] for i in mine]
             scored.append(self._score(product, batch, of_mine, started, mine, rows, view, listed, epoch, clock))
         if scored:
@@ -189,6 +190,8 @@ class Engine:
     async def _rebuild(self) -> None:
         warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
         self._graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
+        if self._entries is not None:
+            await self._entries.take_again()
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
 
@@ -266,7 +269,7 @@ class Engine:
         begun = [started.begun[i] for i in mine]
         return Scored(
             product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
-            begun, view.as_of[at], view.time_ms[at],
+            begun, view.as_of[at].tolist(), view.time_ms[at].tolist(),
         )  # fmt: skip
 
 

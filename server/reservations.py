@@ -8,6 +8,7 @@ for ever. Within a batch an earlier application counts for a later one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Scored:
     """B applications of one product, at `indices` of their batch, ready for its policy.
 
     values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. fetched_at_ms: of each, by
-    source. as_of, time_ms: int64 [B], as evidence.Facts keep them.
+    source. as_of, time_ms: as evidence.Facts keep them, of each.
     """
 
     product: Product
@@ -50,8 +51,16 @@ class Scored:
     fetched_at_ms: Sequence[Mapping[str, int]]
     epoch: str
     begun: Sequence[Begun]
-    as_of: NDArray[np.int64]
-    time_ms: NDArray[np.int64]
+    as_of: Sequence[int]
+    time_ms: Sequence[int]
+
+    @cached_property
+    def facts_known(self) -> list[tuple[float | None, float | None, float | None, list[int]]]:
+        """Of each fraud and default probability, residual_low and listed, as evidence.Facts keep them."""
+        known = self.known
+        numbers = (known.fraud_probability, known.default_probability, known.residual_low)
+        columns = ([evidence.known(x) for x in column.tolist()] for column in numbers)
+        return list(zip(*columns, known.listed.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -114,15 +123,16 @@ async def settle(store: Store, batch: Sequence[Scored], totals: Totals, clock: C
 
 def model_reasons(scored: Scored, rows: NDArray[np.int64], decisions: Decisions) -> list[list[Reason]]:
     """For each decision, on `rows`, the features behind the models whose policy rows fired, most important first."""
-    reasons: list[list[Reason]] = [[] for _ in range(len(decisions))]
+    explain = [decisions[i].explain for i in range(len(decisions))]
+    reasons: list[list[Reason]] = [[] for _ in explain]
     for label in scored.product.schema.labels:
-        told = [i for i in range(len(decisions)) if label in decisions[i].explain]
+        told = [i for i, labels in enumerate(explain) if label in labels]
         if told:
             some, scorer = rows[told], scored.product.scorer
             found = scorer.reasons(label, scored.snapshot.take(some), scored.scores.take(some))
             for i, moved in zip(told, found, strict=True):
                 reasons[i] += moved
-    return [sorted(some, key=lambda r: -r.contribution) for some in reasons]
+    return [sorted(some, key=lambda r: -r.contribution) if some else some for some in reasons]
 
 
 _Rows = tuple[Scored, Sequence[int]]
@@ -163,9 +173,11 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
         reasons = model_reasons(scored, turn, decisions)
         clock.mark("policy")
         for i, (row, borrower) in enumerate(zip(turn.tolist(), borrowers, strict=True)):
+            decision = decisions[i]
             lent = {funder: totals.lent.get(funder, 0) for funder in policy.funders}
-            out.append(_encoded(scored, row, decisions[i], reasons[i], totals.exposure_minor[borrower], lent))
-            totals.add(borrower, decisions[i])
+            out.append(_encoded(scored, row, decision, reasons[i], totals.exposure_minor[borrower], lent))
+            if decision.approved_amount_minor:
+                totals.add(borrower, decision)
         clock.mark("encode")
     return out
 
@@ -188,14 +200,13 @@ def _turns(scored: Scored, rows: Sequence[int]) -> list[NDArray[np.int64]]:
 def _encoded(
     scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
 ) -> _Proposed:
-    product, application, known = scored.product, scored.applications[row], scored.known
-    begun = scored.begun[row]
+    product, application, begun = scored.product, scored.applications[row], scored.begun[row]
+    fraud_probability, default_probability, residual_low, listed = scored.facts_known[row]
     facts = Facts(
         product.bundle_version, product.policy.version, product.schema.hash, scored.epoch, begun.sequence,
-        scored.as_of.item(row), scored.time_ms.item(row), scored.fetched_at_ms[row], decision.outcome.name,
-        evidence.known(known.fraud_probability.item(row)), evidence.known(known.default_probability.item(row)),
-        decision.approved_amount_minor, decision.annual_rate, decision.grade, asked_facts(application),
-        exposure_minor, lent, evidence.known(known.residual_low.item(row)), known.listed[row].tolist(),
+        scored.as_of[row], scored.time_ms[row], scored.fetched_at_ms[row], decision.outcome.name,
+        fraud_probability, default_probability, decision.approved_amount_minor, decision.annual_rate, decision.grade,
+        asked_facts(application), exposure_minor, lent, residual_low, listed,
         [reason.code for reason in decision.reasons],
     )  # fmt: skip
     body = wire.decision_reply(product, decision, reasons, facts, begun.time_ms)

@@ -83,8 +83,7 @@ class Reviews:
             raise NotFoundError("application_id, review_id: no decision is stored for it")
         asked_hash = self._tokenizer.body_hash(asked.SerializeToString(deterministic=True))
         if case.resolution:
-            await self._queue.confirm()
-            return _known(case, asked_hash)
+            return await self._known(case, asked_hash)
         first = pb.DecideResponse.FromString(case.decision)
         if first.outcome != pb.OUTCOME_REVIEW:
             raise PreconditionError(f"it does not wait for a person: {pb.Outcome.Name(first.outcome)}")
@@ -95,7 +94,7 @@ class Reviews:
         except PreconditionError:  # the same request, under way twice, may have taken the room itself
             again = await self._queue.case(key)
             if again is not None and again.resolution:
-                return _known(again, asked_hash)
+                return await self._known(again, asked_hash)
             raise
         asked.policy = product.policy.version
         body = asked.SerializeToString(deterministic=True)
@@ -107,6 +106,13 @@ class Reviews:
         if said.status == "REFUSED" and reservation is not None:
             raise PreconditionError(_no_room(reservation, said.exposure_minor, said.lent or {}))
         return _stored(said.resolution, said.resolved_at_ms)
+
+    async def _known(self, case: Case, asked_hash: bytes) -> pb.ReviewResolution:
+        """What is on record, once enough have it. Raises ConflictError for who asks for anything else."""
+        if case.asked_hash != asked_hash:
+            raise ConflictError("a person has decided otherwise")
+        await self._queue.confirm()
+        return _stored(case.resolution, case.resolved_at_ms)
 
     async def _reservation(
         self, case: Case, policy: Policy, first: pb.DecideResponse, asked: pb.ReviewResolution
@@ -264,13 +270,6 @@ def _features(schema: Schema, row: NDArray[np.float32], withdrawn: Collection[st
         else:  # the shortest decimal that the float32 stands for, as policy.inputs has it
             named[feature.name] = feature.values[int(number)] if feature.values else float(str(number))
     return named
-
-
-def _known(case: Case, asked_hash: bytes) -> pb.ReviewResolution:
-    """What is on record, for who asks for the same again. Raises ConflictError for who asks for anything else."""
-    if case.asked_hash != asked_hash:
-        raise ConflictError("a person has decided otherwise")
-    return _stored(case.resolution, case.resolved_at_ms)
 
 
 def _stored(resolution: bytes, resolved_at_ms: int) -> pb.ReviewResolution:

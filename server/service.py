@@ -79,15 +79,17 @@ class Service:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+        calls = self.unary()
+        calls["Decide"] = partial(self._decide, one_by_one=True)
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in self.unary().items()
+            name: grpc.unary_unary_rpc_method_handler(_answer(call)) for name, call in calls.items()
         }
         handlers["StreamDecide"] = grpc.stream_stream_rpc_method_handler(self._stream_decide)
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def _decide(self, body: bytes, context: Call) -> bytes:
+    async def _decide(self, body: bytes, context: Call, one_by_one: bool = False) -> bytes:
         tenant, application = self._application(self.requests.one(body))
-        reply = await tenant.batcher.submit(application, context.time_remaining())
+        reply = await tenant.batcher.submit(application, context.time_remaining(), one_by_one)
         context.set_trailing_metadata((("stage-us", reply.stage_us),))
         return reply.body
 
@@ -164,7 +166,7 @@ class Service:
         """One item of a stream, with its own error, serialised."""
         try:
             tenant, application = self._application(request)
-            return _result(request.application_id, await tenant.batcher.submit(application, left))
+            return _result(request.application_id, await tenant.batcher.submit(application, left, True))
         except Exception as error:  # every item has its own status; status_of maps it
             return _result(request.application_id, error)
 

@@ -6,8 +6,8 @@ What passes here is valid; nothing is written before it passed. Checks raise Inv
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 
 from features.application import (
     ENTITIES_MAX,
@@ -40,6 +40,7 @@ FEATURES_MAX = 1024
 CONSENTS_MAX = 64
 FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
 EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
+REASONS_KEPT = 8192
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
 _OUTCOMES = tuple(pb.Outcome.keys())
 VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
@@ -191,13 +192,14 @@ def past_event() -> InvalidFieldError:
 
 
 def decision_reply(
-    product: Product, decision: Decision, reasons: Iterable[Reason], facts: Facts, event_time_ms: int
+    product: Product, decision: Decision, reasons: Sequence[Reason], facts: Facts, event_time_ms: int
 ) -> bytes:
     """The serialised DecideResponse of a decision without application_id, which may be personal: as stored.
 
-    reasons: beside the decision's own. The parts of a message may follow one another: what never changes is made once.
+    reasons: beside the decision's own. The parts of a message may follow one another: what is often the same is made
+    once.
     """
-    reply = pb.DecideResponse(
+    head = pb.DecideResponse(
         outcome=_OUTCOMES[decision.outcome],
         approved_amount_minor=decision.approved_amount_minor,
         annual_rate=decision.annual_rate,
@@ -209,14 +211,25 @@ def decision_reply(
             epoch=facts.epoch, sequence=facts.sequence, as_of=facts.as_of, event_time_ms=event_time_ms
         ),
         degraded=decision.degraded,
-        funding=funding(decision.shares),
     )
-    for reason in (*decision.reasons, *reasons):
-        reply.reasons.add(
-            code=reason.code, text_zh=reason.zh, text_en=reason.en, contribution=reason.contribution,
-            evidence=reason.evidence, legal_source=reason.legal_source,
-        )  # fmt: skip
-    return reply.SerializeToString() + product.versions
+    parts = [head.SerializeToString(), *map(_policy_reason, decision.reasons)]
+    if reasons or decision.shares:
+        rest = pb.DecideResponse(reasons=map(_said, reasons), funding=funding(decision.shares))
+        parts.append(rest.SerializeToString())
+    return b"".join((*parts, product.versions))
+
+
+def _said(reason: Reason) -> pb.Reason:
+    code, zh, en, contribution, evidence, legal = reason
+    return pb.Reason(
+        code=code, text_zh=zh, text_en=en, contribution=contribution, evidence=evidence, legal_source=legal
+    )
+
+
+@lru_cache(REASONS_KEPT)  # of a row the same words again and again
+def _policy_reason(reason: Reason) -> bytes:
+    """A reason as a part of a DecideResponse."""
+    return pb.DecideResponse(reasons=(_said(reason),)).SerializeToString()
 
 
 def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:

@@ -53,6 +53,34 @@ async def test_waiting_ones_go_together(consumer: Schema) -> None:
     assert "queue" in replies[5].stage_us
 
 
+async def test_those_that_come_one_by_one_go_together_under_load(consumer: Schema) -> None:
+    """As grpc.aio brings them: a call a turn of the loop. The first of all waits for nobody."""
+    engine = Engine()
+    batcher = queued(engine, batch=64)
+    tasks = []
+    for i in range(9):
+        tasks.append(asyncio.create_task(batcher.submit(application(consumer, f"a{i}"), None, one_by_one=True)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if i == 0:
+            assert engine.batches == [["a0"]]
+    await asyncio.sleep(0.05)
+    assert engine.batches[0] == ["a0"] and len(engine.batches[1]) > 1
+    engine.go.set()
+    assert [r.body for r in await asyncio.gather(*tasks)] == [f"a{i}".encode() for i in range(9)]
+    assert sum(map(len, engine.batches)) == 9
+
+
+async def test_who_comes_alone_waits_for_nobody_for_long(consumer: Schema) -> None:
+    engine = Engine()
+    engine.go.set()
+    batcher = queued(engine)
+    for i in range(3):
+        reply = await batcher.submit(application(consumer, f"a{i}"), None, one_by_one=True)
+        assert int(reply.stage_us.split(",")[0].removeprefix("queue=")) < 50_000
+    assert engine.batches == [["a0"], ["a1"], ["a2"]]
+
+
 async def test_each_gets_its_own_error(consumer: Schema) -> None:
     engine = Engine()
     engine.go.set()
@@ -149,3 +177,28 @@ async def test_who_gave_up_before_the_turn_came_is_not_begun(consumer: Schema) -
     assert (await stays).body == b"stays" and engine.batches == [["stays"]]
     with pytest.raises(DeadlineError):
         await late
+
+
+async def test_one_who_cannot_be_told_keeps_nobody_from_hearing(consumer: Schema) -> None:
+    """Whatever a caller's transport raises: in a batch as among those who are too late for one."""
+    engine = Engine()
+    batcher = queued(engine, batch=8)
+    await engine.turn.acquire()
+    heard: list[str] = []
+
+    def deaf(_: Reply | Exception) -> None:
+        raise RuntimeError("no such connection")
+
+    def ask(name: str, seconds_left: float | None, hears: bool) -> None:
+        batcher.put(application(consumer, name), seconds_left, (lambda _: heard.append(name)) if hears else deaf)
+
+    for name, seconds_left in (("first", None), ("late", 0.005), ("second", None)):
+        ask(name, seconds_left, True)
+        ask(f"deaf {name}", seconds_left, False)
+        ask(f"after {name}", seconds_left, True)
+    await asyncio.sleep(0.02)
+    engine.turn.release()
+    engine.go.set()
+    await batcher.drain()
+    assert heard == ["late", "after late", "first", "after first", "second", "after second"]
+    assert engine.batches == [["first", "deaf first", "after first", "second", "deaf second", "after second"]]

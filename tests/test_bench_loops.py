@@ -61,8 +61,8 @@ async def test_a_closed_loop_ends_in_time_and_leaves_out_its_warm_up(tmp_path: P
         return body
 
     async with served(slow, tmp_path) as target:
-        result = await closed_loop(target, repeat(b"x"), in_flight=4, seconds=0.4, warm_up_seconds=0.2)
-    assert 0.6 <= time.perf_counter() - started < 5 and result.seconds == pytest.approx(0.4)
+        result = await closed_loop(target, repeat(b"x"), in_flight=4, seconds=1.0, warm_up_seconds=0.2)
+    assert 1.2 <= time.perf_counter() - started < 5 and result.seconds == pytest.approx(1.0)
     assert 0 < result.answered <= len(first) - 4
     assert result.percentile_ms(0)[0] >= 20
 
@@ -81,7 +81,7 @@ async def test_an_open_loop_counts_from_when_a_call_was_due(tmp_path: Path) -> N
     # 150 calls were due while nothing was sent or answered: a client that waits for its turn would count one slow call
     assert (result.latency_ms > 1e3 * STALL_SECONDS / 2).sum() >= 40
     assert result.percentile_ms(100)[0] >= 1e3 * STALL_SECONDS * 0.9
-    assert result.late_percentile_ms(50) < 1e3 * STALL_SECONDS
+    assert result.late_percentile_ms(50) < result.percentile_ms(100)[0]
     assert result.latency_ms.min() > 0 and result.late_ms.min() >= 0  # none is sent, nor answered, before it is due
 
 

@@ -20,6 +20,7 @@ from features.application import Report
 from features.durability import Durability, NotDurableError, StoreError
 from features.list_entries import ListEntries
 from features.reservations import Proposal, Reservation
+from features.round_trip import round_trip
 from features.schema import Schema
 from features.store import Store
 from proto.miaopi.v1 import decision_pb2 as pb
@@ -152,7 +153,7 @@ async def test_a_store_that_failed_over_is_found_at_its_address(
             store = await waiting(redis, tenant, consumer, Durability())
             address.unlink()
             address.symlink_to(second)
-            await cast(Any, redis).replicaof("127.0.0.1", port)
+            await round_trip(redis, [("REPLICAOF", "127.0.0.1", port)])  # on the connection that there was
             if noticed_by == "begin":
                 with pytest.raises(StoreError):
                     await store.begin([application(consumer, "b")])

@@ -51,6 +51,21 @@ def test_torch_and_onnx_agree(schema: Schema, model: gnn.GNN) -> None:
         np.testing.assert_allclose(exported, gnn.logits(model, snapshot), atol=1e-5, rtol=0)
 
 
+def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, model: gnn.GNN) -> None:
+    """Slots with neighbours are taken out of the batch: of none, one, two or all of them there."""
+    snapshot = random_snapshot(schema, 48, 6)
+    seen = snapshot.neighbor_mask.copy()
+    seen[:16] = False
+    seen[16:32, 1:] = False  # one slot at most, the first; below, one that is not
+    seen[24:32] = False
+    seen[24:32, 2, 0] = True
+    snapshot = replace(snapshot, neighbor_mask=seen, neighbor_state=snapshot.neighbor_state * seen[..., None])
+    parts = [np.arange(i, i + size) for size in (1, 2, 3, 48) for i in range(0, 48, size)]
+    together, *apart = onnx_logits(model, snapshot, *(snapshot.take(rows) for rows in parts))
+    for rows, alone in zip(parts, apart, strict=True):
+        np.testing.assert_array_equal(alone, together[rows])
+
+
 def test_onnx_carries_no_paths(schema: Schema, model: gnn.GNN) -> None:
     assert b".py" not in gnn.to_onnx(model, random_snapshot(schema, 2, 0))
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from features.schema import Schema
 from features.specs import LISTS
 from features.store import Store
 from features.tokens import Tokenizer
+from server.challengers import Challengers
+from server.engine import Engine
 from tests.conftest import TOKENIZER
 
 SHARED = Tokenizer(b"a secret of a consortium")
@@ -236,3 +240,61 @@ async def test_another_secret_is_refused(redis: Redis, tenant: str, consumer: Sc
 def test_what_has_no_identifier_is_not_listable(consumer: Schema) -> None:
     compounds = {e.name for e in consumer.entities.values() if e.of}
     assert listable([consumer]) == set(consumer.entities) - compounds and "contact" in listable([consumer])
+
+
+class Stalling(Store):
+    """A store whose next call waits until it is cancelled."""
+
+    stalls = False
+
+    async def call(
+        self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str], durable: bool = False
+    ) -> Any:
+        if self.stalls:
+            self.stalls = False
+            await asyncio.Event().wait()
+        return await super().call(name, keys, arguments, durable)
+
+
+async def shared_entry(redis: Redis, tenant: str, schema: Schema) -> None:
+    """An entry that another lender of the consortium proposed and approved."""
+    others, _ = await member(redis, tenant, "others", b"the secret of others")
+    entry_id = await others.propose(proposal(others, schema, shared=True))
+    await others.approve(entry_id, "Bob")
+
+
+async def test_who_gave_up_while_entries_were_taken_loses_none(redis: Redis, tenant: str, consumer: Schema) -> None:
+    """A caller's approval takes what the consortium has so far; the caller hangs up."""
+    store = Stalling(redis, f"{tenant}-mine", TOKENIZER, [])
+    await store.open()
+    entries = ListEntries(
+        f"{tenant}-mine", store, TOKENIZER, Consortium(Store(redis, f"{tenant}-consortium", SHARED, []), SHARED)
+    )
+    await entries.share()
+    await shared_entry(redis, tenant, consumer)
+    store.stalls = True
+    taking = asyncio.create_task(entries.share())
+    while store.stalls:
+        await asyncio.sleep(0.001)
+    taking.cancel()
+    with suppress(asyncio.CancelledError):
+        await taking
+    await entries.share()
+    assert (await store.tail()).fields["kind"].tolist() == [LISTED]
+
+
+async def test_a_log_that_lost_what_it_took_takes_it_again(redis: Redis, tenant: str, consumer: Schema) -> None:
+    """The consortium's log may be on another node, which lost nothing."""
+    entries, store = await member(redis, tenant, "mine", b"a secret of mine")
+    await shared_entry(redis, tenant, consumer)
+    engine = Engine(f"{tenant}-mine", store, {}, Challengers(), entries)
+    follower = asyncio.create_task(engine.follow())
+    async with asyncio.timeout(60):  # the graph may be compiled first
+        while not engine.ready:
+            await asyncio.sleep(0.01)
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}-mine}}:*")])
+        while await redis.xlen(f"{{{tenant}-mine}}:log") != 1:
+            await asyncio.sleep(0.01)
+    follower.cancel()
+    with suppress(asyncio.CancelledError):
+        await follower

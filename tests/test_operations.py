@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -100,9 +101,14 @@ def test_outage_of_the_store_and_recovery() -> None:
         with server_process(f"unix://{path}", tenant="outage") as (address, _), client(address) as stub:
             epoch = stub.Decide(loan_request("before", tenant="outage")).log_position.epoch
             first.stop()
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.Decide(loan_request("during", tenant="outage"), timeout=5)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            stored = pb.GetDecisionRequest(tenant="outage", application_id="before")
+            for ask in (
+                partial(stub.Decide, loan_request("during", tenant="outage")),
+                partial(stub.GetDecision, stored),
+            ):
+                with pytest.raises(grpc.RpcError) as caught:
+                    ask(timeout=1)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             wait_for(address, health_pb2.HealthCheckResponse.NOT_SERVING)
             second.start()
             wait_for(address, health_pb2.HealthCheckResponse.SERVING)

@@ -1,12 +1,16 @@
 """Policies change while a server runs: what is right is taken over, what is not leaves the old one; nothing mixes."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from bench.publish import run
+from features.application import Application
 from features.schema import Schema
+from features.store import Started, Store
 from policy import versions
 from policy.cases import CASES
 from policy.decide import POLICY
@@ -16,8 +20,10 @@ from server import products, reload
 from server.products import Product
 from server.settings import Settings
 from tests.conftest import ROOT
+from tests.lending import write_policies
 from tests.policies import change_case
 from tests.test_challengers import background, until
+from tests.test_exposure import TOKENIZER, decide, engine_over, facts_of, good_application
 
 SHIPPED = ROOT / "policy/products"
 
@@ -111,3 +117,33 @@ def test_no_request_fails_and_no_reply_mixes_while_policies_change() -> None:
     priced = figures["priced_first"], figures["priced_second"]
     assert figures["requests"] > 100 and min(priced) > 10 and sum(priced) > figures["requests"] / 5
     assert figures["seconds_to_new_version_max"] < 10  # the machine that tests may be busy
+
+
+class Swapping(Store):
+    """A store during whose `begin` the products are swapped."""
+
+    swap: Callable[[], None]
+
+    async def begin(self, applications: Sequence[Application], funders: Sequence[str] = ()) -> Started:
+        started = await super().begin(applications, funders)
+        self.swap()
+        return started
+
+
+async def test_a_batch_keeps_the_policy_whose_funders_it_asked_for(
+    redis: Redis, tenant: str, served: dict[str, Product], tmp_path: Path
+) -> None:
+    """A policy that comes meanwhile may have funders whose totals were not read: they are not 0."""
+    before = served["consumer"]
+    folder = write_policies(tmp_path / "funded", funders=[("late", "own", 1.0, 9_000_000, 0.05)])
+    newer = products.load(Settings(policies=folder))["consumer"]
+    store = Swapping(redis, tenant, TOKENIZER, [before.schema])
+    await store.open()
+    await redis.set(f"{{{tenant}}}:f:late", 7)
+    store.swap = lambda: served.update(consumer=newer)
+    async with engine_over(store, served) as engine:
+        for name in ("first", "second"):
+            await decide(engine, [good_application(before, name)])
+    first, second = await facts_of(store, "first"), await facts_of(store, "second")
+    assert (first.policy, first.lent) == (before.policy.version, dict.fromkeys(before.policy.funders, 0))
+    assert (second.policy, second.lent) == (newer.policy.version, {"late": 7})

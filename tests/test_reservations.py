@@ -106,6 +106,29 @@ async def test_what_ends_a_loan_gives_all_of_it_back_once(
     assert await totals(redis, tenant) == (100, 0, 0)
 
 
+async def test_what_ended_before_it_was_decided_takes_no_room(
+    store: Store, redis: Redis, tenant: str, consumer: Schema
+) -> None:
+    """A server died between begin and commit, the lender reported the application expired, then it was sent again."""
+    await begun(store, consumer, "a", "waits", "back", "other")
+    shares = (("bank", 400, 600), ("trust", 300, 900))
+    for name, kinds in (("a", ["expired"]), ("waits", ["not_taken_up"]), ("back", ["expired", "retracted"])):
+        for kind in kinds:
+            await store.report([(Report(f"{name} {kind}", name, kind), consumer)])
+    await store.commit([proposal("other", 900)])
+    said = await store.commit([proposal("a", 700, 1000, shares), Proposal("waits", b"review", b"", waits=True)])
+    assert said.decisions == [b"a 700", b"review"]  # whether there is room or not: it takes none
+    assert await totals(redis, tenant) == (900, 0, 0)
+    reviews = f"{{{tenant}}}:reviews"
+    assert await redis.zrange(reviews, 0, -1) == []
+    assert (await store.commit([proposal("back", 700, 1000, shares)])).decisions == [None]
+    await store.report([(Report("a again", "a", "expired"), consumer)])
+    assert await totals(redis, tenant) == (900, 0, 0)
+    await store.report([(Report(f"{name} back", name, "retracted"), consumer) for name in ("a", "waits")])
+    assert await totals(redis, tenant) == (1600, 400, 300)
+    assert await redis.zrange(reviews, 0, -1) == [TOKENIZER.key("waits").encode()]
+
+
 async def test_a_retraction_takes_back_what_was_given_back(
     store: Store, redis: Redis, tenant: str, consumer: Schema
 ) -> None:
@@ -146,6 +169,35 @@ async def test_what_was_paid_out_is_outstanding_whatever_was_said_before(
         await store.report([(Report(f"o-{number}", "a", kind, 0, amount), consumer)])
         exposure, *lent = await totals(redis, tenant)
         assert exposure == sum(lent) == left, number
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    reports=st.lists(st.tuples(st.sampled_from(OUTCOME_KINDS), st.integers(1, 400)), max_size=8),
+    decided_after=st.integers(0, 2),
+)
+@example(reports=[("repaid", 1), ("expired", 1), ("disbursed", 1)], decided_after=2)
+@example(reports=[("expired", 1), ("principal_repaid", 1), ("disbursed", 1)], decided_after=0)
+async def test_a_simulation_owes_what_the_store_counts(
+    store: Store, redis: Redis, tenant: str, consumer: Schema, reports: list[tuple[str, int]], decided_after: int
+) -> None:
+    """Whatever is reported in whatever order; of what comes before the decision, only whether it ended the loan."""
+    name, ledger, who = secrets.token_hex(8), Ledger(), ("consumer", 1)
+    shares = ((f"{name} bank", 400, 10**9), (f"{name} trust", 300, 10**9))
+    counters = [f"{{{tenant}}}:{key}" for key in (f"x:{name}", f"f:{name} bank", f"f:{name} trust")]
+    reports = [r for n, r in enumerate(reports) if n >= decided_after or r[0] != "principal_repaid"]
+    await begun(store, consumer, name)
+    ledger.approve(1, who, 700, [(funder, share) for funder, share, _ in shares])
+    for number in range(len(reports) + 1):
+        if number == min(decided_after, len(reports)):
+            await store.commit([Proposal(name, b"decision", b"", Reservation(name, 700, None, shares))])
+        if number < len(reports):
+            kind, amount = reports[number]
+            minor = amount if kind == "principal_repaid" else 0
+            await store.report([(Report(f"{name} {number}", name, kind, 0, minor), consumer)])
+            ledger.report(1, OUTCOME_KINDS.index(kind), minor)
+    counted = [int(n or 0) for n in await redis.mget(counters)]
+    assert counted == [ledger.exposure(who), *(ledger.lent[funder] for funder, _, _ in shares)]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

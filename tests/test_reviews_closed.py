@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ import redis as sync_redis
 from redis.asyncio import Redis
 
 from bench.serving import client, server_process
+from features.durability import AT_ONCE, Durability, NotDurableError
 from features.reviews import ReviewQueue
 from features.store import Store
 from features.unlink import unlink
@@ -204,27 +206,33 @@ class Overtaken(ReviewQueue):
         return await super().lent(cast(list[str], funders))
 
 
+@pytest.mark.parametrize("confirmed", [True, False])
 async def test_a_request_that_its_own_twin_overtook_is_answered(
-    stub: DecisionServiceStub, redis: Redis, policies: Path
+    stub: DecisionServiceStub, redis: Redis, policies: Path, confirmed: bool
 ) -> None:
-    """It took the last of the funder's room: the second learns what is on record and not that there is none."""
-    waiting(stub, "twin", amount_minor=5_000_000)
-    waiting(stub, "beside", amount_minor=4_000_000)
-    stub.ResolveReview(resolving("beside", 4_000_000))
+    """It took the last of the funder's room: the second learns what is on record and not that there is none, once as
+    many copies as it asks for have it.
+    """
+    twin, beside = f"twin {confirmed}", f"beside {confirmed}"
+    waiting(stub, twin, amount_minor=5_000_000)
+    waiting(stub, beside, amount_minor=4_000_000)
+    stub.ResolveReview(resolving(beside, 4_000_000))
     loaded = products.load(Settings(policies=policies))
     store = Store(redis, TENANT, TOKENIZER, [product.schema for product in loaded.values()])
+    asking = Store(redis, TENANT, TOKENIZER, [], AT_ONCE if confirmed else Durability(1, wait_ms=20))
     engine = Engine(TENANT, store, loaded, Challengers())
     following = asyncio.create_task(engine.follow())
     while not engine.ready:
         await asyncio.sleep(0.01)
-    queue_of_second = Overtaken(redis, store)
-    queue_of_second.request = resolving("twin", 5_000_000)
+    queue_of_second = Overtaken(redis, asking)
+    queue_of_second.request = resolving(twin, 5_000_000)
     queue_of_second.first = Reviews(ReviewQueue(redis, TENANT, store), TOKENIZER, loaded, engine)
     second = Reviews(queue_of_second, TOKENIZER, loaded, engine)
-    said = await second.resolve(queue_of_second.request)
-    assert said.approved_amount_minor == 5_000_000 and said == stored(stub, "twin").resolution
+    with nullcontext() if confirmed else pytest.raises(NotDurableError):
+        said = await second.resolve(queue_of_second.request)
+        assert said.approved_amount_minor == 5_000_000 and said == stored(stub, twin).resolution
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
-    for name in ("twin", "beside"):
+    for name in (twin, beside):
         report(stub, name, f"end of {name}", pb.OUTCOME_KIND_EXPIRED)
-    assert code(stub.ResolveReview, resolving("twin", 4_000_000)) is grpc.StatusCode.ALREADY_EXISTS
+    assert code(stub.ResolveReview, resolving(twin, 4_000_000)) is grpc.StatusCode.ALREADY_EXISTS
