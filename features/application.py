@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,6 +233,12 @@ def _token(tokenizer: Tokenizer, kind: str, identifier: str, key: str, place: in
         raise InvalidFieldError(key.format(place), error.reason) from None
     except ValueError:
         raise InvalidFieldError(key.format(place), f"is no {kind}") from None
+
+
+def tokens_of(rows: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """uint64 [B, 16] of B applications' tokens."""
+    buffers = cast("Iterable[bytes]", rows)  # as all arrays are
+    return np.frombuffer(bytearray().join(buffers), np.uint64).reshape(-1, SLOTS_MAX)
 
 
 def subject_token(schema: Schema, tokenizer: Tokenizer, source: str, subject_id: str) -> int:

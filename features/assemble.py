@@ -72,12 +72,12 @@ def assemble(
 
 def declared(schema: Schema, applications: Sequence[Application]) -> NDArray[np.float64]:
     """float64 [B, F], NaN but for what applications of one schema say themselves."""
-    features = np.full((len(applications), len(schema.features)), np.nan, dtype=np.float64)
     numbers = [a.numbers for a in applications]
-    told = np.array([len(some) for some in numbers])
-    at = np.fromiter(map(schema.column.__getitem__, chain.from_iterable(numbers)), np.int64, told.sum())
-    said = np.fromiter(chain.from_iterable([some.values() for some in numbers]), np.float64, told.sum())
-    features.ravel()[np.repeat(np.arange(len(told)) * len(schema.features), told) + at] = said
+    told = [len(some) for some in numbers]
+    at = np.fromiter(map(schema.column.__getitem__, chain.from_iterable(numbers)), np.int64, sum(told))
+    said = np.fromiter(chain.from_iterable([some.values() for some in numbers]), np.float64, len(at))
+    features = np.empty((len(told), len(schema.features)))
+    _declare(np.array(told, dtype=np.int64), at, said, features)
     return features
 
 
@@ -97,10 +97,12 @@ def complete(
     made: Snapshot,
 ) -> Snapshot:  # fmt: skip
     """Fill the rows of `made` from what `declared` gave of the same applications, which is filled too."""
-    plan, age_days = _plan(schema), np.empty(profiles.fetched_at_ms.shape)
-    _age(profiles.fetched_at_ms, view.time_ms[rows], plan.fresh_days, age_days, made.source_state)
-    _fill_sources(plan.sources, schema.source_columns, age_days, made.source_state, profiles.numbers, features)
-    count(schema, features, view, rows)
+    plan = _plan(schema)
+    _fill(
+        plan.sources, schema.source_columns, plan.fresh_days, profiles.fetched_at_ms, profiles.numbers, view.time_ms,
+        rows, made.source_state, features,
+    )  # fmt: skip
+    _count(plan.velocity, plan.links, view.entity_state, view.graph_state, rows, features)
     schema.fill_crosses(features)
     made.features[:] = features
     return _with_neighbors(made, view, rows)
@@ -154,6 +156,23 @@ def _copy(entity_state, neighbor_state, neighbor_mask, rows, to_state, to_neighb
                 if to_mask[i, slot, k]:
                     for column in range(columns):
                         to_neighbors[i, slot, k, column] = neighbor_state[rows[i], slot, k, column]
+
+
+@njit(cache=True, nogil=True)
+def _declare(told, at, said, features):  # type: ignore[no-untyped-def]
+    features[:] = np.nan
+    k = 0
+    for i in range(len(told)):
+        for _ in range(told[i]):
+            features[i, at[k]] = said[k]
+            k += 1
+
+
+@njit(cache=True, nogil=True)
+def _fill(sources, columns, fresh_days, fetched_at_ms, numbers, time_ms, rows, state, features):  # type: ignore[no-untyped-def]
+    age_days = np.empty(fetched_at_ms.shape)
+    _age(fetched_at_ms, time_ms[rows], fresh_days, age_days, state)
+    _fill_sources(sources, columns, age_days, state, numbers, features)
 
 
 @njit(cache=True, nogil=True)

@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from features.application import Application
+from features.application import Application, tokens_of
 from features.events import TOKENS_AT
 from features.neighborhood import Neighborhood
-from features.schema import Schema
+from features.schema import SLOTS_MAX, Schema
 from features.statistics import ENTITY_STATS
 
 _COUNT_ALL = list(ENTITY_STATS).index("count_all")  # a number for every slot that is taken
@@ -73,12 +74,22 @@ def as_logged(
 ) -> Sequence[Application]:
     """Applications without the identifiers that the log does not have, or no longer.
 
-    rows: int64 [B], the application's in `view`, -1 where it has none and is left as it is.
+    rows: int64 [B], the application's in `view`, -1 where it has none and is left as it is. Nearly always all have
+    theirs: then they are the very same.
     """
-    if not len(view.time_ms):
+    tokens = tokens_of([application.tokens for application in applications])
+    if not _lacks(tokens, view.entity_state, rows):
         return applications
-    tokens = np.array([application.tokens for application in applications])
-    empty = ~logged(view)[rows] & (tokens != 0) & (rows >= 0)[:, None]
-    if not empty.any():
-        return applications
+    empty = ~logged(view)[rows] & (rows >= 0)[:, None]
     return [a._replace(tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
+
+
+@njit(cache=True, nogil=True)
+def _lacks(tokens, entity_state, rows):  # type: ignore[no-untyped-def]
+    """bool: whether the log lacks any of the tokens, uint64 [B, 16]."""
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            for e in range(SLOTS_MAX):
+                if tokens[i, e] != 0 and np.isnan(entity_state[rows[i], e, _COUNT_ALL]):
+                    return True
+    return False

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.events import LABELS, Events
-from features.graph_kernels import gather, index, move, walk
+from features.graph_kernels import follow, gather, index, move, walk
 from features.graph_memory import GraphMemory
 from features.neighborhood import Neighborhood, empty_view
 from features.schema import SLOTS_MAX
-
-COLUMNS = ("sequence", "kind", "fraud", "default", "schema", "amount", "tokens", "record", "subject")  # of an event
 
 
 class SequenceGapError(RuntimeError):
@@ -52,27 +50,22 @@ class EntityGraph:
         own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
         people together. Raises SequenceGapError before anything is recorded.
         """
-        # copies, since a column of a single event would be none, and unaligned: another type, compiled for itself
-        columns = {name: events.fields[name].copy() for name in COLUMNS}
-        sequence = columns["sequence"]
-        if not np.array_equal(sequence, np.arange(self.sequence + 1, self.sequence + 1 + len(events))):
-            raise SequenceGapError(f"events {self.sequence + 1} … expected, {sequence[:3].tolist()} … found")
-        if len(own) and not (self.sequence < own.min() and own.max() <= self.sequence + len(events)):
-            raise SequenceGapError("an own application is not among the events")
-        view = empty_view(len(own), np.ascontiguousarray(own) - 1)
-        if len(events):
-            room = len(events)
-            self._reserve(self.nodes + room * SLOTS_MAX, self.applications + room, self.sequence + room + 1)
-            row_of = np.full(len(events), -1, dtype=np.int64)
-            row_of[own - self.sequence - 1] = np.arange(len(own))
-            view.time_ms[:] = events.time_ms[own - self.sequence - 1]
+        fields = events.fields.view()
+        fields.flags.writeable = False  # as read from a store: another type would be compiled for itself
+        own = np.ascontiguousarray(own)
+        if not follow(fields, self.sequence, own):
+            after = f"events after {self.sequence}, {own[:3].tolist()} … among them, expected"
+            raise SequenceGapError(f"{after}, {fields['sequence'][:3].tolist()} … found")
+        view = empty_view(len(own), own - 1)
+        if room := len(events):
+            nodes, applications, _ = self._state.sizes.tolist()
+            self._reserve(nodes + room * SLOTS_MAX, applications + room, self.sequence + room + 1)
             walk(
-                self._state, sequence, events.time_ms, columns["kind"], columns["fraud"], columns["default"],
-                columns["schema"], columns["amount"], columns["tokens"], columns["record"], columns["subject"],
-                row_of, links, view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
+                self._state, fields, events.time_ms, own, links, view.entity_state, view.graph_state,
+                view.neighbor_state, view.neighbor_mask, view.time_ms,
             )  # fmt: skip
             self._state = self._memory.moved(self._state)
-            self.sequence = int(sequence[-1])
+            self.sequence += room
             self.last_ms = int(events.time_ms[-1])
         return view
 

@@ -179,46 +179,68 @@ def index(key, place, tokens):  # type: ignore[no-untyped-def]
 
 
 @_whole
+def follow(events, sequence, own):  # type: ignore[no-untyped-def]
+    """bool: whether EVENT [n] continue a log after `sequence`, and int64 [B] `own` are some of them, ascending."""
+    at = 0
+    for i in range(len(events)):
+        if events[i]["sequence"] != sequence + 1 + i:
+            return False
+        if at < len(own) and own[at] == sequence + 1 + i:
+            at += 1
+    return at == len(own)
+
+
+@_whole
 def walk(  # type: ignore[no-untyped-def]
-    s, sequence, time_ms, kind, fraud, default, schema, amount, tokens, record, subject,
-    row_of, links, entity_state, graph_state, neighbor_state, neighbor_mask,
-):  # fmt: skip
-    move(s, MOVED * len(sequence))
-    nodes, epochs = s.work[0], s.work[1:3]
-    for i in range(len(sequence)):
-        _ahead(s, kind, tokens, i)
-        if kind[i] == APPLICATION:
-            for e in range(SLOTS_MAX):
-                nodes[e] = -1
-                if tokens[i, e] != 0:
-                    nodes[e] = _node_of(s, tokens[i, e])
-                    if nodes[e] < 0:
-                        nodes[e] = s.sizes[0]
-                        _put(s.key, s.place, tokens[i, e], nodes[e])
-                        s.sizes[0] += 1
-                    if s.uses[nodes[e]] == 0:
-                        s.slot[nodes[e]] = e
-            if row_of[i] >= 0:
-                gather(s, row_of[i], nodes, time_ms[i], amount[i], -1, links,
+    s, events, time_ms, own, links, entity_state, graph_state, neighbor_state, neighbor_mask, view_ms
+):
+    move(s, MOVED * len(events))
+    nodes, epochs, row = s.work[0], s.work[1:3], 0
+    for i in range(len(events)):
+        event = events[i]
+        is_own = row < len(own) and event["sequence"] == own[row]
+        _ahead(s, events, i)
+        if event["kind"] == APPLICATION:
+            _entities(s, event["tokens"], nodes)
+            if is_own:
+                gather(s, row, nodes, time_ms[i], event["amount"], -1, links,
                         entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
             _epochs(time_ms[i], epochs)
-            _record(s, sequence[i], nodes, time_ms[i], schema[i], amount[i], record[i], epochs)
-        elif kind[i] == FORGOTTEN:
-            _forget(s, tokens[i, 0], tokens[i, 1], schema[i])
-        elif 0 < subject[i] < sequence[i] and s.of_sequence[subject[i]] > 0:
-            _relabel(s, s.of_sequence[subject[i]] - 1, 0, fraud[i])
-            _relabel(s, s.of_sequence[subject[i]] - 1, 1, default[i])
+            _record(s, event, nodes, time_ms[i], epochs)
+        elif event["kind"] == FORGOTTEN:
+            _forget(s, event["tokens"][0], event["tokens"][1], event["schema"])
+        elif 0 < event["subject"] < event["sequence"] and s.of_sequence[event["subject"]] > 0:
+            _relabel(s, s.of_sequence[event["subject"]] - 1, 0, event["fraud"])
+            _relabel(s, s.of_sequence[event["subject"]] - 1, 1, event["default"])
+        if is_own:
+            view_ms[row] = time_ms[i]
+            row += 1
 
 
 @_part
-def _ahead(s, kind, tokens, i):  # type: ignore[no-untyped-def]
+def _entities(s, tokens, nodes):  # type: ignore[no-untyped-def]
+    """Write the node of each token, which a new one gets, -1 where there is none."""
+    for e in range(SLOTS_MAX):
+        nodes[e] = -1
+        if tokens[e] != 0:
+            nodes[e] = _node_of(s, tokens[e])
+            if nodes[e] < 0:
+                nodes[e] = s.sizes[0]
+                _put(s.key, s.place, tokens[e], nodes[e])
+                s.sizes[0] += 1
+            if s.uses[nodes[e]] == 0:
+                s.slot[nodes[e]] = e
+
+
+@_part
+def _ahead(s, events, i):  # type: ignore[no-untyped-def]
     """Fetch what the events after event `i` are likely to look at: places of the hash, then the entities there."""
-    if i + 2 < len(kind) and kind[i + 2] == APPLICATION:
+    if i + 2 < len(events) and events[i + 2]["kind"] == APPLICATION:
         for e in range(SLOTS_MAX):
-            _fetch_line(s.key, _place(s.key, tokens[i + 2, e]))
-    if i + 1 < len(kind) and kind[i + 1] == APPLICATION:
+            _fetch_line(s.key, _place(s.key, events[i + 2]["tokens"][e]))
+    if i + 1 < len(events) and events[i + 1]["kind"] == APPLICATION:
         for e in range(SLOTS_MAX):
-            at = _place(s.key, tokens[i + 1, e])
+            at = _place(s.key, events[i + 1]["tokens"][e])
             if s.key[at] != 0:
                 _fetch_entity(s.uses, s.place[at])
 
@@ -232,16 +254,16 @@ def _epochs(time_ms, out):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _record(s, sequence, nodes, time_ms, schema, amount, record, epochs):  # type: ignore[no-untyped-def]
+def _record(s, event, nodes, time_ms, epochs):  # type: ignore[no-untyped-def]
     """Append an application to the arrays, and count it at each of its entities."""
     a = s.sizes[1]
     s.sizes[1] += 1
-    s.of_sequence[sequence] = a + 1
+    s.of_sequence[event["sequence"]] = a + 1
     s.time_ms[a] = time_ms
-    s.amount[a] = amount
-    s.schema[a] = schema
+    s.amount[a] = event["amount"]
+    s.schema[a] = event["schema"]
     for r in range(RECORD_MAX):
-        s.record[a, r] = record[r]
+        s.record[a, r] = event["record"][r]
     s.label[a, 0] = s.label[a, 1] = LABEL_UNKNOWN
     for e in range(SLOTS_MAX):
         s.node[a, e] = nodes[e]

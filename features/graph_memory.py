@@ -88,8 +88,8 @@ class GraphMemory:
 
     def fits(self, nodes: int, applications: int, sequences: int) -> bool:
         """Whether there is room for so many."""
-        rooms = (len(self._nodes), len(self._rows), len(self._sequences))
-        return all(need <= room for need, room in zip((nodes, applications, sequences), rooms, strict=True))
+        room, rows = len(self._nodes.array), len(self._rows.array)
+        return nodes <= room and applications <= rows and sequences <= len(self._sequences.array)
 
     def grow(self, nodes: int, applications: int, sequences: int) -> None:
         """Double what is too small for so many. The old hash must have moved, and no State of here may be held."""

@@ -51,9 +51,9 @@ class Lists:
         of specs.LISTS.
         """
         counts = np.zeros((len(own), len(LISTS)), dtype=np.int64)
+        if LISTED not in events.fields["kind"].tobytes() and not (len(own) and any(self._until)):
+            return counts  # as nearly always
         changes = np.flatnonzero(events.fields["kind"] == LISTED)
-        if not len(changes) and not (len(own) and any(self._until)):
-            return counts
         place = own - events.fields["sequence"][0]
         tokens, time_ms = events.fields["tokens"][place], events.time_ms[place]
         row = 0

@@ -1,6 +1,6 @@
 """What the graph tells of applications: a Neighborhood, strictly before each of them."""
 
-from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ NEIGHBOR_COLUMNS = ("gap_hours", "amount", "same_applicant", "fraud", "not_fraud
 N_ENTITY, N_GRAPH, N_NEIGHBOR = len(ENTITY_STATS), len(GRAPH_STATS), len(NEIGHBOR_COLUMNS) + RECORD_MAX
 
 
-@dataclass(frozen=True)
-class Neighborhood:
+class Neighborhood(NamedTuple):  # made for every batch: see features.application.Reason
     """What was known strictly before each of B applications, NaN where nothing was.
 
     entity_state: float32 [B, 16, len(ENTITY_STATS)]; graph_state: float32 [B, len(GRAPH_STATS)];
@@ -33,7 +32,8 @@ class Neighborhood:
 
 def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
     """The rows of two views, one after the other."""
-    return Neighborhood(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(first)))
+    pairs: Any = zip(first, second, strict=True)
+    return Neighborhood(*(np.concatenate(pair) for pair in pairs))
 
 
 def empty_view(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:

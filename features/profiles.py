@@ -53,6 +53,9 @@ class Profiles:
                 )
         return profiles
 
+    def __len__(self) -> int:
+        return len(self.numbers)
+
     def take(self, rows: NDArray[np.int64]) -> "Profiles":
         """Those of some of the applications."""
         return Profiles(self.fetched_at_ms[rows], self.numbers[rows])

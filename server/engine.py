@@ -9,15 +9,15 @@ with its own marks masked out of the graph.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from features.application import Application, Profile, Report
+from features.application import Application, Profile, Report, tokens_of
 from features.assemble import assemble
 from features.consent import as_logged, logged
 from features.events import LABEL_BAD
@@ -44,6 +44,16 @@ from server.reservations import Scored, Totals, settle
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
 
 log = structlog.get_logger()
+
+
+class _Seen(NamedTuple):
+    """What the log tells of a batch: int64 [B], the row of each application in what follows, -1 where none is needed;
+    the view; and of each row of it how many tokens are on each list, int64 [rows, 3].
+    """
+
+    rows: NDArray[np.int64]
+    view: Neighborhood
+    listed: NDArray[np.int64]
 
 
 class Engine:
@@ -104,14 +114,13 @@ class Engine:
             try:
                 started = await self._store.begin(batch, list(funders))
                 clock.mark("begin")
-                rows, view, listed = self._observe(batch, started)
+                seen = self._observe(batch, started)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
                 raise UnavailableError("the event log is being read again; send the same request again") from error
             epoch = self._store.epoch
             clock.mark("graph")
         borrowers = [a.borrower for a in batch]  # whoever is forgotten owes what they owe
-        batch = as_logged(batch, view, rows)
         for problem in started.unreadable:
             log.error("profile_unreadable", tenant=self.tenant, problem=problem)
         replies = [_settled(a, begun) for a, begun in zip(batch, started.begun, strict=True)]
@@ -122,7 +131,7 @@ class Engine:
         for name in dict.fromkeys(batch[i].product for i in waits):
             mine, product = sorted(i for i in first_of.values() if batch[i].product == name), products[name]
             of_mine = [borrowers[i] for i in mine]
-            scored.append(self._score(product, batch, of_mine, started, mine, rows, view, listed, epoch, clock))
+            scored.append(self._score(product, batch, of_mine, started, mine, seen, epoch, clock))
         if scored:
             exposure = dict(zip(borrowers, started.exposure_minor, strict=True))
             stored, own = await settle(self._store, scored, Totals(exposure, started.lent), clock)
@@ -205,39 +214,30 @@ class Engine:
         self.ready = False
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
 
-    def _observe(
-        self, batch: Sequence[Application], started: Started
-    ) -> tuple[NDArray[np.int64], Neighborhood, NDArray[np.int64]]:
-        """Record the events read; int64 [B] row of each application in the Neighborhood, -1 where none is needed, and
-        for each row of that how many tokens are on each list, int64 [rows, 3].
-        """
+    def _observe(self, batch: Sequence[Application], started: Started) -> _Seen:
+        """Record the events read."""
         before = self._graph.sequence
-        row_of: dict[int, int] = {}
-        mine: list[Application] = []
-        for application, begun in zip(batch, started.begun, strict=True):
-            if begun.status == "NEW" and begun.sequence <= before:
-                raise SequenceGapError(f"new event {begun.sequence} after event {before}")
-            if begun.status in ("NEW", "PENDING") and begun.sequence not in row_of:
-                row_of[begun.sequence] = len(row_of)
-                mine.append(application)
-        links = np.array([a.schema.link_slots for a in mine], dtype=np.bool_).reshape(-1, SLOTS_MAX)
-        # the tenant's and the consortium's
-        tokens = np.array([[a.tokens for a in mine], [a.shared_tokens for a in mine]], dtype=np.uint64)
-        tokens = tokens.reshape(2, -1, SLOTS_MAX)
-        sequences = np.array(list(row_of), dtype=np.int64)
-        fresh = sequences > before
-        order = np.flatnonzero(fresh)[np.argsort(sequences[fresh])]
-        view = self._graph.observe(started.events, sequences[order], links[order])
-        listed = self._lists.observe(started.events, sequences[order], tokens[1, order] * logged(view))
-        place = {int(s): i for i, s in enumerate(sequences[order])}
-        if not fresh.all():  # begun before and never decided: look from here, with its own marks masked
-            again = np.flatnonzero(~fresh)
-            place.update({int(s): len(place) + i for i, s in enumerate(sequences[again])})
-            seen = self._graph.review(sequences[again], links[again])
-            both = tokens[:, again] * logged(seen)
-            listed = np.concatenate([listed, self._lists.count(both[0], both[1], seen.time_ms)])
-            view = join(view, seen)
-        return np.array([place.get(b.sequence, -1) for b in started.begun], dtype=np.int64), view, listed
+        own: dict[int, Application] = {}
+        for application, (status, _, sequence, _) in zip(batch, started.begun, strict=True):
+            if status == "NEW" and sequence <= before:
+                raise SequenceGapError(f"new event {sequence} after event {before}")
+            if status in ("NEW", "PENDING"):
+                own.setdefault(sequence, application)
+        fresh = sorted([sequence for sequence in own if sequence > before])
+        mine, sequences = [own[sequence] for sequence in fresh], np.array(fresh, dtype=np.int64)
+        view = self._graph.observe(started.events, sequences, _links(mine))
+        shared = tokens_of([a.shared_tokens for a in mine])
+        listed = self._lists.observe(started.events, sequences, shared * logged(view) if shared.any() else shared)
+        if again := [sequence for sequence in own if sequence <= before]:
+            # begun before and never decided: look from here, with its own marks masked
+            mine = [own[sequence] for sequence in again]
+            now = self._graph.review(np.array(again), _links(mine))
+            tokens, shared = tokens_of([a.tokens for a in mine]), tokens_of([a.shared_tokens for a in mine])
+            on = self._lists.count(tokens * logged(now), shared * logged(now), now.time_ms)
+            view, listed = join(view, now), np.concatenate([listed, on])
+        row_of = {sequence: row for row, sequence in enumerate(fresh + again)}
+        rows = np.array([row_of.get(b.sequence, -1) for b in started.begun], dtype=np.int64)
+        return _Seen(rows, view, listed)
 
     def _score(
         self,
@@ -246,30 +246,33 @@ class Engine:
         borrowers: Sequence[str],
         started: Started,
         mine: Sequence[int],
-        rows: NDArray[np.int64],
-        view: Neighborhood,
-        listed: NDArray[np.int64],
+        seen: _Seen,
         epoch: str,
         clock: Clock,
     ) -> Scored:
         """Step 3 for the applications of one product, at `mine` of the batch; `borrowers` are theirs."""
-        applications = [batch[i] for i in mine]
-        profiles = started.profiles[product.schema.name].take(started.place[mine])
-        profiles = profiles.about(product.schema, logged(view)[rows[mine]])
-        snapshot = assemble(product.schema, applications, profiles, view, rows[mine])
+        chosen, given = np.array(mine), [batch[i] for i in mine]
+        at = seen.rows[chosen]
+        applications = as_logged(given, seen.view, at)
+        profiles = started.profiles[product.schema.name]
+        if len(mine) < len(profiles):
+            profiles = profiles.take(started.place[chosen])
+        if applications is not given:
+            profiles = profiles.about(product.schema, logged(seen.view)[at])
+        snapshot = assemble(product.schema, applications, profiles, seen.view, at)
         clock.mark("assemble")
         scores = product.scorer.score(snapshot)
-        asked, known = Asked.of(applications), replace(product.known(snapshot, scores), listed=listed[rows[mine]])
+        asked, known = Asked.of(applications), product.known(snapshot, scores, seen.listed[at])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        sources, at = product.schema.sources, rows[mine]
+        sources = product.schema.sources
         fetched_at_ms = [
             {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
         ]
         begun = [started.begun[i] for i in mine]
         return Scored(
             product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
-            begun, view.as_of[at].tolist(), view.time_ms[at].tolist(),
+            begun, seen.view.as_of[at].tolist(), seen.view.time_ms[at].tolist(),
         )  # fmt: skip
 
 
@@ -283,6 +286,12 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
         case "PAST":
             return wire.past_event()
     return None
+
+
+def _links(applications: Sequence[Application]) -> NDArray[np.bool_]:
+    """bool [B, 16], as EntityGraph.observe takes them."""
+    slots: list[Any] = [a.schema.link_slots for a in applications]
+    return np.frombuffer(bytearray().join(slots), np.bool_).reshape(-1, SLOTS_MAX)
 
 
 _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)

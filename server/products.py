@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from features import schema as schemas
 from features.application import Snapshot
@@ -42,12 +43,15 @@ class Product:
         versions = pb.Versions(bundle=self.bundle_version, policy=self.policy.version, schema=self.schema.hash)
         return pb.DecideResponse(versions=versions).SerializeToString()
 
-    def known(self, snapshot: Snapshot, scores: Scores) -> Known:
-        """What the policy sees of scored applications, as if they had no exposure and were on no list."""
-        nothing = np.zeros(len(snapshot), dtype=np.int64)
+    def known(self, snapshot: Snapshot, scores: Scores, listed: NDArray[np.int64] | None = None) -> Known:
+        """What the policy sees of scored applications, as if they had no exposure, and unless `listed` says so, int64
+        [B, 3], were on no list.
+        """
+        if listed is None:
+            listed = np.zeros((len(snapshot), len(LISTS)), dtype=np.int64)
         return Known(
-            scores.fraud_probability, scores.default_probability, self.scorer.residual_value(snapshot)[:, 0], nothing,
-            np.zeros((len(snapshot), len(LISTS)), dtype=np.int64),
+            scores.fraud_probability, scores.default_probability, self.scorer.residual_value(snapshot)[:, 0],
+            np.zeros(len(snapshot), dtype=np.int64), listed,
         )  # fmt: skip
 
 
