@@ -4,10 +4,11 @@ The store counts it together with the decision, or stores neither (functions.lua
 replicas in one instant share one limit. Amounts are integers of minor units.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import orjson
 
 from features.application import Report
 
@@ -27,15 +28,14 @@ class Reservation(NamedTuple):
     exposure_max_minor: int | None
     shares: tuple[tuple[str, int, int], ...] = ()
 
-    def packed(self) -> str:
+    def packed(self) -> bytes:
         """As functions.lua reads it, and as it stands in the application's hash."""
-        parts = [self.borrower, self.amount_minor, self.exposure_max_minor, self.shares]
-        return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+        return orjson.dumps([self.borrower, self.amount_minor, self.exposure_max_minor, self.shares])
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Reservation":
         """What stands in the application's hash."""
-        borrower, amount, most, shares = json.loads(packed)
+        borrower, amount, most, shares = orjson.loads(packed)
         return cls(borrower, amount, most, tuple((funder, minor, cap) for funder, minor, cap in shares))
 
 
@@ -69,18 +69,20 @@ class Committed:
 
 def commit_arguments(proposals: Sequence[Proposal], funders: Sequence[str]) -> list[bytes | str]:
     """The arguments of `commit`."""
-    arguments: list[bytes | str] = [json.dumps(funders, ensure_ascii=False)]
+    arguments: list[bytes | str] = [orjson.dumps(funders)]
     for p in proposals:
         reserved = "" if p.reservation is None else p.reservation.packed()
         arguments += [p.decision, p.evidence, reserved, "1" if p.waits else "", p.place]
     return arguments
 
 
-def committed(decisions: Sequence[bytes | int], lent: Sequence[int], funders: Sequence[str]) -> Committed:
-    """The replies of `commit`."""
+def committed(
+    proposals: Sequence[Proposal], replies: Sequence[bytes | int], lent: Sequence[int], funders: Sequence[str]
+) -> Committed:
+    """The replies of `commit`; an empty one says that what was proposed is stored."""
     return Committed(
-        [d if isinstance(d, bytes) else None for d in decisions],
-        [d if isinstance(d, int) else 0 for d in decisions],
+        [r or p.decision if isinstance(r, bytes) else None for p, r in zip(proposals, replies, strict=True)],
+        [r if isinstance(r, int) else 0 for r in replies],
         dict(zip(funders, lent, strict=False)),
     )
 
