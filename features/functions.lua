@@ -219,8 +219,8 @@ end
 -- reservation or '', '1' where it waits for a person, epoch:sequence that it was decided at or ''. The first decision
 -- stored stays; what finds no room, or was decided on a log that the store has lost since, is not stored. What a report
 -- has ended by now takes no room and waits for nobody, until that is taken back.
--- Returns {for each the decision that is stored, or what the borrower has now where it found no room; where any did
--- not, what each of the funders has lent now}.
+-- Returns {for each '' where it is stored now, the decision that was stored before, or what the borrower has now where
+-- it found no room; where any did not, what each of the funders has lent now}.
 local function commit(keys, args)
   local prefix, epoch = string.sub(keys[2], 1, -8), redis.call('HGET', keys[3], 'epoch')
   local replies, refused = {}, {}
@@ -241,7 +241,7 @@ local function commit(keys, args)
       redis.call('XADD', keys[1], '*', 'k', keys[n])
       if args[at + 3] == '1' then redis.call('ZADD', keys[2], now_ms(), string.sub(keys[n], #prefix + 3)) end
       if known[3] then finish(prefix, keys[n], known[3], true) end
-      replies[n - 3] = args[at]
+      replies[n - 3] = ''
     end
   end
   for n, borrower in pairs(refused) do replies[n] = counted(prefix .. 'x:' .. borrower) end

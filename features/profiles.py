@@ -19,6 +19,7 @@ from features.application import Profile
 from features.schema import Schema
 
 _HEADER = struct.Struct("<8sq")
+_WORD = np.dtype("<u4")
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,11 @@ def _look_up(column, place, source, first, count, into):  # type: ignore[no-unty
 
 class _Row(NamedTuple):
     """How the blobs of an application's sources stand beside one another, in words of 4 bytes, int64 each: where the
-    layouts, fetch times and numbers are. missing: of each source the blob where it knows nothing.
+    layouts, fetch times and numbers are. missing: of each source the blob where it knows nothing; size: of all, bytes.
     """
 
     missing: tuple[bytes, ...]
+    size: int
     layout_words: NDArray[np.int64]
     time_words: NDArray[np.int64]
     number_words: NDArray[np.int64]
@@ -140,10 +142,10 @@ class _Row(NamedTuple):
 
     def words(self, blobs: Sequence[bytes]) -> NDArray[np.uint32] | None:
         """uint32 [B, words of a row] of the blobs of B applications; None where they are not all in these layouts."""
-        joined, size = b"".join(blobs), sum(map(len, self.missing))
-        if len(joined) * len(self.missing) != size * len(blobs):
+        joined = b"".join(blobs)
+        if len(joined) * len(self.missing) != self.size * len(blobs):
             return None
-        words = np.frombuffer(joined, dtype="<u4").reshape(-1, size // 4)
+        words = np.frombuffer(joined, dtype=_WORD).reshape(-1, self.size // 4)
         return words if (words.take(self.layout_words, axis=1) == self.layouts).all() else None
 
 
@@ -156,8 +158,8 @@ def _row(schema: Schema) -> _Row:
         words.append((range(first, first + 2), range(first + 2, first + 4), range(first + 4, last)))
         first = last
     layout, time, numbers = (np.array([w for some in parts for w in some]) for parts in zip(*words, strict=True))
-    layouts = np.frombuffer(b"".join(source.layout for source in schema.sources.values()), dtype="<u4")
-    return _Row(tuple(missing), layout, time, numbers, layouts)
+    layouts = np.frombuffer(b"".join(source.layout for source in schema.sources.values()), dtype=_WORD)
+    return _Row(tuple(missing), 4 * first, layout, time, numbers, layouts)
 
 
 class UnknownLayoutError(ValueError):
@@ -194,7 +196,7 @@ class Layouts:
         words = row.words(held)
         if words is None:  # some are of an older or newer schema
             held = [self._present(schema, *some, unreadable) for some in enumerate(held)]
-            words = np.frombuffer(b"".join(held), dtype="<u4").reshape(applications, -1)
+            words = np.frombuffer(b"".join(held), dtype=_WORD).reshape(applications, -1)
         fetched_at_ms = words.take(row.time_words, axis=1).view(np.int64)
         return Profiles(fetched_at_ms, words.take(row.number_words, axis=1).view(np.float32)), unreadable
 

@@ -28,9 +28,9 @@ class Reservation(NamedTuple):
     exposure_max_minor: int | None
     shares: tuple[tuple[str, int, int], ...] = ()
 
-    def packed(self) -> str:
+    def packed(self) -> bytes:
         """As functions.lua reads it, and as it stands in the application's hash."""
-        return orjson.dumps(tuple(self)).decode()
+        return orjson.dumps([self.borrower, self.amount_minor, self.exposure_max_minor, self.shares])
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Reservation":
@@ -76,11 +76,13 @@ def commit_arguments(proposals: Sequence[Proposal], funders: Sequence[str]) -> l
     return arguments
 
 
-def committed(decisions: Sequence[bytes | int], lent: Sequence[int], funders: Sequence[str]) -> Committed:
-    """The replies of `commit`."""
+def committed(
+    proposals: Sequence[Proposal], replies: Sequence[bytes | int], lent: Sequence[int], funders: Sequence[str]
+) -> Committed:
+    """The replies of `commit`; an empty one says that what was proposed is stored."""
     return Committed(
-        [d if isinstance(d, bytes) else None for d in decisions],
-        [d if isinstance(d, int) else 0 for d in decisions],
+        [r or p.decision if isinstance(r, bytes) else None for p, r in zip(proposals, replies, strict=True)],
+        [r if isinstance(r, int) else 0 for r in replies],
         dict(zip(funders, lent, strict=False)),
     )
 

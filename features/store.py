@@ -131,7 +131,7 @@ class Store(LogReader):
         stored, lent = await self.call("commit", keys, commit_arguments(proposals, funders), durable=True)
         if None in stored:
             raise EpochError("an application that was begun is gone, or stands elsewhere in another log")
-        return committed(stored, lent, funders)
+        return committed(proposals, stored, lent, funders)
 
     async def decision(self, application_id: str) -> tuple[bytes, bytes] | None:
         """The stored decision and its evidence; None where there is none."""
@@ -200,9 +200,10 @@ class Store(LogReader):
         rows: dict[str, list[int]] = {}
         for i, schema in enumerate(schemas):
             rows.setdefault(schema.name, []).append(i)
-        place, profiles, unreadable = np.zeros(len(schemas), dtype=np.int64), {}, list[str]()
+        place, profiles, unreadable = [0] * len(schemas), {}, list[str]()
         for name, mine in rows.items():
-            place[mine] = range(len(mine))
+            for row, i in enumerate(mine):
+                place[i] = row
             blobs = [blob for i in mine for blob in known[i][1:]]
             profiles[name], wrong = self._layouts.read(schemas[mine[0]], blobs, len(mine))
             if wrong:
@@ -210,7 +211,7 @@ class Store(LogReader):
                     await self._learn_layouts()
                 profiles[name], wrong = self._layouts.read(schemas[mine[0]], blobs, len(mine))
             unreadable += wrong
-        return place, profiles, unreadable
+        return np.array(place), profiles, unreadable
 
     async def _learn_layouts(self) -> None:
         known = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(f"{self._prefix}layouts"))
