@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from features.application import Profile
 from features.schema import Schema
 
 _HEADER = struct.Struct("<8sq")
+HEADER_BYTES = _HEADER.size
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,33 @@ def _look_up(column, place, source, first, count, into):  # type: ignore[no-unty
 
 
 @cache
-def _form(numbers: int) -> np.dtype[np.void]:
-    """Of a blob."""
-    return np.dtype([("layout", "V8"), ("fetched_at_ms", "<i8"), ("numbers", "<f4", numbers)])
+def _forms(schema: Schema) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Of each source uint8 [S, 8] its layout, and int64 [S, 2] where its numbers begin and end, bytes."""
+    sources = schema.sources.values()
+    layouts = np.frombuffer(b"".join([s.layout for s in sources]), dtype=np.uint8).reshape(-1, 8)
+    ends = [(4 * s.first, 4 * (s.first + len(s.features))) for s in sources]
+    return layouts, np.array(ends, dtype=np.int64).reshape(-1, 2)
+
+
+@njit(cache=True, nogil=True)
+def _unpack(stored, sizes, at, layouts, ends, times, numbers):  # type: ignore[no-untyped-def]
+    """Fill what blobs say, which stand in uint8 `stored` on end, as bytes; which of them are of another layout, a list.
+
+    at: int64 [n], source and application of each.
+    """
+    left, start = [0 for _ in range(0)], 0
+    for k in range(len(at)):
+        s, b = divmod(at[k], len(numbers))
+        end, fits = start + sizes[k], sizes[k] == HEADER_BYTES + ends[s, 1] - ends[s, 0]
+        for i in range(layouts.shape[1]):
+            fits = fits and stored[start + i] == layouts[s, i]
+        if fits:
+            times[b, 8 * s : 8 * s + 8] = stored[start + 8 : start + HEADER_BYTES]
+            numbers[b, ends[s, 0] : ends[s, 1]] = stored[start + HEADER_BYTES : end]
+        else:
+            left.append(k)
+        start = end
+    return left
 
 
 class UnknownLayoutError(ValueError):
@@ -162,27 +188,26 @@ class Layouts:
         """Profiles of the blobs of each source, one for each application, and what is wrong with those that cannot be
         read: they count as missing.
         """
-        profiles, unreadable = Profiles.none(schema, applications), []
-        for s, (source, column) in enumerate(zip(schema.sources.values(), blobs, strict=True)):
-            held = [b for b, blob in enumerate(column) if blob is not None]
-            if not held:
+        profiles, unreadable = Profiles.none(schema, applications), list[str]()
+        flat = list(chain.from_iterable(blobs))
+        at = [place for place, blob in enumerate(flat) if blob is not None]
+        if not at:
+            return profiles, unreadable
+        stored = [blob for blob in flat if blob is not None]
+        left = _unpack(
+            np.frombuffer(b"".join(stored), dtype=np.uint8), np.array([len(blob) for blob in stored]), np.array(at),
+            *_forms(schema), profiles.fetched_at_ms.view(np.uint8), profiles.numbers.view(np.uint8),
+        )  # fmt: skip
+        for k in left:  # of an older or newer schema
+            s, b = divmod(at[k], applications)
+            source = list(schema.sources.values())[s]
+            try:
+                fetched_at_ms, numbers = self._unpack(schema, source.name, stored[k])
+            except UnknownLayoutError as error:
+                unreadable.append(str(error))
                 continue
-            width, own = len(source.features), _HEADER.size + 4 * len(source.features)
-            stored = [blob for blob in column if blob is not None]
-            if all([len(blob) == own and blob.startswith(source.layout) for blob in stored]):
-                read = np.frombuffer(b"".join(stored), dtype=_form(width))
-                rows = held if len(held) < applications else slice(None)
-                profiles.fetched_at_ms[rows, s] = read["fetched_at_ms"]
-                profiles.numbers[rows, source.first : source.first + width] = read["numbers"]
-                continue
-            for b in held:  # of an older or newer schema
-                try:
-                    fetched_at_ms, numbers = self._unpack(schema, source.name, column[b] or b"")
-                except UnknownLayoutError as error:
-                    unreadable.append(str(error))
-                    continue
-                profiles.fetched_at_ms[b, s] = fetched_at_ms
-                profiles.numbers[b, source.first : source.first + len(source.features)] = numbers
+            profiles.fetched_at_ms[b, s] = fetched_at_ms
+            profiles.numbers[b, source.first : source.first + len(source.features)] = numbers
         return profiles, unreadable
 
     def _unpack(self, schema: Schema, source: str, blob: bytes) -> tuple[int, NDArray[np.float32]]:

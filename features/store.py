@@ -48,8 +48,9 @@ class Started:
     """A begun batch: one Begun for each application, and the events not read before.
 
     profiles: by schema name those of its applications, of which int64 [B] `place` says the row; unreadable: what is
-    wrong with profiles that could not be read, which are missing there. exposure_minor: for each what its borrower has
-    been approved for and not repaid; lent: by funder. Both minor units.
+    wrong with profiles that could not be read, which are missing there. borrowers: for each application's whose
+    exposure it adds to, and exposure_minor what that one has been approved for and not repaid; lent: by funder. Both
+    minor units.
     """
 
     begun: list[Begun]
@@ -57,6 +58,7 @@ class Started:
     place: NDArray[np.int64]
     events: Events
     unreadable: list[str]
+    borrowers: list[str]
     exposure_minor: list[int]
     lent: dict[str, int]
 
@@ -111,7 +113,8 @@ class Store(LogReader):
             by_schema.setdefault(a.schema.name, []).append(i)
         read = [key for rows in by_schema.values() for key in self._profile_keys([applications[i] for i in rows])]
         profiles_end = len(read)
-        read += [f"{self._prefix}x:{a.borrower}" for a in applications]
+        borrowers = [a.borrower for a in applications]
+        read += [f"{self._prefix}x:{borrower}" for borrower in borrowers]
         read += [f"{self._prefix}f:{funder}" for funder in funders]
         begin = ("FCALL", named("begin"), len(keys), *keys, *arguments)
         with redis_errors():
@@ -127,7 +130,7 @@ class Store(LogReader):
             place[rows] = np.arange(len(rows))
             profiles[name], wrong = await self._profiles(schema, blobs[at:end], len(rows))
             unreadable, at = unreadable + wrong, end
-        return Started(begun, profiles, place, events, unreadable, exposure, lent)
+        return Started(begun, profiles, place, events, unreadable, borrowers, exposure, lent)
 
     async def commit(self, proposals: Sequence[Proposal], funders: Sequence[str] = ()) -> Committed:
         """Store decisions where none is stored, each with its reservation or not at all; what is stored then.
