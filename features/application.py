@@ -63,7 +63,7 @@ class Application(NamedTuple):  # one a request: see Reason
     @property
     def borrower(self) -> str:
         """Whose exposure it adds to."""
-        return borrower(self.schema, int(self.tokens[0]))
+        return borrower(self.schema, self.tokens.item(0))
 
 
 @dataclass(frozen=True)

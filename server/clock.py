@@ -9,14 +9,16 @@ class Clock:
     now = staticmethod(time.perf_counter)
 
     def __init__(self) -> None:
-        self._us: dict[str, int] = {}
-        self._last = self.now()
+        self._began = self.now()
+        self._marks: list[tuple[str, float]] = []
 
     def mark(self, stage: str) -> None:
         """What passed since the mark before was `stage`."""
-        now = self.now()
-        self._us[stage] = self._us.get(stage, 0) + round((now - self._last) * 1e6)
-        self._last = now
+        self._marks.append((stage, self.now()))
 
     def __str__(self) -> str:
-        return ",".join([f"{stage}={us}" for stage, us in self._us.items()])
+        us, last = dict[str, int](), self._began
+        for stage, now in self._marks:
+            us[stage] = us.get(stage, 0) + round((now - last) * 1e6)
+            last = now
+        return ",".join([f"{stage}={spent}" for stage, spent in us.items()])

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,7 +228,9 @@ class Engine:
         mine, sequences = [own[sequence] for sequence in fresh], np.array(fresh, dtype=np.int64)
         view = self._graph.observe(started.events, sequences, _links(mine))
         shared = tokens_of([a.shared_tokens for a in mine])
-        listed = self._lists.observe(started.events, sequences, shared * logged(view) if shared.any() else shared)
+        listed = self._lists.observe(
+            started.events, sequences, shared * logged(view) if np.count_nonzero(shared) else shared
+        )
         if again := [sequence for sequence in own if sequence <= before]:
             # begun before and never decided: look from here, with its own marks masked
             mine = [own[sequence] for sequence in again]
@@ -266,9 +269,7 @@ class Engine:
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
         sources = product.schema.sources
-        fetched_at_ms = [
-            {name: ms for name, ms in zip(sources, row, strict=True) if ms} for row in profiles.fetched_at_ms.tolist()
-        ]
+        fetched_at_ms = [dict(compress(zip(sources, row, strict=True), row)) for row in profiles.fetched_at_ms.tolist()]
         begun = [started.begun[i] for i in mine]
         return Scored(
             product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,

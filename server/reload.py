@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import structlog
 
-from features.application import Application
+from features.application import Application, make_profile
 from features.assemble import assemble
+from features.consent import as_logged
 from features.events import finish, pack_application, unpack
 from features.graph import EntityGraph
 from features.neighborhood import join
-from features.profiles import Profiles
+from features.profiles import Layouts
 from features.schema import SLOTS_MAX
 from models import registry
 from policy import versions
@@ -142,11 +143,15 @@ def rehearse(product: Product) -> None:
     graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
     view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
     view = join(view, graph.review(own, links))
-    snapshot = assemble(schema, [application] * 2, Profiles.none(schema, 2), view, np.arange(2))
+    both, layouts = as_logged([application] * 2, view, np.arange(2)), Layouts([schema])
+    later_ms = 2**40  # than the application: nothing is known at it
+    known = [make_profile(schema, n, later_ms, dict.fromkeys(s.features, 0.0)) for n, s in schema.sources.items()]
+    profiles, _ = layouts.read(schema, [layouts.pack(schema, profile) for profile in known] * 2, 2)
+    snapshot = assemble(schema, both, profiles, view, np.arange(2))
     scores = product.scorer.score(snapshot)
     for label in schema.labels:
         product.scorer.reasons(label, snapshot, scores)
-    asked = Asked.of([application] * 2)
+    asked = Asked.of(both)
     values = input_values(schema, product.policy.columns, snapshot, asked, product.known(snapshot, scores))
     product.policy.decide(asked, values)
 
