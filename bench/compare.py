@@ -118,6 +118,10 @@ async def _turn(one: Contestant, level: int, seconds: float, redis: Redis, seen:
         result = await closed_loop(one.target, messages, in_flight, seconds, seconds * WARM_UP_SHARE)
         spent = time.process_time() + await load.store_seconds(redis) - before
         busy = spent / (time.perf_counter() - began)
+    if one.stream and result.seconds < load.LASTED * seconds and needed < load.APPLICATIONS_MAX:
+        seen.expected[id(one)] *= load.COLD
+        await _turn(one, level, seconds, redis, seen)
+        return
     rate = result.per_second * one.per_call
     seen.expected[id(one)] = max(rate, seen.expected[id(one)] / load.COLD)
     one.per_second.setdefault(level, []).append(rate)
