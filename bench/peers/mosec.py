@@ -23,7 +23,7 @@ class Decide(mosec.Worker):
         self._loop.run_until_complete(self._steps.open())
 
     def deserialize(self, data: bytes) -> bytes:
-        return data
+        return bytes(data)  # a view of its buffer
 
     def serialize(self, data: bytes) -> bytes:
         return data
