@@ -81,6 +81,7 @@ def test_latency(server: Server, people: Sequence[First]) -> None:
     assert figures["ordinary_failed"] == figures["at_45_percent_failed"] == 0 and figures["ordinary_p99_ms"] > 0
 
 
+@pytest.mark.timeout(300)  # two servers, one after the other
 def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "OPEN_SECONDS", 2.0)
     monkeypatch.setattr(growth, "FEWEST", 100)
