@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ from server.challengers import Challengers
 from server.clock import Clock
 from server.errors import ConflictError, NotFoundError, UnavailableError
 from server.products import Product
+from server.replies import Place, addressed
 from server.reservations import Scored, Totals, settle
 
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
@@ -139,7 +139,7 @@ class Engine:
             stage_us = str(clock)
             for i in waits:
                 body = stored[first_of[started.begun[i].sequence]]
-                replies[i] = Reply(wire.addressed(batch[i].application_id, body), stage_us)
+                replies[i] = Reply(addressed(batch[i].application_id, body), stage_us)
             for some in scored if own else ():  # else another replica decided, on other rows
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
@@ -153,7 +153,7 @@ class Engine:
         stored = await self._store.decision(application_id)
         if stored is None:
             raise NotFoundError("application_id: no decision is stored for it")
-        return wire.addressed(application_id, stored[0])
+        return addressed(application_id, stored[0])
 
     async def report(self, report: Report) -> int:
         """Append an outcome; its sequence number. Raises NotFoundError, ConflictError."""
@@ -268,12 +268,11 @@ class Engine:
         asked, known = Asked.of(applications), product.known(snapshot, scores, seen.listed[at])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        sources = product.schema.sources
-        fetched_at_ms = [dict(compress(zip(sources, row, strict=True), row)) for row in profiles.fetched_at_ms.tolist()]
-        begun = [started.begun[i] for i in mine]
+        begun = np.array([(b.sequence, b.time_ms) for b in (started.begun[i] for i in mine)], dtype=np.int64)
+        place = Place(epoch, begun[:, 0], seen.view.as_of[at], begun[:, 1])
         return Scored(
-            product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
-            begun, seen.view.as_of[at].tolist(), seen.view.time_ms[at].tolist(),
+            product, mine, applications, borrowers, snapshot, scores, asked, known, values, profiles.fetched_at_ms,
+            seen.view.time_ms[at], place,
         )  # fmt: skip
 
 
@@ -281,7 +280,7 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
     """The answer that `begin` already gives; None where a decision has to be taken."""
     match begun.status:
         case "DECIDED":
-            return Reply(wire.addressed(application.application_id, begun.decision), "")
+            return Reply(addressed(application.application_id, begun.decision), "")
         case "CONFLICT":
             return ConflictError("application_id: known with another body")
         case "PAST":

@@ -20,12 +20,13 @@ from features.replay import History, replay
 from features.store import Store
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import products, wire
+from server import products
 from server.batcher import Reply
 from server.challengers import Challengers
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
 from server.products import Product
+from server.replies import addressed
 from server.settings import Settings
 
 TOKENIZER = Tokenizer(SECRET.encode())
@@ -152,7 +153,7 @@ async def test_evidence_recomputes_the_decision(
         for row, name in enumerate(rows.application_ids):
             kept = stored[name]
             assert kept is not None
-            assert pb.DecideResponse.FromString(wire.addressed(name, kept[0])) == replies[name]
+            assert pb.DecideResponse.FromString(addressed(name, kept[0])) == replies[name]
             assert name.encode() not in kept[0]  # an id may be personal
             facts, features = evidence.unpack(kept[1])
             assert (facts.as_of, facts.bundle) == (replies[name].log_position.as_of, product.bundle_version)
