@@ -8,7 +8,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features.application import Application, Profile, Report, Snapshot
+from features.application import Application, Profile, Report, Snapshot, tokens_of
 from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
 from features.graph import EntityGraph
@@ -108,7 +108,7 @@ def _observe(
         else:
             reports.append((i, event))
     _pack_reports(fields, reports, known)
-    tokens = np.array([a.tokens for a in own], dtype=np.uint64).reshape(-1, SLOTS_MAX)
+    tokens = tokens_of([a.tokens for a in own])
     fields["kind"][at], fields["tokens"][at] = APPLICATION, tokens
     by_schema: dict[str, list[int]] = {}
     for row, application in enumerate(own):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from features.schema import Schema
+from models.attention import Weights
 from models.calibrate import Calibration
 from models.conformal import QUANTILES, Conformal
 from models.encode import Encoding
@@ -33,13 +34,16 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class LabelModel:
-    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns."""
+    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns.
+    gnn_weights: the network's, where models.attention knows it.
+    """
 
     trees_onnx: bytes
     forest: Forest
     encoding: Encoding
     gnn_onnx: bytes | None
     calibration: Calibration
+    gnn_weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ def _label_model(
     encoding = Encoding(len(columns))  # where no category needs one
     if "encoding" in names:
         encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
-    return LabelModel(trees, forest, encoding, gnn, calibration)
+    weights = _weights(path / names["weights"], files[names["weights"]]) if "weights" in names else None
+    return LabelModel(trees, forest, encoding, gnn, calibration, weights)
 
 
 def _residual_model(
@@ -182,6 +187,13 @@ def _encoding(file: Path, packed: bytes, columns: int) -> Encoding:
     known = all(0 <= lookup.column < columns for lookup in (*encoding.own, *encoding.extra))
     _check(encoding.columns == columns and known, file, f"is no encoding of {columns} columns")
     return encoding
+
+
+def _weights(file: Path, packed: bytes) -> Weights:
+    try:
+        return Weights.unpack(packed)
+    except UNREADABLE as error:
+        raise BundleError(f"{file}: are no weights of a network: {error}") from None
 
 
 def _says(text: bytes, document: Mapping[str, Any]) -> bool:

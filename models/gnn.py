@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from features.application import Snapshot
 from features.schema import Schema
+from models.attention import Weights
 
 INPUTS = ("features", "entity_state", "neighbor_state", "neighbor_mask")  # fields of Snapshot, in forward's order
 GAP_COLUMN = 0  # of neighbor_state: hours since that application
@@ -272,6 +273,26 @@ def _epoch(model: GNN, optimiser: torch.optim.Optimizer, inputs: tuple[Tensor, .
 
 def _log_loss(logit: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
     return float(np.mean(np.logaddexp(0.0, logit) - labels * logit))
+
+
+def weights_of(model: GNN) -> Weights:
+    """Its parameters, for models.attention."""
+    intakes = {name: getattr(model, name).weights() for name in ("own", "entity", "neighbor")}
+    given = {
+        "own": intakes["own"][0].t(), "own_bias": intakes["own"][1], "entity": intakes["entity"][0].t(),
+        "slot_bias": model.types(model.slot_types) + intakes["entity"][1],
+        "neighbor": torch.cat([intakes["neighbor"][0], model.recency.weight], -1).t(),
+        "neighbor_bias": intakes["neighbor"][1], "decay": -model.decay.exp(),
+        "look": model.look.query.weight.t(), "look_bias": model.look.query.bias,
+        "ties": model.ties(model.slot_types), "entity_merge": model.entity_merge.weight.t(),
+        "gather": model.gather.query.weight.t(), "gather_bias": model.gather.query.bias,
+        "merge": model.application_merge.weight.t(), "merge_bias": model.application_merge.bias,
+        "norm": model.norm.weight, "norm_bias": model.norm.bias, "norm_epsilon": torch.tensor([model.norm.eps]),
+        "hidden": model.hidden.weight.t(), "hidden_bias": model.hidden.bias, "head": model.head.weight[0],
+        "head_bias": model.head.bias, "score_limit": torch.tensor([SCORE_LIMIT]),
+    }  # fmt: skip
+    arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in given.items()}
+    return Weights(own_columns=model.own_columns.numpy(), **arrays)
 
 
 def to_onnx(model: GNN, example: Snapshot) -> bytes:

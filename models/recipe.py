@@ -20,6 +20,7 @@ from features.replay import Rows
 from features.schema import Schema
 from features.specs import DAY_MS
 from models import calibrate, gnn, trees
+from models.attention import Weights
 from models.bundle import LabelModel
 from models.calibrate import Calibration
 from models.encode import Categories
@@ -105,6 +106,7 @@ class _Network:
 
     config: gnn.GNNConfig
     onnx: bytes
+    weights: Weights
     calibration: Calibration
     probability: Doubles
 
@@ -141,7 +143,9 @@ def train_label(
     network, verdict = _admitted(rows, label, known, plan, found, config, progress)
     chosen = name
     if network is not None:
-        joined = replace(variants[name], gnn_onnx=network.onnx, calibration=network.calibration)
+        joined = replace(
+            variants[name], gnn_onnx=network.onnx, calibration=network.calibration, gnn_weights=network.weights
+        )
         variants, validation = variants | {NETWORK: joined}, validation | {NETWORK: network.probability}
         gain = metrics(labels, network.probability)["auprc"] > metrics(labels, validation[name])["auprc"]
         verdict = verdict if gain else "kept, as asked" if config.keep_gnn else NO_GAIN
@@ -210,4 +214,5 @@ def _admitted(
         return None, NO_GAIN
     probability = stacked.probability(margin, logit)
     stacked = replace(stacked, gnn_mean=float(gnn.logits(network, earlier).mean()))
-    return _Network(settings, gnn.to_onnx(network, later), stacked, probability), "kept"
+    onnx, weights = gnn.to_onnx(network, later), gnn.weights_of(network)
+    return _Network(settings, onnx, weights, stacked, probability), "kept"

@@ -17,9 +17,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from features.application import Reason, Snapshot
 from features.schema import Schema
+from models.attention import Attention
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
 from models.device import CPU, Device, Network, open_session
+from models.device import TOLERANCE as LOGITS_APART
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
@@ -149,6 +151,11 @@ def _probed(
     apart = furthest(scorer.margins(rows), margin[:, 0])
     if apart > TOLERANCE:
         raise ValueError(f"the forest's margins differ by {apart:.2g} from its ONNX")
+    if model.gnn_onnx is not None and model.gnn_weights is not None:
+        given = {name: np.ascontiguousarray(getattr(rows, name)) for name in Attention.inputs}
+        loop, network = Attention(model.gnn_weights).run(given), Network(CPU, model.gnn_onnx).run(given)
+        if not (apart := np.abs(loop - network).max()) <= LOGITS_APART:
+            raise ValueError(f"the network's logits differ by {apart:.2g} from its ONNX")
     return scorer, scorer.score(rows)
 
 
@@ -160,7 +167,11 @@ class LabelScorer:
         self._encoding = model.encoding
         self._owner = model.encoding.owner[len(columns) :]
         self._trees = Walker(model.forest, len(model.encoding.owner))
-        self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
+        self._gnn: Network | Attention | None = None
+        if model.gnn_weights is not None and device.index is None:
+            self._gnn = Attention(model.gnn_weights)
+        elif model.gnn_onnx is not None:
+            self._gnn = Network(device, model.gnn_onnx)
         self._calibration = model.calibration
         self._forest = model.forest
 
@@ -186,7 +197,6 @@ class LabelScorer:
         trees = self.margins(snapshot)
         if self._gnn is None:
             return self._calibration.probability(trees), None
-        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
         graph = self._gnn.run({name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn.inputs})
         return self._calibration.probability(trees, graph), graph
 

@@ -66,7 +66,7 @@ class Totals:
 
 
 class _Proposed(NamedTuple):
-    """A decision on row `row` of `scored`, the features that moved the models, the exposure and funders' totals before it,
+    """A decision on row `row` of `scored`, the features that moved the models, exposure and funders' totals before it,
     and as it is to be stored.
     """
 

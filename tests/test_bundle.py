@@ -36,8 +36,8 @@ def folder(consumer: Schema, tmp_path: Path, tmp_path_factory: pytest.TempPathFa
 
 
 FILES = [
-    "default_forest.npz", "default_trees.onnx", "fraud_forest.npz", "fraud_gnn.onnx", "fraud_trees.onnx",
-    "manifest.json", "model_card.md", "schema.json",
+    "default_forest.npz", "default_trees.onnx", "fraud_forest.npz", "fraud_gnn.npz", "fraud_gnn.onnx",
+    "fraud_trees.onnx", "manifest.json", "model_card.md", "schema.json",
 ]  # fmt: skip
 
 
