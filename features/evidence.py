@@ -64,9 +64,10 @@ class Shared(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The rest of the Facts of B decisions, [B] each: texts as ASCII, numbers NaN where Facts have None.
+    """The rest of the Facts of B decisions, [B] each; NaN where Facts have None.
 
-    asked: by name. profiles: int64 [B, sources], 0 where a source knows nothing. lent: int64 [B, funders].
+    asked: by name. profiles: int64 [B, sources], 0 where a source knows nothing. lent: [B, funders]. listed: int64 [B,
+    3]. reasons: codes with a zero character between.
     """
 
     sequence: NDArray[np.int64]
@@ -76,12 +77,12 @@ class Columns(NamedTuple):
     outcome: NDArray[np.bytes_]
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
-    approved_amount_minor: NDArray[np.int64]
-    annual_rate: NDArray[np.float64]
-    grade: NDArray[np.bytes_]
+    approved_amount_minor: Sequence[int]
+    annual_rate: Sequence[float]
+    grade: Sequence[str]
     asked: Mapping[str, NDArray[np.int64] | NDArray[np.bytes_]]
-    exposure_minor: NDArray[np.int64]
-    lent: NDArray[np.int64]
+    exposure_minor: Sequence[int]
+    lent: Sequence[Sequence[int]]
     residual_low: NDArray[np.float64]
     listed: NDArray[np.int64]
     reasons: Sequence[str]
@@ -93,15 +94,10 @@ def known(probability: float) -> float | None:
 
 
 def pack(shared: Shared, columns: Columns, features: NDArray[np.float32]) -> list[bytes]:
-    r"""The stored form of the evidence of B decisions. columns.reasons: codes with \0 between; features: float32
-    [B, F].
-    """
+    """The stored form of the evidence of B decisions; features: float32 [B, F]."""
     record = np.empty(len(features), dtype=_record(len(shared.sources), len(shared.funders)))
-    for name, column in zip(Columns._fields, columns, strict=True):
-        if name == "asked":
-            for asked, given in columns.asked.items():
-                record[asked] = given
-        elif name != "reasons":
+    for name, column in {**columns._asdict(), **columns.asked}.items():
+        if name not in ("asked", "reasons"):
             record[name] = column
     head, rows = _head(shared), np.ascontiguousarray(features, dtype=_FLOAT)
     facts, numbers, fact, number = record.tobytes(), rows.tobytes(), record.itemsize, rows.itemsize * rows.shape[1]

@@ -104,13 +104,12 @@ class Scorer:
         strongest first. Raises KeyError for an unknown label.
         """
         model = self._models[label]
-        found = []
-        graphs = model.above_mean(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
-        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), graphs.tolist(), strict=True)):
-            some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
-            if graph > 0:
-                some.append(graph_reason(self._schema, graph, snapshot, row, label))
-            found.append(sorted(some, key=lambda r: -r.contribution)[:top])
+        found = feature_reasons(self._schema, model.columns, model.explain(snapshot), snapshot.features, top, label)
+        if label in scores.graph:
+            for row, graph in enumerate(model.above_mean(scores.graph[label]).tolist()):
+                if graph > 0:
+                    found[row].append(graph_reason(self._schema, graph, snapshot, row, label))
+                    found[row] = sorted(found[row], key=lambda r: -r.contribution)[:top]
         return found
 
 

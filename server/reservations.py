@@ -7,7 +7,7 @@ for ever. Within a batch an earlier application counts for a later one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,15 @@ class Scored:
     fetched_at_ms: NDArray[np.int64]
     time_ms: NDArray[np.int64]
     place: Place
+
+    def take(self, rows: NDArray[np.int64]) -> "Scored":
+        """Some of the rows, as they are encoded."""
+        epoch, *places = self.place
+        return replace(
+            self, snapshot=self.snapshot.take(rows), asked=self.asked.take(rows), known=self.known.take(rows),
+            fetched_at_ms=self.fetched_at_ms[rows], time_ms=self.time_ms[rows],
+            place=Place(epoch, *(column[rows] for column in places)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -192,22 +201,21 @@ def _encoded(
     before: Sequence[tuple[int, list[int]]],
 ) -> list[_Proposed]:  # fmt: skip
     """Decisions on some rows; before: what the borrower had of exposure, and each funder had lent."""
-    product, known, asked = scored.product, scored.known.take(rows), scored.asked.take(rows)
-    epoch, sequence, *times = scored.place
-    place = Place(epoch, sequence[rows], *(time[rows] for time in times))
+    product, whole = scored.product, scored if len(rows) == len(scored.indices) else scored.take(rows)
+    known, place, asked = whole.known, whole.place, vars(whole.asked)
     outcome, amount, rate, _, grade, *_ = zip(*decisions, strict=True)
     exposure, lent = zip(*before, strict=True)
     shared = evidence.Shared(
-        product.bundle_version, product.policy.version, product.schema.hash, epoch, tuple(product.schema.sources),
+        product.bundle_version, product.policy.version, product.schema.hash, place.epoch, tuple(product.schema.sources),
         product.policy.funders,
     )  # fmt: skip
     columns = evidence.Columns(
-        place.sequence, place.as_of, scored.time_ms[rows], scored.fetched_at_ms[rows], _OUTCOMES[list(outcome)],
-        known.fraud_probability, known.default_probability, np.array(amount), np.array(rate), np.array(grade, "S"),
-        vars(asked) | {"repayment": _REPAYMENTS[asked.repayment]}, np.array(exposure), np.array(lent),
-        known.residual_low, known.listed, ["\0".join([r.code for r in d.reasons]) for d in decisions],
+        place.sequence, place.as_of, whole.time_ms, whole.fetched_at_ms, _OUTCOMES.take(outcome),
+        known.fraud_probability, known.default_probability, amount, rate, grade,
+        asked | {"repayment": _REPAYMENTS.take(asked["repayment"])}, exposure, lent, known.residual_low, known.listed,
+        ["\0".join([r.code for r in d.reasons]) for d in decisions],
     )  # fmt: skip
-    packed = evidence.pack(shared, columns, scored.snapshot.features[rows])
+    packed = evidence.pack(shared, columns, whole.snapshot.features)
     bodies = decision_replies(product, decisions, reasons, known.fraud_probability, known.default_probability, place)
     proposed = []
     for i, (row, number, decision) in enumerate(zip(rows.tolist(), place.sequence.tolist(), decisions, strict=True)):
@@ -218,7 +226,7 @@ def _encoded(
             reservation = Reservation(scored.borrowers[row], decision.approved_amount_minor, most, shares)
         proposal = Proposal(
             scored.applications[row].application_id, bodies[i], packed[i], reservation,
-            decision.outcome == Outcome.REVIEW, f"{epoch}:{number}",
+            decision.outcome == Outcome.REVIEW, f"{place.epoch}:{number}",
         )  # fmt: skip
         proposed.append(_Proposed(scored, row, decision, reasons[i], before[i], proposal))
     return proposed

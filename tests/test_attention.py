@@ -1,4 +1,4 @@
-"""The compiled loop is the graph network: it says what torch says, of a row in any batch; what does not fit is refused."""
+"""The compiled loop is the graph network: says what torch says, of a row in any batch; what does not fit is refused."""
 
 from dataclasses import replace
 

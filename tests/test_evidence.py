@@ -17,8 +17,8 @@ def test_comes_out_as_it_was_put_in() -> None:
     }
     columns = Columns(
         np.array([7, 2**62]), np.array([6, 2]), np.array([1_750_000_000_000, 1]), np.array([[0, 3], [4, 5]]),
-        np.array(["LIMIT", "REVIEW"], "S"), np.array([0.1 + 0.2, np.nan]), np.array([np.nan, 0]), np.array([9, 0]),
-        np.array([0.24, 0]), np.array(["AAA", ""], "S"), asked, np.array([11, 12]), np.array([[8], [2**53]]),
+        np.array(["LIMIT", "REVIEW"], "S"), np.array([0.1 + 0.2, np.nan]), np.array([np.nan, 0]), [9, 0],
+        [0.24, 0], ["AAA", ""], asked, [11, 12], [[8], [2**53]],
         np.array([np.nan, 0.5]), np.array([[1, 0, 2], [0, 0, 0]]), ["A\0B", ""],
     )  # fmt: skip
     packed = evidence.pack(Shared("b", "p", "s", "e", ("bureau", "tax"), ("bank",)), columns, ROWS)
