@@ -5,9 +5,11 @@ round before had. Bytes are the least that a stage must move: what is copied to 
 their rate stands beside that of a copy on the same device in the same run. Without a device it says so.
 """
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.gpu_policy import amounts, odd_values, policy_differences, policy_times, shipped
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
@@ -15,6 +17,7 @@ from gpu_kernels.device import Cuda, Device, NoDeviceError
 from models.device import Device as Placement
 
 SIZES = (1, 8, 64, 512, 4096)
+WHOLE = (32_768,)  # of policies too
 ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
@@ -46,11 +49,15 @@ def measured(
     report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
     report["trees"] = tree_times(device, clock, sizes, rounds)
     report["decisions"] = decision_times(device, placement, clock, sizes, rounds, history)
-    for name, found in (("graph", report["graph"]), ("decisions", report["decisions"]["sizes"])):
+    report["policy"] = policy_times(device, clock, (*sizes, *WHOLE), rounds)
+    by_name = {"graph": report["graph"], "decisions": report["decisions"]["sizes"], "policy": report["policy"]}
+    for name, found in by_name.items():
         faster = [row["batch"] for row in found if row["p50_ms"] < row["cpu_p50_ms"]]
         report[f"{name}_crossover_batch"] = min(faster, default=None)
     if report["decisions"]["furthest"] > DECISION_TOLERANCE:
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    if wrong := sum(row["differing"] for row in report["policy"]):
+        report["differing"].append(f"policies, in {wrong} rounds")
     return report
 
 
@@ -64,6 +71,10 @@ def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
     for schema, label, model in demo_models():
         names = tree_differences(device, model, random_rows(schema, label, model, 100, 1))
         found += [f"{schema.name} {label}: {name}" for name in names]
+    for policy in shipped():
+        rng = np.random.default_rng(2)
+        names = policy_differences(device, policy, odd_values(rng, policy, 2000, 0.05), amounts(rng, 2000))
+        found += [f"policy of {policy.product}: {name}" for name in names]
     return found
 
 
@@ -95,5 +106,13 @@ def show(console: Console, report: Report) -> None:
     for row in decisions["sizes"]:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+    console.print(table)
+    table = Table(title="tables of the consumer policy, copied there and back; rates and funders stay on the CPU")
+    for column in ("batch", "p50 ms", "p99 ms", "kernel", "CPU p50 ms", "decisions/s", "CPU"):
+        table.add_column(column, justify="right")
+    for row in report["policy"]:
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "kernel_p50_ms", "cpu_p50_ms"))
+        rates = (f"{row[name]:,.0f}" for name in ("decisions_per_s", "cpu_decisions_per_s"))
+        table.add_row(str(row["batch"]), *times, *rates)
     console.print(table)
     console.print(f"differing from an oracle: {report['differing'] or 'nothing'}")

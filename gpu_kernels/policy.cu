@@ -123,10 +123,9 @@ __device__ void run(const One &o, i64 table, bool active) {
   }
 }
 
-// The votes of a collect table, what it lacks first.
+// The votes of a collect table that was run, what it lacks first.
 __device__ void collect(One &o, i64 table) {
   i64 begin = o.p.table[3 * table], end = o.p.table[3 * table + 1];
-  run(o, table, true);
   bool lacks = false;
   for (i64 r = begin; r < end; r++) lacks = lacks || said(o, r) == UNKNOWN || said(o, r) >= OUT_OF_RANGE;
   if (lacks) cast(o, REVIEW, MISSING_IN, table);
@@ -154,10 +153,9 @@ __device__ inline bool lacks(const One &o, i64 column) {
   return missing(at(o, column)) && !(table >= 0 && o.undecided >> table & 1);
 }
 
-// The row of a first table that holds, -1 where it votes REVIEW or is not active.
+// The row that holds of a first table that was run, -1 where it votes REVIEW or is not active.
 __device__ i64 first(One &o, i64 table, bool active) {
   i64 r = o.p.table[3 * table], end = o.p.table[3 * table + 1];
-  run(o, table, active);
   if (!active) return -1;
   while (r < end && said(o, r) == FALSE) r++;
   if (r == end) {
@@ -233,6 +231,14 @@ __device__ void limit(One &o, i64 r, i64 asked) {
   o.amount = (double)amount >= minimum ? amount : 0;
 }
 
+// What the row of a model's table comes to; k: FRAUD or GRADE.
+__device__ inline void grade(One &o, int k, i64 r) {
+  const int *mark = o.p.mark + 3 * r;
+  if (mark[2] > o.graded) o.graded = mark[2];
+  o.explain |= (i64)(mark[0] > APPROVE) << (k - FRAUD);
+  if (mark[1]) cast(o, mark[0], BY_ROW, r);
+}
+
 // Threads: [batch].
 KERNEL judge(const Tables *tables, const Batch *batch, i64 threads) {
   THREAD_OR_RETURN
@@ -242,29 +248,27 @@ KERNEL judge(const Tables *tables, const Batch *batch, i64 threads) {
   for (i64 k = 0; k < o.p.width; k++) at(o, k) = k < o.b.inputs ? o.b.value[thread * o.b.inputs + k] : nothing();
   at(o, place[SHOWN_AT]) = (double)asked;
   for (i64 r = 0; r < o.p.rows; r++) said(o, r) = FALSE;
-  for (int k = KNOCKOUTS; k <= SOURCES; k++)
-    if (place[k] >= 0) collect(o, place[k]);
-  sources(o);
-  for (int k = 0; k < 2; k++) {
-    if (place[FRAUD + k] < 0) continue;
-    i64 r = first(o, place[FRAUD + k], true);
+  bool active = true;
+  for (int k = KNOCKOUTS; k <= FUNDERS; k++) {
+    i64 table = place[k];
+    if (k == FRAUD) sources(o);
+    if (k == LIMIT_TABLE) {
+      active = o.outcome < DECLINE;  // nothing can be worse, and a limit is no reason to decline
+      if (table < 0 && active) o.amount = asked;
+    }
+    if (k == FUNDERS) active = o.outcome <= LIMIT;
+    if (table < 0) continue;
+    run(o, table, active);
+    if (k <= SOURCES) collect(o, table);
+    if (k <= SOURCES || k == FUNDERS) continue;
+    i64 r = first(o, table, active);
+    if (k == PRICE) o.price_row = r;
     if (r < 0) continue;
-    const int *mark = o.p.mark + 3 * r;
-    if (mark[2] > o.graded) o.graded = mark[2];
-    o.explain |= (i64)(mark[0] > APPROVE) << k;
-    if (mark[1]) cast(o, mark[0], BY_ROW, r);
+    if (k <= GRADE) grade(o, k, r);
+    if (k == LIMIT_TABLE) limit(o, r, asked);
   }
-  bool active = o.outcome < DECLINE;  // nothing can be worse, and a limit is no reason to decline
-  if (place[LIMIT_TABLE] < 0) {
-    o.amount = active ? asked : 0;
-  } else {
-    i64 r = first(o, place[LIMIT_TABLE], active);
-    if (r >= 0) limit(o, r, asked);
-  }
-  if (place[PRICE] >= 0) o.price_row = first(o, place[PRICE], active);
   bool priced = place[PRICE] >= 0 && o.price_row >= 0 && o.amount > 0;
   o.b.rate[thread] = priced ? at(o, place[ANNUAL_RATE]) : nothing();
-  if (place[FUNDERS] >= 0) run(o, place[FUNDERS], o.outcome <= LIMIT);
   const i64 come_to[INTEGERS] = {o.outcome, o.count, o.amount, o.graded, o.explain, o.degraded, o.price_row};
   for (int k = 0; k < INTEGERS; k++) o.b.integer[k * o.b.batch + thread] = come_to[k];
 }

@@ -20,7 +20,7 @@ INTEGERS, COUNT, SHOWN_AT = 7, 1, 14
 LOAD, ADD, NEGATE = 1, 2, 6
 STACK, TABLES_MAX, OUTPUTS_MAX, SOURCES_MAX = 64, 64, 124, 31
 PLACES, FIRST_TABLES = 17, 4
-Program = Plan = Judged = Any  # policy.program: policy stands above this layer
+Program, Plan, Judged = Any, Any, Any  # policy.program: policy stands above this layer
 
 
 class ProgramError(ValueError):
@@ -68,7 +68,9 @@ class DevicePolicy:
             "vote": (np.int64, (self._votes, batch)), "integer": (np.int64, (INTEGERS, batch)),
             "rate": (np.float64, (batch,)),
         }  # fmt: skip
-        given = stage(self._device, _BATCH, {"batch": batch, "inputs": inputs}, {"value": values, "asked": asked}, scratch, {})
+        given = stage(
+            self._device, _BATCH, {"batch": batch, "inputs": inputs}, {"value": values, "asked": asked}, scratch, {}
+        )
         self._launch("judge", batch, self._tables.address, given.address)
         host, array = self._device.host, given.array
         out.ints[:], out.floats[0], out.status[:] = host(array("integer")), host(array("rate")), host(array("status"))
@@ -105,7 +107,9 @@ def _check_row(program: Program, where: str, tests: int, tests_end: int, outputs
             deepest = max(deepest, depth)
             if not 0 <= what <= NEGATE or depth < 1:
                 raise ProgramError(f"{where} has an output that cannot be computed")
-        if depth != 1 or deepest > STACK:
+        if depth != 1:
+            raise ProgramError(f"{where} leaves {depth} numbers, and not one")
+        if deepest > STACK:
             raise ProgramError(f"{where} computes from {deepest} numbers at once, the kernel holds {STACK}")
     if any(not 0 <= column < program.width for column in columns):
         raise ProgramError(f"{where} reads or writes beyond the memory of {program.width}")

@@ -54,6 +54,8 @@ def test_what_it_does_with_one() -> None:
         assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
     assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    assert [row["batch"] for row in report["policy"]] == [1, 8, *gpu.WHOLE]
+    assert all(row["cpu_decisions_per_s"] > 0 and row["differing"] == 0 for row in report["policy"])
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
 
