@@ -8,6 +8,7 @@ their rate stands beside that of a copy on the same device in the same run. With
 from rich.console import Console
 from rich.table import Table
 
+from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
@@ -18,6 +19,7 @@ SIZES = (1, 8, 64, 512, 4096)
 ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
+REPLAYED = 20_000  # applications of a world
 DECISION_TOLERANCE = 1e-5
 
 
@@ -39,6 +41,7 @@ def run() -> Report:
 def measured(
     device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
+    replayed: int = REPLAYED,
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
@@ -51,6 +54,8 @@ def measured(
         report[f"{name}_crossover_batch"] = min(faster, default=None)
     if report["decisions"]["furthest"] > DECISION_TOLERANCE:
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    report["replay"] = replay_times(device, placement.name, replayed)
+    report["differing"] += report["replay"].pop("differing")
     return report
 
 
@@ -95,5 +100,12 @@ def show(console: Console, report: Report) -> None:
     for row in decisions["sizes"]:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+    console.print(table)
+    replay = report["replay"]
+    table = Table(title=f"a history of {replay['applications']:,} applications, applications/s")
+    for column in ("", "device", "CPU"):
+        table.add_column(column, justify="right")
+    for stage in ("replay", "score"):
+        table.add_row(stage, *(f"{replay[f'{stage}_{on}_per_s']:,.0f}" for on in ("device", "cpu")))
     console.print(table)
     console.print(f"differing from an oracle: {report['differing'] or 'nothing'}")

@@ -47,6 +47,7 @@ def test_what_it_does_with_one() -> None:
         copy_bytes=1 << 16,
         small_logs=3,
         long_logs=1,
+        replayed=1000,
     )
     assert report["differing"] == [] and report["copy_gb_per_s"] > 0
     assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
@@ -54,6 +55,10 @@ def test_what_it_does_with_one() -> None:
         assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
     assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    replay = report["replay"]
+    assert replay["furthest"] == 0 and all(
+        replay[f"{s}_{on}_per_s"] > 0 for s in ("replay", "score") for on in ("device", "cpu")
+    )
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
 
