@@ -62,19 +62,30 @@ def policy_differences(device: Device, policy: Policy, values: Floats, asked: ND
     return differences(there, here)
 
 
+def shipped_differences(device: Device, rows: int, seed: int = 2) -> list[str]:
+    """What differs of any shipped policy, on so many rows of each."""
+    found = []
+    for policy in shipped():
+        rng = np.random.default_rng(seed)
+        names = policy_differences(device, policy, odd_values(rng, policy, rows, 0.05), amounts(rng, rows))
+        found += [f"policy of {policy.product}: {name}" for name in names]
+    return found
+
+
 def policy_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """The consumer policy's tables on a device, copies there and back included, and on one core of the CPU, on the same
-    rows; `differing`: rounds whose bits were not the same. `kernel_p50_ms` is without the copies.
+    rows, drawn anew each round; `differing`: rounds whose bits were not the same. `kernel_p50_ms` is without copies.
     """
     policy, rng, found = next(p for p in shipped() if p.product == "consumer"), np.random.default_rng(12), []
     program, plan, names, votes_max = policy.compiled
     timed = Timed(device, clock)
     there = DevicePolicy(timed, program, plan, names)
+    drawn = odd_values(rng, policy, 2 * max(sizes), 0.01)
     for size in sizes:
         times: dict[str, list[float]] = defaultdict(list)
         differing = 0
         for _ in range(rounds + WARM_ROUNDS):
-            values, asked = odd_values(rng, policy, size, 0.01), amounts(rng, size)
+            values, asked = drawn[rng.integers(0, len(drawn), size)], amounts(rng, size)
             one, other = (Judged.empty(size, program, votes_max) for _ in range(2))
             timed.taken()
             began = time.perf_counter()  # it ends with what came back, so the host's clock sees all of it

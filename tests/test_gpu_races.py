@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bench.gpu_policy import amounts, odd_values, policy_differences, shipped
+from bench.gpu_policy import shipped_differences
 from bench.gpu_streams import graph_differences
 from bench.gpu_trees import demo_models, random_rows, tree_differences
 from tests.cuda_shim import COMPILER, Shim
@@ -25,10 +24,7 @@ def run() -> list[str]:
     for seed in range(4):
         device = Shim(seed, WORKERS, "thread")
         found += graph_differences(device, seed, 400, 300, room=(2, 1, 1))[0]
-    for policy in shipped():
-        rng = np.random.default_rng(0)
-        values, asked = odd_values(rng, policy, 200, 0.1), amounts(rng, 200)
-        found += policy_differences(Shim(0, WORKERS, "thread"), policy, values, asked)
+    found += shipped_differences(Shim(0, WORKERS, "thread"), 200)
     schema, label, model = demo_models()[0]
     return found + tree_differences(Shim(0, WORKERS, "thread"), model, random_rows(schema, label, model, 20, 0), False)
 
