@@ -41,9 +41,9 @@ def run() -> Report:
 
 
 def measured(
-    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, policy_sizes: tuple[int, ...] = POLICY_SIZES, rounds: int = ROUNDS,
+    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
-    replayed: int = REPLAYED,
+    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES,
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}

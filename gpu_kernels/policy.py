@@ -16,11 +16,13 @@ from gpu_kernels.stage import stage
 
 _TABLES, _BATCH = (Struct.read(FOLDER / "policy.cu", name) for name in ("Tables", "Batch"))
 # As in policy.cu: of a batch, integers with their places, and what steps of an output mean.
-INTEGERS, COUNT, SHOWN_AT = 7, 1, 14
+INTEGERS, COUNT, CAP_MINOR, SHOWN_AT = 7, 1, 7, 14
 LOAD, ADD, NEGATE = 1, 2, 6
 STACK, TABLES_MAX, OUTPUTS_MAX, SOURCES_MAX = 64, 64, 124, 31
 PLACES, FIRST_TABLES = 17, 4
-Program, Plan, Judged = Any, Any, Any  # policy.program: policy stands above this layer
+Program = Any  # this and the next two are policy.program's: policy stands above this layer
+Plan = Any
+Judged = Any
 
 
 class ProgramError(ValueError):
@@ -88,6 +90,10 @@ def _check(program: Program, plan: Plan, names: Sequence[str]) -> None:
         raise ProgramError(f"{names[TABLES_MAX]}: is table {TABLES_MAX + 1}, the kernel runs {TABLES_MAX}")
     if plan.names_source.shape[1] > SOURCES_MAX:
         raise ProgramError(f"sources: {plan.names_source.shape[1]} of them, the kernel knows {SOURCES_MAX}")
+    read = {"sources": plan.source_column, "limit": plan.capacities, "policy": plan.places[CAP_MINOR : SHOWN_AT + 1]}
+    for name, columns in read.items():
+        if not ((columns >= -1) & (columns < program.width)).all():
+            raise ProgramError(f"{name}: reads beyond the memory of {program.width}")
     for (begin, end, _), name in zip(program.tables.tolist(), names, strict=True):
         for r in range(begin, end):
             _check_row(program, f"{name}: row {r - begin + 1}", *program.rows[r, :4].tolist())
@@ -133,4 +139,4 @@ def _decided_by(program: Program) -> NDArray[np.int64]:
 def _votes_max(program: Program, plan: Plan) -> int:
     """More than one application can get: of collect tables each row and what they lack, each source, other tables."""
     collect = program.tables[plan.places[:2][plan.places[:2] >= 0]]
-    return int((collect[:, 1] - collect[:, 0] + 1).sum()) + plan.names_source.shape[1] + FIRST_TABLES
+    return int((collect[:, 1] - collect[:, 0] + 1).sum() + plan.names_source.shape[1] + FIRST_TABLES)

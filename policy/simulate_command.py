@@ -67,7 +67,7 @@ def simulate(
     label_delay_rows: Annotated[int, typer.Option(min=1, help="with --data: rows until an outcome is known")] = 500,
     processes: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda:N: where history is walked and scored; the CPU decides")
+        str, typer.Option(help="auto, cpu or cuda:N: where history is walked and scored and tables run")
     ] = "auto",
 ) -> None:
     """What another policy or bundle would have decided, against what was; the last line is JSON."""
@@ -87,7 +87,8 @@ def simulate(
         elif data is not None and schema is not None:
             of = _same(schemas.load(schema), scores)
             records = from_table(of, data, label_delay_rows, amount_minor, term_months, _warn, place)
-        question = Question(policy, None if base == RECORDED else Path(base), Terms(lgd, reject_factor), seed)
+        against, there = None if base == RECORDED else Path(base), "cpu" if place.device is None else place.choice
+        question = Question(policy, against, Terms(lgd, reject_factor), seed, there)
         with workers(processes) as some, _bar() as steps:
             found = study(records, question, scores, stresses, some, steps)
     except (*REFUSED, bundles.BundleError) as error:

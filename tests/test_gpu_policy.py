@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,8 @@ from policy.device import differences
 from policy.program import Compiled, Judged
 from tests.gpu_devices import NAMES, opened
 from tests.perturbed import perturbed
-from tests.test_policy_properties import PRODUCTS, asked_of, inputs_of
+from tests.test_policy_properties import asked_of, inputs_of
+from tests.test_policy_tables import PRODUCTS
 
 
 @cache
@@ -81,7 +83,7 @@ def scrambled(rng: np.random.Generator, compiled: Compiled) -> Compiled:
     """Tables that no policy has: other intervals and truths, ranges that few outputs meet, arithmetic of any depth,
     rows that vote for anything.
     """
-    tables, plan, names, votes_max = compiled
+    tables, plan, *_ = compiled
     tests, outputs, marks = tables.tests.copy(), tables.outputs.copy(), plan.marks.copy()
     some = rng.random(len(tests)) < 0.1
     tests[some, 1] = rng.integers(0, 3, int(some.sum()))
@@ -104,10 +106,8 @@ def scrambled(rng: np.random.Generator, compiled: Compiled) -> Compiled:
     rows[:, 4:] = [
         (outputs[at, 3], outputs[end - 1, 4]) if end > at else (0, 0) for at, end in rows[:, 2:4].tolist()
     ]  # fmt: skip
-    return Compiled(
-        tables._replace(rows=rows, tests=tests, outputs=outputs, steps=np.array(steps).reshape(-1, 2)),
-        plan._replace(marks=marks), names, votes_max,
-    )  # fmt: skip
+    made_of = tables._replace(rows=rows, tests=tests, outputs=outputs, steps=np.array(steps).reshape(-1, 2))
+    return compiled._replace(program=made_of, plan=plan._replace(marks=marks))
 
 
 def arithmetic(rng: np.random.Generator, columns: int) -> list[tuple[float, float]]:
@@ -138,31 +138,37 @@ def consumer() -> Compiled:
     return next(policy for policy in policies() if policy.product == "consumer").compiled
 
 
-def with_steps(steps: list[tuple[float, float]]) -> Compiled:
+def with_steps(steps: Sequence[tuple[float, float]]) -> Compiled:
     """The consumer's, the first output of its first row of prices computed in so many steps."""
-    tables, *rest = consumer()
-    outputs, price = tables.outputs.copy(), tables.tables[consumer().names.index("price"), 0]
+    compiled = consumer()
+    tables = compiled.program
+    outputs, price = tables.outputs.copy(), tables.tables[compiled.names.index("price"), 0]
     outputs[tables.rows[price, 2], 3:] = len(tables.steps), len(tables.steps) + len(steps)
-    return Compiled(tables._replace(outputs=outputs, steps=np.concatenate([tables.steps, steps])), *rest)
+    return compiled._replace(
+        program=tables._replace(outputs=outputs, steps=np.concatenate([tables.steps, np.array(steps)]))
+    )
 
 
 def many_outputs() -> Compiled:
-    tables, *rest = consumer()
-    rows = tables.rows.copy()
+    rows = consumer().program.rows.copy()
     rows[2, 2:4] = 0, launcher.OUTPUTS_MAX + 1
-    return Compiled(tables._replace(rows=rows), *rest)
+    return consumer()._replace(program=consumer().program._replace(rows=rows))
 
 
 def many_tables() -> Compiled:
-    tables, plan, names, votes_max = consumer()
+    tables, _, names, _ = consumer()
     more = np.concatenate([tables.tables, np.repeat(tables.tables[:1], 64, axis=0)])
-    return Compiled(tables._replace(tables=more), plan, (*names, *(f"more {i}" for i in range(64))), votes_max)
+    return consumer()._replace(program=tables._replace(tables=more), names=(*names, *(f"more {i}" for i in range(64))))
 
 
 def many_sources() -> Compiled:
-    tables, plan, *rest = consumer()
-    names = np.zeros((len(tables.rows), launcher.SOURCES_MAX + 1), dtype=np.bool_)
-    return Compiled(tables, plan._replace(names_source=names), *rest)
+    names = np.zeros((len(consumer().program.rows), launcher.SOURCES_MAX + 1), dtype=np.bool_)
+    return consumer()._replace(plan=consumer().plan._replace(names_source=names))
+
+
+def wide_capacities() -> Compiled:
+    plan = consumer().plan
+    return consumer()._replace(plan=plan._replace(capacities=np.full_like(plan.capacities, 62)))
 
 
 DEEP = [(kernel.LOAD, 0.0)] * 65 + [(kernel.ADD, 0.0)] * 64
@@ -178,6 +184,7 @@ DEEP = [(kernel.LOAD, 0.0)] * 65 + [(kernel.ADD, 0.0)] * 64
         (lambda: with_steps([(kernel.LOAD, 999.0)]), "price: row 1 reads or writes beyond the memory of 62"),
         (many_outputs, "knockouts: row 3 has 125 outputs, the kernel writes 124"),
         (many_tables, "more 57: is table 65, the kernel runs 64"),
+        (wide_capacities, "limit: reads beyond the memory of 62"),
         (many_sources, "sources: 32 of them, the kernel knows 31"),
     ],
 )

@@ -114,14 +114,14 @@ def test_processes_change_nothing(world: Path, records: Records) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_device_changes_nothing(name: str, world: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, launched = Place(opened(name), "cuda:0"), []
+    place = Place(opened(name), "cuda:0")
     monkeypatch.setattr(device, "LEAST", 1)
-    monkeypatch.setattr(device, "_place", lambda choice: launched.append(choice) or place)
+    monkeypatch.setattr(device, "_place", {"cuda:0": place}.__getitem__)
     runs = [Run(SIMULATED, world / "other", View(records.parts, records.known), True)]
     found, alone = simulate(records, runs, Workers(), device="cuda:0")[SIMULATED], run(records, world / "other")
     for field in fields(Decided):
         assert list(getattr(alone, field.name)) == list(getattr(found, field.name)), field.name
-    assert place.device is not None and set(launched) == {"cuda:0"}
+    assert place.device is not None  # it did not fail
 
 
 def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:
