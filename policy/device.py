@@ -18,7 +18,7 @@ from policy.decide import Policy
 from policy.kernel import judge
 from policy.program import COUNT, RATE, Floats, Ints, Judged, Plan, Program
 
-LEAST = 1024  # rows: below, launching and copying cost more than the tables
+LEAST = 16_384  # rows: below, opening, launching and copying cost more than the tables
 
 
 class DifferentError(RuntimeError):
