@@ -85,7 +85,7 @@ def scrambled(rng: np.random.Generator, compiled: Compiled) -> Compiled:
     """
     tables, plan, *_ = compiled
     tests, outputs, marks = tables.tests.copy(), tables.outputs.copy(), plan.marks.copy()
-    some = rng.random(len(tests)) < 0.1
+    some = rng.random(len(tests)) < rng.choice([0.05, 0.4])
     tests[some, 1] = rng.integers(0, 3, int(some.sum()))
     wide = rng.random(len(tests)) < rng.choice([0, 0.1])
     tests[wide, 2], tests[wide, 3] = rng.choice([-np.inf, -1e300, 0.0, 5e-324], (2, int(wide.sum())))
@@ -103,11 +103,19 @@ def scrambled(rng: np.random.Generator, compiled: Compiled) -> Compiled:
     marks[other, 0] = rng.integers(1, 4, int(other.sum()))
     marks[other, 1] = 1 - marks[other, 1]
     rows = tables.rows.copy()
-    rows[:, 4:] = [
-        (outputs[at, 3], outputs[end - 1, 4]) if end > at else (0, 0) for at, end in rows[:, 2:4].tolist()
-    ]  # fmt: skip
+    rows[:, 4:] = [(outputs[at, 3], outputs[end - 1, 4]) if end > at else (0, 0) for at, end in rows[:, 2:4].tolist()]
+    if computing := np.flatnonzero(rows[:, 3] > rows[:, 2]).tolist():
+        for begin, end, _ in tables.tables[plan.places[:2][plan.places[:2] >= 0]].tolist():
+            rows[rng.integers(begin, end), 2:] = rows[rng.choice(computing), 2:]  # a knock-out that computes
+    for r in np.flatnonzero(rng.random(len(rows)) < 0.2):  # one test more
+        column, if_missing = rng.integers(plan.places[program.SHOWN_AT]), rng.integers(3)
+        more = [*tests[rows[r, 0] : rows[r, 1]], np.array([column, if_missing, -np.inf, np.inf, 0])]
+        rows[r, :2] = len(tests), len(tests) + len(more)
+        tests = np.concatenate([tests, more])
     made_of = tables._replace(rows=rows, tests=tests, outputs=outputs, steps=np.array(steps).reshape(-1, 2))
-    return compiled._replace(program=made_of, plan=plan._replace(marks=marks))
+    places = plan.places.copy()
+    places[program.CAP_BY_GRADE] = rng.integers(2)
+    return compiled._replace(program=made_of, plan=plan._replace(marks=marks, places=places))
 
 
 def arithmetic(rng: np.random.Generator, columns: int) -> list[tuple[float, float]]:
@@ -128,6 +136,7 @@ def test_tables_that_no_policy_has_say_the_same(name: str, seed: int) -> None:
     policy = policies()[seed % len(policies())]
     compiled = scrambled(rng, policy.compiled)
     values, asked = odd_values(rng, policy, 40, rng.choice([0.0, 0.02, 0.2])), amounts(rng, 40)
+    values[rng.random(values.shape) < rng.choice([0.0, 0.02, 0.3])] = np.nan
     there, here = (Judged.empty(40, compiled.program, compiled.votes_max) for _ in range(2))
     DevicePolicy(opened(name, seed), *compiled[:3]).judge(values, asked, there)
     kernel.judge(compiled.program, compiled.plan, values, asked, here)
