@@ -29,9 +29,10 @@ class Faulty:
     """A device on which, after `healthy` calls of `method`, each raises `error`; without one, what it says is wrong."""
 
     def __init__(self, method: str, error: Exception | None, healthy: int = 0) -> None:
-        device = opened("shim")
-        self.xp, self.address, self.fill = device.xp, device.address, device.fill
-        self._device, self._method, self._error, self.healthy, self.launches = device, method, error, healthy, 0
+        self._device, self._method, self._error, self.healthy, self.launches = opened("shim"), method, error, healthy, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
 
     def _called(self, method: str) -> None:
         if self._error is not None and method == self._method:
