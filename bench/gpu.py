@@ -8,6 +8,8 @@ their rate stands beside that of a copy on the same device in the same run. With
 from rich.console import Console
 from rich.table import Table
 
+from bench.gpu_policy import policy_times, shipped_differences
+from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
@@ -15,9 +17,11 @@ from gpu_kernels.device import Cuda, Device, NoDeviceError
 from models.device import Device as Placement
 
 SIZES = (1, 8, 64, 512, 4096)
+POLICY_SIZES = (*SIZES, 32_768)
 ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
+REPLAYED = 20_000  # applications of a world
 DECISION_TOLERANCE = 1e-5
 
 
@@ -39,6 +43,7 @@ def run() -> Report:
 def measured(
     device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
+    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES,
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
@@ -46,11 +51,17 @@ def measured(
     report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
     report["trees"] = tree_times(device, clock, sizes, rounds)
     report["decisions"] = decision_times(device, placement, clock, sizes, rounds, history)
-    for name, found in (("graph", report["graph"]), ("decisions", report["decisions"]["sizes"])):
+    report["policy"] = policy_times(device, clock, policy_sizes, rounds)
+    by_name = {"graph": report["graph"], "decisions": report["decisions"]["sizes"], "policy": report["policy"]}
+    for name, found in by_name.items():
         faster = [row["batch"] for row in found if row["p50_ms"] < row["cpu_p50_ms"]]
         report[f"{name}_crossover_batch"] = min(faster, default=None)
     if report["decisions"]["furthest"] > DECISION_TOLERANCE:
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    if wrong := sum(row["differing"] for row in report["policy"]):
+        report["differing"].append(f"policies, in {wrong} rounds")
+    report["replay"] = replay_times(device, placement.name, replayed)
+    report["differing"] += report["replay"].pop("differing")
     return report
 
 
@@ -64,7 +75,7 @@ def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
     for schema, label, model in demo_models():
         names = tree_differences(device, model, random_rows(schema, label, model, 100, 1))
         found += [f"{schema.name} {label}: {name}" for name in names]
-    return found
+    return found + shipped_differences(device, 2000)
 
 
 def show(console: Console, report: Report) -> None:
@@ -95,5 +106,20 @@ def show(console: Console, report: Report) -> None:
     for row in decisions["sizes"]:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+    console.print(table)
+    table = Table(title="tables of the consumer policy, copied there and back; rates and funders stay on the CPU")
+    for column in ("batch", "p50 ms", "p99 ms", "kernel", "CPU p50 ms", "decisions/s", "CPU"):
+        table.add_column(column, justify="right")
+    for row in report["policy"]:
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "kernel_p50_ms", "cpu_p50_ms"))
+        rates = (f"{row[name]:,.0f}" for name in ("decisions_per_s", "cpu_decisions_per_s"))
+        table.add_row(str(row["batch"]), *times, *rates)
+    console.print(table)
+    replay = report["replay"]
+    table = Table(title=f"a history of {replay['applications']:,} applications, applications/s")
+    for column in ("", "device", "CPU"):
+        table.add_column(column, justify="right")
+    for stage in ("replay", "score"):
+        table.add_row(stage, *(f"{replay[f'{stage}_{on}_per_s']:,.0f}" for on in ("device", "cpu")))
     console.print(table)
     console.print(f"differing from an oracle: {report['differing'] or 'nothing'}")

@@ -97,6 +97,11 @@ class DeviceGraph:
         self._gather.outcomes(self._words, batch, len(masked))
         return view
 
+    def labels(self, sequences: NDArray[np.int64]) -> NDArray[np.int8]:
+        """int8 [B, 2], fraud and default, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded."""
+        applications = self._arrays["of_sequence"][self._device.xp.asarray(sequences)]
+        return self._host(self._arrays["label"][applications])
+
     def _record(
         self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
         out: Mapping[str, Any],

@@ -49,6 +49,13 @@ class Scores:
     default_probability: NDArray[np.float64]
     graph: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
+    @staticmethod
+    def join(parts: Sequence["Scores"]) -> "Scores":
+        """Those of some parts of the rows, in order, by one bundle."""
+        graph = {label: np.concatenate([part.graph[label] for part in parts]) for label in parts[0].graph}
+        fraud, default = (np.concatenate([getattr(part, f"{label}_probability") for part in parts]) for label in LABELS)
+        return Scores(fraud, default, graph)
+
     def take(self, rows: NDArray[np.int64] | slice) -> "Scores":
         """Those of some of the rows."""
         graph = {label: logit[rows] for label, logit in self.graph.items()}

@@ -42,11 +42,13 @@ def test_what_it_does_with_one() -> None:
         CPU,
         HostClock(),
         sizes=(1, 8),
+        policy_sizes=(8, 64),
         rounds=2,
         history=100,
         copy_bytes=1 << 16,
         small_logs=3,
         long_logs=1,
+        replayed=1000,
     )
     assert report["differing"] == [] and report["copy_gb_per_s"] > 0
     assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
@@ -54,6 +56,12 @@ def test_what_it_does_with_one() -> None:
         assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
     assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    assert [row["batch"] for row in report["policy"]] == [8, 64]
+    assert all(row["cpu_decisions_per_s"] > 0 and row["differing"] == 0 for row in report["policy"])
+    replay = report["replay"]
+    assert replay["furthest"] == 0 and all(
+        replay[f"{s}_{on}_per_s"] > 0 for s in ("replay", "score") for on in ("device", "cpu")
+    )
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
 
