@@ -24,6 +24,7 @@ APPLICATION, FORGOTTEN = 1, 4
 NEVER = np.iinfo(np.int32).max
 ROOM = (1 << 12, 1 << 10, 1 << 10)  # nodes, applications and sequence numbers to begin with, powers of two
 EVENTS_MAX = 1 << 22  # of a batch: its place and slot are 26 bits of a hash place, 32 of a key
+RECORDS = 1 << 18  # of a graph of the host that are copied at a time
 _STATE, _BATCH = (Struct.read(FOLDER / "graph.cuh", name) for name in ("State", "Batch"))
 
 
@@ -41,6 +42,21 @@ class Log(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """What features.graph.EntityGraph shows of itself."""
+
+    sequence: int
+    last_ms: int
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Records of nodes and applications, of_sequence (application + 1, 0 for none) and totals."""
+        ...
+
+    def tokens(self) -> NDArray[np.uint64]:
+        """uint64 [nodes]."""
+        ...
+
+
 class DeviceGraph:
     """One tenant's graph on a device. `sequence` is the number of the last event recorded."""
 
@@ -52,6 +68,26 @@ class DeviceGraph:
         self._room = room
         self._at_most = [0, 0]  # nodes, applications: known without asking the device
         self._hold(self._allocated(room))
+
+    @classmethod
+    def of(cls, device: Device, graph: Kept) -> "DeviceGraph":
+        """A graph of the host as it is now, which must not change meanwhile; equal to it from here on."""
+        arrays, tokens, xp = graph.arrays(), graph.tokens(), device.xp
+        need = len(tokens), len(arrays["applications"]), graph.sequence + 1
+        made = cls(device, tuple(_doubled(*pair) for pair in zip(ROOM, need, strict=True)))  # type: ignore[arg-type]
+        made.sequence, made.last_ms, made._at_most = graph.sequence, graph.last_ms, [need[0], need[1]]
+        made._arrays["sizes"][:] = xp.asarray(np.array(need[:2], dtype=np.int64))
+        made._arrays["totals"][:] = xp.asarray(arrays["totals"])
+        for name in ("nodes", "applications"):
+            made._take(arrays[name])
+        numbers = xp.empty(need[2], dtype=np.int32)
+        device.fill(numbers, arrays["of_sequence"])
+        made._arrays["of_sequence"][: need[2]] = numbers - np.int32(1)
+        key = xp.empty(need[0], dtype=np.uint64)
+        device.fill(key, tokens)
+        given = {"use_key": key, "at": xp.arange(need[0], dtype=np.int32)}
+        made._apply.rehash(made._words, stage(device, _BATCH, {}, {}, {}, given), need[0])
+        return made
 
     def observe(self, log: Log, own: NDArray[np.int64], links: NDArray[np.bool_]) -> View:
         """Record events that continue the log; the view strictly before each own one.
@@ -147,11 +183,8 @@ class DeviceGraph:
             self._at_most[0] = int(self._host(self._arrays["sizes"])[0])
             need[0] = self._at_most[0] + applications * SLOTS
         self._at_most = need[:2]
-        room = list(self._room)
-        for i in range(3):
-            while room[i] < need[i]:
-                room[i] *= 2
-        if tuple(room) == self._room:
+        room = tuple(_doubled(*pair) for pair in zip(self._room, need, strict=True))
+        if room == self._room:
             return
         old, new = self._arrays, self._allocated((room[0], room[1], room[2]))
         for name, array in old.items():
@@ -161,6 +194,17 @@ class DeviceGraph:
         self._hold(new)
         others = {"use_key": old["key"], "at": old["place"]}
         self._apply.rehash(self._words, stage(self._device, _BATCH, {}, {}, {}, others), len(old["key"]))
+
+    def _take(self, records: NDArray[np.void]) -> None:
+        """Records of the host into the arrays of their fields: copied as they lie, taken apart on the device."""
+        size, xp = records.dtype.itemsize, self._device.xp
+        for start in range(0, len(records), RECORDS):
+            some = records[start : start + RECORDS]
+            raw = xp.empty((len(some), size), dtype=np.uint8)
+            self._device.fill(raw, some.view(np.uint8).reshape(-1, size))
+            for name, (dtype, at, *_) in (records.dtype.fields or {}).items():
+                column = xp.ascontiguousarray(raw[:, at : at + dtype.itemsize]).view(dtype.base)
+                self._arrays[name][start : start + len(some)] = column.reshape(-1, *dtype.shape)
 
     def _allocated(self, room: tuple[int, int, int]) -> dict[str, Any]:
         """Empty arrays; the hash has twice as many places as there may be nodes."""
@@ -187,6 +231,12 @@ class DeviceGraph:
 
     def _host(self, array: Any) -> NDArray[Any]:
         return self._device.host(array)
+
+
+def _doubled(room: int, need: int) -> int:
+    while room < need:
+        room *= 2
+    return room
 
 
 def _rows(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.gpu_streams import ARRAYS, batches, graph_differences, random_log
+from bench.gpu_streams import ARRAYS, batches, differing, graph_differences, random_log
 from features import graph_kernels as graph
 from features.events import (
     APPLICATION,
@@ -17,6 +17,7 @@ from features.events import (
     LABEL_UNKNOWN,
     Events,
 )
+from features.graph import EntityGraph
 from features.neighborhood import FANOUT, N_ENTITY, N_GRAPH, N_NEIGHBOR, empty_view
 from features.schema import RECORD_MAX, SLOTS_MAX
 from gpu_kernels import graph as device_graph
@@ -56,6 +57,53 @@ def test_equals_where_priors_are_estimated_and_rooms_grow(name: str) -> None:
         assert not differing, (seed, differing)
         estimated += some
     assert estimated > 500
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_of_the_host_goes_on_on_the_device(name: str) -> None:
+    """Copied anywhere in a log, from nothing recorded to all of it, it says what the host's says from there on."""
+    device, rows = opened(name), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        log, host, there = (
+            random_log(rng, 300 if seed % 10 == 0 else 60, int(rng.choice([3, 8, 40]))),
+            EntityGraph(),
+            None,
+        )
+        copied = int(rng.integers(0, len(log)))
+        for part, own, links in batches(rng, log, 16):
+            if there is None and host.sequence >= copied:
+                there = DeviceGraph.of(device, host)
+                assert (there.sequence, there.last_ms) == (host.sequence, host.last_ms)
+            expected = host.observe(part, own, links)
+            if there is not None:
+                assert differing(device, expected, there.observe(part, own, links)) == [], (seed, copied)
+                rows += len(own)
+    assert rows > 500
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_larger_than_the_first_room_is_copied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its hash still moving into a larger one, in several parts."""
+    monkeypatch.setattr(device_graph, "RECORDS", 1 << 14)
+    device, log = opened(name), random_log(np.random.default_rng(1), 16_000, 1 << 20, forgets=0.0, reports=0.1)
+    host, none, no_links = EntityGraph(), np.empty(0, np.int64), np.empty((0, 16), np.bool_)
+    cut = next(
+        i for i in range(0, 15_000, 50) if host.observe(part_of(log, i, i + 50), none, no_links) and moving(host)
+    )
+    there = DeviceGraph.of(device, host)
+    part = part_of(log, cut + 50, cut + 300)
+    own = np.ascontiguousarray(part.fields["sequence"][part.fields["kind"] == APPLICATION])
+    links = np.ones((len(own), 16), np.bool_)
+    assert differing(device, host.observe(part, own, links), there.observe(part, own, links)) == []
+
+
+def part_of(log: Events, start: int, end: int) -> Events:
+    return Events(log.fields[start:end], log.time_ms[start:end])
+
+
+def moving(graph: EntityGraph) -> bool:
+    return bool(graph._memory.moving)
 
 
 def seen(order: int, most: int) -> list[View]:
