@@ -140,7 +140,7 @@ def tree_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: int
     """Margins and exact contributions of the demo's first forest, on the device and on the CPU."""
     _, _, model = demo_models()[0]
     columns, rng = len(model.encoding.owner), np.random.default_rng(11)
-    explainer, session = Explainer(model.forest, columns), open_session(model.trees_onnx, None)
+    explainer, session = Explainer(model.forest, columns), open_session(model.trees_onnx)
     there, found = DeviceTrees(device, model.forest, explainer.tables, columns), []
     for size in sizes:
         times: dict[str, list[float]] = defaultdict(list)
