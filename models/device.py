@@ -82,8 +82,8 @@ class Device:
     """`choice`: "cpu", "cuda:N", or "auto", which is cuda:0 where there is one.
 
     working: whether batches run where they were meant to. kernels: what they run on, None where that is the CPU.
-    losses, cpu_batches: how often the device was lost, and batches that the CPU decided meanwhile. problem: what was
-    wrong last. Raises ValueError for another choice.
+    losses, batches, cpu_batches: how often the device was lost, batches that it decided, and those that the CPU decided
+    in its place. problem: what was wrong last. Raises ValueError for another choice.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Device:
         self.index = None if choice == "cpu" else int(found[1] or 0)
         self.session = session
         self.kernels: Kernels | None = None
-        self.working, self.losses, self.cpu_batches, self.problem = True, 0, 0, ""
+        self.working, self.problem = True, ""
+        self.losses = self.batches = self.cpu_batches = 0
         self._choice, self._opened, self._clock = choice, opened, clock
         self._members: WeakSet[Member] = WeakSet()
         self._due, self._pause = 0.0, RETRY_SECONDS

@@ -70,7 +70,7 @@ class DeviceScorer:
         """
         if self.kernels is None:
             raise DeviceError("the models are not there")
-        return self._ask(self.kernels, view, features)
+        return self._ask(self.kernels, view, features) if len(features) else Asked(0, {})
 
     def _ask(self, kernels: Kernels, view: View, features: Rows) -> Asked:
         xp, schema = kernels.xp, self._schema
@@ -90,7 +90,7 @@ class DeviceScorer:
         """The probabilities, once what was asked for is on the host."""
         probabilities = dict.fromkeys(LABELS, np.full(asked.rows, np.nan))
         graph, contributions = {}, {}
-        for label, model in self._models.items():
+        for label, model in self._models.items() if asked.rows else ():
             given = [fetched[label, "margins"].astype(np.float64)]
             if (label, "graph") in fetched:
                 graph[label] = fetched[label, "graph"].astype(np.float64)

@@ -91,7 +91,8 @@ class Engine:
                     if self._entries is not None:
                         await self._entries.share()
                     await self._catch_up()
-                    await self._graph.return_to()
+                    if await self._graph.return_to():
+                        log.info("graph_on_device", tenant=self.tenant, events=self._graph.sequence)
                     self.ready, self._problem = True, ""
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from features.application import Application, Snapshot
@@ -36,8 +35,6 @@ if TYPE_CHECKING:  # loaded where there is a device, and never else
 BEHIND_MAX = 1 << 16  # events after which the device's graph records them without a batch
 _NONE = np.empty(0, dtype=np.int64)
 _NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
-
-log = structlog.get_logger()
 
 
 Told = tuple[Snapshot, Scores]
@@ -95,18 +92,27 @@ class Placement:
         self.host = graph
         self._leave()
 
-    async def return_to(self) -> None:
-        """Copy the graph to the device where that works and has none. Nothing may be recorded meanwhile."""
-        kernels = self._device.kernels
-        if kernels is None or self.there:
-            return
+    async def return_to(self) -> bool:
+        """Copy the graph to a device that works and has none; whether it did. Nothing may be recorded meanwhile."""
+        if self._device.kernels is None or self.there:
+            return False
+        await asyncio.to_thread(self.copy)
+        return self.there
+
+    def copy(self) -> None:
+        """As `return_to`, where nobody waits beside it."""
         self._leave()
+        kernels = self._device.kernels
+        if kernels is None:
+            return
+        from gpu_kernels.graph import DeviceGraph
+
         try:
-            self._twin = await asyncio.to_thread(_copied, kernels, self.host)
+            with kernels.beside():
+                graph = DeviceGraph.of(kernels, self.host)
+            self._twin = _Twin(kernels, graph)
         except FAILURES as error:
             self._device.fail(error)
-        else:
-            log.info("graph_on_device", device=self._device.name, events=self.sequence, entities=self.host.nodes)
 
     def observe(self, events: Events, own: NDArray[np.int64], links: NDArray[np.bool_]) -> Neighborhood:
         """As EntityGraph.observe: on the CPU. The device's graph sees the events later."""
@@ -138,6 +144,7 @@ class Placement:
             self._leave()
             return None
         self._behind.clear()
+        self._device.batches += 1
         self.host.observe(started.events, _NONE, _NO_LINKS)
         return found
 
@@ -205,13 +212,6 @@ def _parts(
             profiles = profiles.take(started.place[at])
         parts[name] = _Part(product.schema, product.scorer, [batch[i] for i in at.tolist()], profiles, rows)
     return parts
-
-
-def _copied(kernels: "Kernels", graph: EntityGraph) -> _Twin:
-    from gpu_kernels.graph import DeviceGraph
-
-    with kernels.beside():
-        return _Twin(kernels, DeviceGraph.of(kernels, graph))
 
 
 def _joined(some: Sequence[Events]) -> Events:
