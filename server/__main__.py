@@ -94,12 +94,15 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
 
 
 def _serving(tenants: dict[str, Tenant], runs_on: Device) -> dict[str, Callable[[], bool]]:
-    """By service of the health protocol: the engines have all read their logs; the device works."""
+    """By service of the health protocol: the engines have all read their logs; they decide where they are meant to."""
 
     def ready() -> bool:
         return all(t.engine.ready for t in tenants.values())
 
-    return {"": ready, SERVICE: ready, device.SERVICE: lambda: runs_on.working}
+    def placed() -> bool:
+        return runs_on.working and all(runs_on.index is None or t.engine.graph.there for t in tenants.values())
+
+    return {"": ready, SERVICE: ready, device.SERVICE: placed}
 
 
 async def _watch(servicer: health.aio.HealthServicer, serving: Mapping[str, Callable[[], bool]]) -> None:

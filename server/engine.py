@@ -74,7 +74,7 @@ class Engine:
         self._challengers = challengers
         self._entries = entries
         self._snapshots = None if snapshots is None else folder_of(snapshots, tenant)
-        self._graph, self._lists = placement or Placement(), Lists()
+        self.graph, self._lists = placement or Placement(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
         self._problem = ""  # what was logged of a store that is lost, once
@@ -91,8 +91,8 @@ class Engine:
                     if self._entries is not None:
                         await self._entries.share()
                     await self._catch_up()
-                    if await self._graph.return_to():
-                        log.info("graph_on_device", tenant=self.tenant, events=self._graph.sequence)
+                    if await self.graph.return_to():
+                        log.info("graph_on_device", tenant=self.tenant, events=self.graph.sequence)
                     self.ready, self._problem = True, ""
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
@@ -189,7 +189,7 @@ class Engine:
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
                 raise UnavailableError("the event log is being read again; send the same request again") from error
-            fraud = self._graph.host.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
+            fraud = self.graph.host.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
             now_ms = np.array([round(time.time() * 1000)])
             return bool(fraud), int(self._lists.count(tokens[None], _NO_TOKENS, now_ms)[0, LISTS.index("black")])
 
@@ -205,14 +205,14 @@ class Engine:
     async def _rebuild(self) -> None:
         warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
         graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
-        self._graph.hold(graph)
+        self.graph.hold(graph)
         if self._entries is not None:
             await self._entries.take_again()
         self._complete = True
         log.info("log_read", tenant=self.tenant, events=graph.sequence, entities=graph.nodes)
 
     async def _catch_up(self) -> None:
-        await read_to(self._store, self._graph, self._lists, await self._store.position())
+        await read_to(self._store, self.graph, self._lists, await self._store.position())
 
     def _lost(self, error: Exception) -> None:
         if (problem := str(error)) != self._problem:
@@ -223,7 +223,7 @@ class Engine:
 
     def _observe(self, batch: Sequence[Application], started: Started, products: Mapping[str, Product]) -> _Seen:
         """Record the events read; what a device may take is scored too."""
-        before = self._graph.sequence
+        before = self.graph.sequence
         own: dict[int, int] = {}
         for i, (status, _, sequence, _) in enumerate(started.begun):
             if status == "NEW" and sequence <= before:
@@ -234,8 +234,8 @@ class Engine:
         mine, sequences = [batch[own[sequence]] for sequence in fresh], np.array(fresh, dtype=np.int64)
         found = None
         if len(fresh) == len(own):
-            found = self._graph.decide(products, batch, started, sequences, [own[sequence] for sequence in fresh])
-        view = self._graph.observe(started.events, sequences, links_of(mine)) if found is None else found.view
+            found = self.graph.decide(products, batch, started, sequences, [own[sequence] for sequence in fresh])
+        view = self.graph.observe(started.events, sequences, links_of(mine)) if found is None else found.view
         shared = tokens_of([a.shared_tokens for a in mine])
         listed = self._lists.observe(
             started.events, sequences, shared * logged(view) if np.count_nonzero(shared) else shared
@@ -243,7 +243,7 @@ class Engine:
         if again := [sequence for sequence in own if sequence <= before]:
             # begun before and never decided: look from here, with its own marks masked
             mine = [batch[own[sequence]] for sequence in again]
-            now = self._graph.host.review(np.array(again), links_of(mine))
+            now = self.graph.host.review(np.array(again), links_of(mine))
             tokens, shared = tokens_of([a.tokens for a in mine]), tokens_of([a.shared_tokens for a in mine])
             on = self._lists.count(tokens * logged(now), shared * logged(now), now.time_ms)
             view, listed = join(view, now), np.concatenate([listed, on])
