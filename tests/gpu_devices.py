@@ -5,6 +5,8 @@ from functools import cache
 import pytest
 
 from gpu_kernels.device import Cuda, Device, NoDeviceError
+from models.device import Device as RunsOn
+from models.device import open_session
 from tests.cuda_shim import COMPILER, Shim
 
 NAMES = ("shim", "cuda")
@@ -20,6 +22,12 @@ def opened(name: str, seed: int = 0) -> Device:
         return _cuda()
     except NoDeviceError as error:
         pytest.skip(f"kernels were NOT run on a GPU: {error}")
+
+
+def device_of(kernels: Device) -> RunsOn:
+    """One that runs kernels there, and networks on the CPU where kernels do."""
+    session = open_session if kernels.memory == "cuda" else lambda model, _: open_session(model)
+    return RunsOn("cuda:0", lambda _: kernels, session)
 
 
 @cache

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from bench import gpu
 from gpu_kernels.device import Cuda, NoDeviceError
-from models.device import CPU
-from tests.gpu_devices import opened
+from tests.gpu_devices import device_of, opened
 
 
 class HostClock:
@@ -39,7 +38,7 @@ def test_without_a_gpu_it_says_so() -> None:
 def test_what_it_does_with_one() -> None:
     report = gpu.measured(
         opened("shim"),
-        CPU,
+        device_of(opened("shim")),
         HostClock(),
         sizes=(1, 8),
         rounds=2,
@@ -53,7 +52,8 @@ def test_what_it_does_with_one() -> None:
     for row in report["graph"]:
         assert 0 < row["p50_ms"] <= row["p99_ms"] and row["bytes"] > 0
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
-    assert report["decisions"]["furthest"] == 0 and report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    assert report["decisions"]["furthest"] == 0 and report["decisions"]["decided"] == 14
+    assert report["decisions"]["sizes"][1]["decisions_per_s"] > 0
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
 

@@ -12,13 +12,11 @@ from bench.gpu_trees import demo_bundles
 from features.assemble import count, snapshot
 from features.graph import EntityGraph
 from features.schema import Schema
-from gpu_kernels.device import Device as Kernels
 from gpu_kernels.graph import DeviceGraph
-from models.device import Device, open_session
 from models.device_scorer import DeviceScorer, fetched, unfit
 from models.probe import random_snapshot
 from models.scorer import Scorer
-from tests.gpu_devices import NAMES, opened
+from tests.gpu_devices import NAMES, device_of, opened
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,14 +29,17 @@ def test_probabilities_equal_the_scorers(name: str) -> None:
         on_device = Scorer(bundle, device).there
         assert on_device is not None
         for part, own, links in batches(rng, random_log(rng, 120, 6), 40):
-            expected, view = host.observe(part, own, links), there.observe(part, own, links)
+            expected = host.observe(part, own, links)
             features = random_snapshot(schema, len(own), int(rng.integers(1000))).features
             given, rows = features.copy(), np.arange(len(own))
             count(schema, features, expected, rows)
             state = np.zeros((len(own), len(schema.sources)), dtype=np.uint8)
             seen_by_host = snapshot(schema, features, state, expected, rows)
-            scores, asked = scorer.score(seen_by_host), on_device.ask(view, given)
-            found, answers = fetched(kernels, view, {"": asked})
+            scores = scorer.score(seen_by_host)
+            with kernels.deciding():
+                view = there.observe(part, own, links)
+                asked = on_device.ask(view, given)
+                found, answers = fetched(kernels, view, {"": asked})
             for array in ("entity_state", "graph_state", "neighbor_state", "neighbor_mask", "as_of", "time_ms"):
                 np.testing.assert_array_equal(getattr(found, array), getattr(expected, array))
             said = on_device.scores(asked, answers[""])
@@ -57,12 +58,6 @@ def test_probabilities_equal_the_scorers(name: str) -> None:
                 assert scorer.reasons(label, seen_by_host, again) == reasons  # asking changes nothing
             seen += len(own)
     assert seen > 100
-
-
-def device_of(kernels: Kernels) -> Device:
-    """One that runs kernels there, and networks on the CPU where kernels do."""
-    session = open_session if kernels.memory == "cuda" else lambda model, _: open_session(model)
-    return Device("cuda:0", lambda _: kernels, session)
 
 
 def test_arithmetic_over_what_the_graph_counts_stays_on_the_cpu(consumer: Schema) -> None:
