@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # loaded where there is a device, and never else
 
 CUDA, ON_CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHOICES = re.compile(r"auto|cpu|cuda:(\d+)")
-RETRY_SECONDS, RETRY_SECONDS_MAX = 5.0, 300.0  # doubled each time
+RETRY_SECONDS, RETRY_SECONDS_MAX = 5.0, 300.0  # doubled each time, also where it is lost again as soon as it is back
 TOLERANCE = 1e-4  # of a logit between device and CPU, which add in other orders
 # TF32 keeps 10 bits of a factor: a probability would differ in the fourth digit
 _OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
@@ -100,7 +100,7 @@ class Device:
         self.losses = self.batches = self.cpu_batches = 0
         self._choice, self._opened, self._clock = choice, opened, clock
         self._members: WeakSet[Member] = WeakSet()
-        self._due, self._pause = 0.0, RETRY_SECONDS
+        self._due, self._pause, self._back = 0.0, RETRY_SECONDS, -RETRY_SECONDS_MAX
         self._lock = threading.Lock()
 
     @property
@@ -142,8 +142,9 @@ class Device:
                 self.working, self.problem = False, f"{type(error).__name__}: {error}"
                 self.kernels = None
                 self.losses += 1
-                self._pause = RETRY_SECONDS
-                self._due = self._clock() + self._pause
+                now, held = self._clock(), self._pause
+                self._pause = RETRY_SECONDS if now >= self._back + held else min(2 * held, RETRY_SECONDS_MAX)
+                self._due = now + self._pause
 
     def retry(self) -> bool:
         """Bring every member there anew; whether the device is back. May take seconds: call it beside the decisions."""
@@ -154,7 +155,7 @@ class Device:
                 with self._lock:
                     waiting = [member for member in self._members if member not in entered]
                     if not waiting:
-                        self.working, self.kernels = True, kernels
+                        self.working, self.kernels, self._back = True, kernels, self._clock()
                         return True
                 for member in waiting:
                     member.enter(self, kernels)

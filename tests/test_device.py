@@ -74,15 +74,38 @@ def test_retries_grow_rarer_while_the_device_stays_away(bundle: Bundle) -> None:
     scorer = Scorer(bundle, device)
     fault.after = 0
     device.fail(ILLEGAL)
+    assert [waited(device, fault) for _ in range(9)] == PAUSES
+    assert device.losses == 1 and scorer.there is not None
+
+
+@shim
+def test_retries_grow_rarer_where_what_comes_back_is_lost_at_once(bundle: Bundle) -> None:
+    """As where a graph does not fit; who has worked for as long as it was waited for starts anew."""
+    fault = Fault()
+    device = fault.device()
+    scorer = Scorer(bundle, device)
     pauses = []
     for _ in range(9):
-        start = fault.now
-        while not device.due:
-            fault.now += 1.0
-        pauses.append(fault.now - start)
-        assert not device.retry()
-    assert pauses == [min(RETRY_SECONDS * 2**i, RETRY_SECONDS_MAX) for i in range(9)]
-    assert device.losses == 1 and scorer.there is not None
+        device.fail(ILLEGAL)
+        pauses.append(waited(device, fault))
+        assert device.working
+        fault.now += 1.0
+    assert pauses == PAUSES
+    fault.now += RETRY_SECONDS_MAX
+    device.fail(ILLEGAL)
+    assert waited(device, fault) == RETRY_SECONDS and scorer.there is not None
+
+
+PAUSES = [min(RETRY_SECONDS * 2**i, RETRY_SECONDS_MAX) for i in range(9)]
+
+
+def waited(device: Device, fault: Fault) -> float:
+    """Seconds until it is tried again, which is done."""
+    start = fault.now
+    while not device.due:
+        fault.now += 1.0
+    device.retry()
+    return fault.now - start
 
 
 @shim
