@@ -7,7 +7,7 @@ rates are gathered from the sorted uses and the rings of before; (5) one thread 
 application its labels, one a slot its totals, each in log order, so that sums of doubles round as on the CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,6 @@ APPLICATION, FORGOTTEN = 1, 4
 NEVER = np.iinfo(np.int32).max
 ROOM = (1 << 12, 1 << 10, 1 << 10)  # nodes, applications and sequence numbers to begin with, powers of two
 EVENTS_MAX = 1 << 22  # of a batch: its place and slot are 26 bits of a hash place, 32 of a key
-RECORDS = 1 << 18  # of a graph of the host that are copied at a time
 _STATE, _BATCH = (Struct.read(FOLDER / "graph.cuh", name) for name in ("State", "Batch"))
 
 
@@ -42,21 +41,6 @@ class Log(Protocol):
         ...
 
 
-class Kept(Protocol):
-    """What features.graph.EntityGraph shows of itself."""
-
-    sequence: int
-    last_ms: int
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Records of nodes and applications, of_sequence (application + 1, 0 for none) and totals."""
-        ...
-
-    def tokens(self) -> NDArray[np.uint64]:
-        """uint64 [nodes]."""
-        ...
-
-
 class DeviceGraph:
     """One tenant's graph on a device. `sequence` is the number of the last event recorded."""
 
@@ -69,25 +53,23 @@ class DeviceGraph:
         self._at_most = [0, 0]  # nodes, applications: known without asking the device
         self._hold(self._allocated(room))
 
-    @classmethod
-    def of(cls, device: Device, graph: Kept) -> "DeviceGraph":
-        """A graph of the host as it is now, which must not change meanwhile; equal to it from here on."""
-        arrays, tokens, xp = graph.arrays(), graph.tokens(), device.xp
-        need = len(tokens), len(arrays["applications"]), graph.sequence + 1
-        made = cls(device, tuple(_doubled(*pair) for pair in zip(ROOM, need, strict=True)))  # type: ignore[arg-type]
-        made.sequence, made.last_ms, made._at_most = graph.sequence, graph.last_ms, [need[0], need[1]]
-        made._arrays["sizes"][:] = xp.asarray(np.array(need[:2], dtype=np.int64))
-        made._arrays["totals"][:] = xp.asarray(arrays["totals"])
-        for name in ("nodes", "applications"):
-            made._take(arrays[name])
-        numbers = xp.empty(need[2], dtype=np.int32)
-        device.fill(numbers, arrays["of_sequence"])
-        made._arrays["of_sequence"][: need[2]] = numbers - np.int32(1)
-        key = xp.empty(need[0], dtype=np.uint64)
-        device.fill(key, tokens)
-        given = {"use_key": key, "at": xp.arange(need[0], dtype=np.int32)}
-        made._apply.rehash(made._words, stage(device, _BATCH, {}, {}, {}, given), need[0])
-        return made
+    def reserve(self, nodes: int, applications: int, sequence: int) -> None:
+        """Make room for so many in all."""
+        self._grow([nodes, applications, sequence + 1])
+
+    def put(self, name: str, at: Any, rows: Any) -> None:
+        """Write rows of one of its arrays (State in graph.cuh); at: a slice, or places as an array of the device."""
+        self._arrays[name][at] = rows
+
+    def name(self, tokens: Any, nodes: Any) -> None:
+        """Find nodes by their tokens from here on; uint64 and int32 [n] of the device, none known before."""
+        batch = stage(self._device, _BATCH, {}, {}, {}, {"use_key": tokens, "at": nodes})
+        self._apply.rehash(self._words, batch, len(tokens))
+
+    def stand(self, nodes: int, applications: int, sequence: int, last_ms: int) -> None:
+        """What is there is a graph of so many, up to an event."""
+        self.sequence, self.last_ms, self._at_most = sequence, last_ms, [nodes, applications]
+        self._arrays["sizes"][:] = self._device.xp.asarray(np.array([nodes, applications], dtype=np.int64))
 
     def observe(self, log: Log, own: NDArray[np.int64], links: NDArray[np.bool_]) -> View:
         """Record events that continue the log; the view strictly before each own one.
@@ -183,6 +165,9 @@ class DeviceGraph:
             self._at_most[0] = int(self._host(self._arrays["sizes"])[0])
             need[0] = self._at_most[0] + applications * SLOTS
         self._at_most = need[:2]
+        self._grow(need)
+
+    def _grow(self, need: Sequence[int]) -> None:
         room = tuple(_doubled(*pair) for pair in zip(self._room, need, strict=True))
         if room == self._room:
             return
@@ -194,17 +179,6 @@ class DeviceGraph:
         self._hold(new)
         others = {"use_key": old["key"], "at": old["place"]}
         self._apply.rehash(self._words, stage(self._device, _BATCH, {}, {}, {}, others), len(old["key"]))
-
-    def _take(self, records: NDArray[np.void]) -> None:
-        """Records of the host into the arrays of their fields: copied as they lie, taken apart on the device."""
-        size, xp = records.dtype.itemsize, self._device.xp
-        for start in range(0, len(records), RECORDS):
-            some = records[start : start + RECORDS]
-            raw = xp.empty((len(some), size), dtype=np.uint8)
-            self._device.fill(raw, some.view(np.uint8).reshape(-1, size))
-            for name, (dtype, at, *_) in (records.dtype.fields or {}).items():
-                column = xp.ascontiguousarray(raw[:, at : at + dtype.itemsize]).view(dtype.base)
-                self._arrays[name][start : start + len(some)] = column.reshape(-1, *dtype.shape)
 
     def _allocated(self, room: tuple[int, int, int]) -> dict[str, Any]:
         """Empty arrays; the hash has twice as many places as there may be nodes."""

@@ -91,9 +91,9 @@ class Engine:
                     if self._entries is not None:
                         await self._entries.share()
                     await self._catch_up()
-                    if await self.graph.return_to():
-                        log.info("graph_on_device", tenant=self.tenant, events=self.graph.sequence)
                     self.ready, self._problem = True, ""
+                if await self.graph.return_to(self._sequencer):
+                    log.info("graph_on_device", tenant=self.tenant, events=self.graph.sequence)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
             if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11

@@ -29,6 +29,7 @@ from models.scorer import Scorer, Scores
 from server.products import Product
 
 if TYPE_CHECKING:  # loaded where there is a device, and never else
+    from gpu_kernels.copying import Copy
     from gpu_kernels.device import Device as Kernels
     from gpu_kernels.graph import DeviceGraph
 
@@ -75,7 +76,8 @@ class Placement:
         self.host = EntityGraph()
         self._device, self._batch_min = device, batch_min
         self._twin: _Twin | None = None
-        self._behind: list[Events] = []  # recorded by `host` alone so far
+        self._copy: Copy | None = None  # on its way
+        self._behind: list[Events] = []  # recorded by `host` alone, since the twin or the copy saw it last
 
     @property
     def sequence(self) -> int:
@@ -92,25 +94,32 @@ class Placement:
         self.host = graph
         self._leave()
 
-    async def return_to(self) -> bool:
-        """Copy the graph to a device that works and has none; whether it did. Nothing may be recorded meanwhile."""
-        if self._device.kernels is None or self.there:
+    async def return_to(self, sequencer: asyncio.Lock) -> bool:
+        """Copy the graph to a device that works and has none; whether it did. One call at a time. The sequencer is held
+        at the beginning and at the end: what is recorded in between is copied last.
+        """
+        kernels = self._device.kernels
+        if kernels is None or self.there:
             return False
-        await asyncio.to_thread(self.copy)
+        try:
+            async with sequencer:
+                copy = await asyncio.to_thread(self._begin, kernels)
+            there = await asyncio.to_thread(_taken, kernels, copy)
+            async with sequencer:
+                await asyncio.to_thread(self._finish, kernels, copy, there)
+        except FAILURES as error:
+            self._device.fail(error)
+        self._copy = None
         return self.there
 
     def copy(self) -> None:
-        """As `return_to`, where nobody waits beside it."""
-        self._leave()
+        """As `return_to`, where nothing is recorded meanwhile."""
         kernels = self._device.kernels
         if kernels is None:
             return
-        from gpu_kernels.graph import DeviceGraph
-
         try:
-            with kernels.beside():
-                graph = DeviceGraph.of(kernels, self.host)
-            self._twin = _Twin(kernels, graph)
+            copy = self._begin(kernels)
+            self._finish(kernels, copy, _taken(kernels, copy))
         except FAILURES as error:
             self._device.fail(error)
 
@@ -118,11 +127,13 @@ class Placement:
         """As EntityGraph.observe: on the CPU. The device's graph sees the events later."""
         view, twin = self.host.observe(events, own, links), self._working()
         if twin is None:
-            self._leave()
+            self._twin = None
             self._device.cpu_batches += len(own) > 0 and self._device.index is not None
+        if twin is None and self._copy is None:
+            self._behind.clear()
         elif len(events):
             self._behind.append(events)
-            if sum(map(len, self._behind)) > BEHIND_MAX:
+            if twin is not None and sum(map(len, self._behind)) > BEHIND_MAX:
                 self._catch_up(twin)
         return view
 
@@ -187,8 +198,28 @@ class Placement:
         return twin if twin is not None and self._device.working and twin.kernels is self._device.kernels else None
 
     def _leave(self) -> None:
-        self._twin = None
+        self._twin = self._copy = None
         self._behind.clear()
+
+    def _begin(self, kernels: "Kernels") -> "Copy":
+        from gpu_kernels.copying import Copy
+
+        self._leave()
+        self._copy = Copy(kernels, self.host)
+        return self._copy
+
+    def _finish(self, kernels: "Kernels", copy: "Copy", there: "DeviceGraph") -> None:
+        """Unless the host's graph is another by now, or the device."""
+        if self._copy is copy and self._device.kernels is kernels:
+            with kernels.beside():
+                there = copy.finish(there, [events.fields for events in self._behind])
+            self._leave()
+            self._twin = _Twin(kernels, there)
+
+
+def _taken(kernels: "Kernels", copy: "Copy") -> "DeviceGraph":
+    with kernels.beside():
+        return copy.take()
 
 
 def links_of(applications: Sequence[Application]) -> NDArray[np.bool_]:

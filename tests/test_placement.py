@@ -5,6 +5,7 @@ gets (tests/gpu_faults.py). The store is a real one.
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,14 +17,18 @@ from bench import history, world
 from features import evidence
 from features.application import Application, Report, entity_tokens
 from features.assemble import count, snapshot
-from features.events import Events
+from features.events import Events, finish, pack_application, unpack
 from features.forget import Forgetting
 from features.graph import EntityGraph
 from features.list_entries import ListEntries, listable
 from features.replay import History
 from features.store import Store
+from gpu_kernels.copying import Copy
+from gpu_kernels.device import Device as Kernels
+from gpu_kernels.graph import DeviceGraph
 from models import registry
 from proto.miaopi.v1 import decision_pb2 as pb
+from server import engine as serving
 from server import placement as placed
 from server import products
 from server.batcher import Reply
@@ -98,9 +103,18 @@ async def back(engine: Engine, fault: Fault) -> None:
     fault.after, device = None, engine.graph._device
     fault.now = device._due
     assert not device.working and device.due and device.retry()
-    async with engine._sequencer:
-        await engine.graph.return_to()  # if the follower has not done it before
-        assert engine.graph.there
+    await until_there(engine)
+
+
+async def until_there(engine: Engine) -> None:
+    async with asyncio.timeout(20):
+        while not engine.graph.there:
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def follows_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "TAIL_SECONDS", 0.005)
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["every step", "three products in a batch"])
@@ -123,6 +137,7 @@ async def test_no_step_at_which_the_device_fails_changes_a_reply(
     found: list[pb.DecideResponse] = []
     before, rounds, after, fault.failed = placement._device.losses, 0, 0, []
     async with engine_on(redis, f"{tenant}-b", there, past, placement) as (engine, store):
+        await until_there(engine)
         done = 0
         for batch in parts:
             fault.after, fault.late = None if isinstance(batch[0], Report) else after, rounds % 2 == 1
@@ -251,3 +266,63 @@ async def test_a_log_that_is_lost_is_read_again_on_both(
         found = await step(engine, asked[5:9])
         assert placement._device.batches == decided + 1
     assert await recomputed(redis, tenant, served, found) == 4
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_decisions_go_on_while_the_graph_is_copied(
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, there: dict[str, Product],
+    monkeypatch: pytest.MonkeyPatch, forgotten: bool,
+) -> None:  # fmt: skip
+    """What they record reaches the copy last; where somebody is forgotten all is copied again."""
+    asked = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application) and e.product == "consumer"]
+    taken, half, go_on = placed._taken, threading.Event(), threading.Event()
+
+    def slow(kernels: Kernels, copy: Copy) -> DeviceGraph:
+        half.set()
+        assert go_on.wait(20)
+        return taken(kernels, copy)
+
+    placement = Placement(there["consumer"].scorer.device)
+    async with engine_on(redis, tenant, there, past, placement) as (engine, _):
+        await until_there(engine)
+        found = await step(engine, asked[:20])
+        monkeypatch.setattr(placed, "_taken", slow)
+        placement._leave()
+        await asyncio.to_thread(half.wait, 20)
+        decided = placement._device.batches
+        for i in range(20, 60, 4):
+            found += await step(engine, asked[i : i + 4])
+            await engine.report(Report(f"o{i}", asked[i - 3].application_id, "fraud_confirmed"))
+        if forgotten:
+            await engine.forget(TOKENIZER, Forgetting("somebody", "Li", None))
+            found += await step(engine, asked[60:64])
+        assert placement._device.batches == decided and not placement.there
+        go_on.set()
+        await until_there(engine)
+        found += await step(engine, asked[64:80])
+        assert placement._device.batches == decided + 1
+    assert await recomputed(redis, tenant, served, found) == len(found) > 70
+
+
+async def test_a_copy_that_fails_is_made_again(
+    served: dict[str, Product], past: History, there: dict[str, Product], fault: Fault
+) -> None:
+    """Wherever it fails; until it is made the CPU decides."""
+    device, schema = there["consumer"].scorer.device, served["consumer"].schema
+    asked = [e for e in past.events if isinstance(e, Application) and e.product == "consumer"][:9]
+    events = unpack([finish(pack_application(a), 0, i + 1) for i, a in enumerate(asked)], list(range(1, 10)))
+    own, links = np.arange(1, 10), np.ones((9, schema.link_slots.size), dtype=np.bool_)
+    placement, failed = Placement(device), 0
+    placement.observe(events, own, links)
+    for after in (*range(0, 20, 3), *range(20, 120, 9)):
+        fault.after, fault.late = after, after % 2 == 1
+        if await placement.return_to(asyncio.Lock()):
+            placement._leave()
+            continue
+        failed += 1
+        assert not device.working and not placement.there
+        fault.after, fault.now = None, device._due
+        assert device.retry() and await placement.return_to(asyncio.Lock()) and placement.there
+        placement._leave()
+    fault.after = None
+    assert failed > 12
