@@ -1,20 +1,22 @@
 """`python -m bench gpu`: on a machine with a CUDA device, every kernel against its oracle and then its times.
 
-Kernels are checked by the code of the tests. Times are of CUDA events, after a warm-up, each round on rows that no
-round before had. Bytes are the least that a stage must move: what is copied to the device and what the view takes;
-their rate stands beside that of a copy on the same device in the same run. Without a device it says so.
+Kernels are checked by the code of the tests. Times are of CUDA events, of decisions by the clock, after a warm-up, each
+round on rows that no round before had. Bytes are the least that a stage must move: what is copied to the device and
+what the view takes; their rate stands beside that of a copy on the same device in the same run. Without a device it
+says so.
 """
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.gpu_decisions import decision_times
 from bench.gpu_policy import policy_times, shipped_differences
 from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
-from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
+from bench.gpu_times import Clock, CudaClock, Report, ceiling, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
 from gpu_kernels.device import Cuda, Device, NoDeviceError
-from models.device import Device as Placement
+from models.device import Device as RunsOn
 
 SIZES = (1, 8, 64, 512, 4096)
 POLICY_SIZES = (*SIZES, 32_768)
@@ -35,13 +37,13 @@ def run() -> Report:
         return {"bench": "gpu", "gpu": False, "reason": str(error)}
     runtime = device.xp.cuda.runtime
     report = {"bench": "gpu", "gpu": True, "card": device.name, "driver": runtime.driverGetVersion()}
-    report |= measured(device, Placement("auto"), CudaClock(device))
+    report |= measured(device, RunsOn("cuda:0", lambda _: device), CudaClock(device))
     show(console, report)
     return report
 
 
 def measured(
-    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
+    device: Device, runs_on: RunsOn, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
     replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES,
 ) -> Report:  # fmt: skip
@@ -50,7 +52,7 @@ def measured(
     report["copy_gb_per_s"] = ceiling(device, clock, copy_bytes)
     report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
     report["trees"] = tree_times(device, clock, sizes, rounds)
-    report["decisions"] = decision_times(device, placement, clock, sizes, rounds, history)
+    report["decisions"] = decision_times(runs_on, sizes, rounds, history)
     report["policy"] = policy_times(device, clock, policy_sizes, rounds)
     by_name = {"graph": report["graph"], "decisions": report["decisions"]["sizes"], "policy": report["policy"]}
     for name, found in by_name.items():
@@ -60,7 +62,7 @@ def measured(
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
     if wrong := sum(row["differing"] for row in report["policy"]):
         report["differing"].append(f"policies, in {wrong} rounds")
-    report["replay"] = replay_times(device, placement.name, replayed)
+    report["replay"] = replay_times(device, runs_on.name, replayed)
     report["differing"] += report["replay"].pop("differing")
     return report
 
@@ -100,7 +102,7 @@ def show(console: Console, report: Report) -> None:
         )  # fmt: skip
     console.print(table)
     decisions = report["decisions"]
-    table = Table(title=f"graph, trees and network (on {decisions['network_on']}), apart {decisions['furthest']:.1g}")
+    table = Table(title=f"graph, trees and network as the engine runs them, apart {decisions['furthest']:.1g}")
     for column in ("batch", "p50 ms", "p99 ms", "CPU p50 ms", "decisions/s"):
         table.add_column(column, justify="right")
     for row in decisions["sizes"]:

@@ -7,7 +7,7 @@ rates are gathered from the sorted uses and the rings of before; (5) one thread 
 application its labels, one a slot its totals, each in log order, so that sums of doubles round as on the CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +52,24 @@ class DeviceGraph:
         self._room = room
         self._at_most = [0, 0]  # nodes, applications: known without asking the device
         self._hold(self._allocated(room))
+
+    def reserve(self, nodes: int, applications: int, sequence: int) -> None:
+        """Make room for so many in all."""
+        self._grow([nodes, applications, sequence + 1])
+
+    def put(self, name: str, at: Any, rows: Any) -> None:
+        """Write rows of one of its arrays (State in graph.cuh); at: a slice, or places as an array of the device."""
+        self._arrays[name][at] = rows
+
+    def name(self, tokens: Any, nodes: Any) -> None:
+        """Find nodes by their tokens from here on; uint64 and int32 [n] of the device, none known before."""
+        batch = stage(self._device, _BATCH, {}, {}, {}, {"use_key": tokens, "at": nodes})
+        self._apply.rehash(self._words, batch, len(tokens))
+
+    def stand(self, nodes: int, applications: int, sequence: int, last_ms: int) -> None:
+        """What is there is a graph of so many, up to an event."""
+        self.sequence, self.last_ms, self._at_most = sequence, last_ms, [nodes, applications]
+        self._arrays["sizes"][:] = self._device.xp.asarray(np.array([nodes, applications], dtype=np.int64))
 
     def observe(self, log: Log, own: NDArray[np.int64], links: NDArray[np.bool_]) -> View:
         """Record events that continue the log; the view strictly before each own one.
@@ -152,11 +170,11 @@ class DeviceGraph:
             self._at_most[0] = int(self._host(self._arrays["sizes"])[0])
             need[0] = self._at_most[0] + applications * SLOTS
         self._at_most = need[:2]
-        room = list(self._room)
-        for i in range(3):
-            while room[i] < need[i]:
-                room[i] *= 2
-        if tuple(room) == self._room:
+        self._grow(need)
+
+    def _grow(self, need: Sequence[int]) -> None:
+        room = tuple(_doubled(*pair) for pair in zip(self._room, need, strict=True))
+        if room == self._room:
             return
         old, new = self._arrays, self._allocated((room[0], room[1], room[2]))
         for name, array in old.items():
@@ -192,6 +210,12 @@ class DeviceGraph:
 
     def _host(self, array: Any) -> NDArray[Any]:
         return self._device.host(array)
+
+
+def _doubled(room: int, need: int) -> int:
+    while room < need:
+        room *= 2
+    return room
 
 
 def _rows(

@@ -1,8 +1,7 @@
 """Scores the snapshots of whole histories: on a CUDA device while that works, else as the service does, on the CPU.
 
-Margins of trees are the CPU's bit for bit; a network's log-odds may differ in their last digits (models.device). The
-device is entered with the bundle's probe, and only where it says of it what the CPU says. One that fails costs no
-scores: the part that met the failure and all later ones are scored on the CPU, with a warning.
+Margins of trees are the CPU's bit for bit; a network's log-odds may differ in their last digits (models.device_scorer).
+One that fails costs no scores: the part that met the failure and all later ones are scored on the CPU, with a warning.
 """
 
 import numpy as np
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 
 from features.application import Snapshot
 from features.place import HERE, Place
+from gpu_kernels.device import Device as Kernels
 from models.bundle import Bundle
-from models.device import TOLERANCE, Device, DeviceError
-from models.device_scorer import DeviceLabel
-from models.probe import furthest, probe
-from models.scorer import LABELS, PART, Scorer, Scores
+from models.device import CPU
+from models.device_scorer import DeviceScorer
+from models.scorer import PART, Scorer, Scores
 
 DEVICE_PART = 4096  # rows scored in one call on a device: a network keeps some 50 kB a row there
 
@@ -23,20 +22,13 @@ class HistoryScorer:
     """A bundle at a place. Raises BundleError as Scorer does."""
 
     def __init__(self, bundle: Bundle, place: Place = HERE) -> None:
-        self._bundle, self._place, self._here = bundle, place, Scorer(bundle)
-        self._there: dict[str, DeviceLabel] = {}
-        if place.device is None:
-            return
-        self._networks = Device(place.choice)
-        try:
-            kernels = place.device
-            self._there = {
-                label: DeviceLabel(model, bundle.schema, label, kernels, self._networks)
-                for label, model in bundle.models.items()
-            }
-            self._try_out()
-        except place.failures as error:
-            self._leave(error)
+        self._place, self._here = place, Scorer(bundle)
+        self._there = DeviceScorer(bundle.schema, self._here.models)
+        if place.device is not None:
+            try:
+                self._there.enter(CPU, place.device)
+            except place.failures as error:
+                place.lost(error)
 
     def probability(self, snapshot: Snapshot, label: str) -> NDArray[np.float64]:
         """float64 [N] probabilities of a label."""
@@ -44,7 +36,7 @@ class HistoryScorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of N applications."""
-        part = DEVICE_PART if self._there else PART
+        part = PART if self._place.device is None else DEVICE_PART
         parts = [self._part(snapshot.take(slice(i, i + part))) for i in range(0, max(len(snapshot), 1), part)]
         return Scores.join(parts)
 
@@ -53,32 +45,15 @@ class HistoryScorer:
         return self._here.residual_value(snapshot)
 
     def _part(self, snapshot: Snapshot) -> Scores:
-        if self._there and len(snapshot):
+        if self._place.device is not None and len(snapshot):
             try:
-                return self._on_device(snapshot)
+                return self._on_device(self._place.device, snapshot)
             except self._place.failures as error:
-                self._leave(error)
+                self._place.lost(error)
         return self._here.score(snapshot)
 
-    def _on_device(self, snapshot: Snapshot) -> Scores:
-        found, graph = dict.fromkeys(LABELS, np.full(len(snapshot), np.nan)), {}
-        for label, model in self._there.items():
-            found[label], logit = model.score_rows(model.rows(snapshot.features), model.inputs(snapshot))
-            if logit is not None:
-                graph[label] = logit
-        if not self._networks.working:
-            raise DeviceError(self._networks.problem)
-        return Scores(found["fraud"], found["default"], graph)
-
-    def _try_out(self) -> None:
-        """Raises DeviceError where the device says something else of the probe."""
-        rows = probe(self._bundle.schema)
-        found, expected = self._on_device(rows), self._here.score(rows)
-        for label in self._there:
-            apart = furthest(getattr(found, f"{label}_probability"), getattr(expected, f"{label}_probability"))
-            if apart > TOLERANCE:
-                raise DeviceError(f"device and CPU differ by {apart:.2g} of {label}")
-
-    def _leave(self, error: Exception) -> None:
-        self._there = {}
-        self._place.lost(error)
+    def _on_device(self, kernels: Kernels, snapshot: Snapshot) -> Scores:
+        with kernels.deciding():
+            asked = self._there.ask_snapshot(snapshot)
+            found = kernels.fetch(list(asked.arrays.values()))
+        return self._there.scores(asked, dict(zip(asked.arrays, found, strict=True)))

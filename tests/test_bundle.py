@@ -26,7 +26,7 @@ from tests.snapshots import random_rows, trained_bundle
 
 QUICK = TrainConfig(search_seconds=0)
 LATE_BAD = [220, 260, 320, 360]
-SIZE_MAX, COMMITTED_SIZE_MAX = 1_400_000, 3_000_000  # bytes, of a bundle and of all of the demo
+SIZE_MAX, COMMITTED_SIZE_MAX = 1_400_000, 3_300_000  # bytes, of a bundle and of all of the demo
 
 
 @pytest.fixture

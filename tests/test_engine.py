@@ -25,6 +25,7 @@ from server.batcher import Reply
 from server.challengers import Challengers
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
+from server.placement import Placement
 from server.products import Product
 from server.replies import addressed
 from server.settings import Settings
@@ -49,7 +50,7 @@ def past() -> History:
 
 @asynccontextmanager
 async def engine_on(
-    redis: Redis, tenant: str, served: dict[str, Product], past: History
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, placement: Placement | None = None
 ) -> AsyncIterator[tuple[Engine, Store]]:
     """A ready engine over a store that holds the profiles of `past`."""
     schemas = {p.schema.name: p.schema for p in served.values()}
@@ -57,7 +58,7 @@ async def engine_on(
     await store.prepare()
     knows = {source: schema for schema in schemas.values() for source in schema.sources}
     await load_profiles(store, [(t, knows[p.source], p) for t, some in past.profiles.items() for p in some.values()])
-    engine = Engine(tenant, store, served, Challengers())
+    engine = Engine(tenant, store, served, Challengers(), placement=placement)
     follower = asyncio.create_task(engine.follow())
     await until_ready(engine)
     yield engine, store
