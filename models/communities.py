@@ -6,9 +6,9 @@ Louvain takes no seed. A hub must not glue everything together: an entity ties o
 each at most `gap_days` after the one before, and only where at most `applicants_max` applicants share it.
 
 A ring comes in a burst, so each community is searched for the stretch of time in which bad labels stand out most: the
-space-time scan statistic with Kulldorff's log likelihood ratio of Bernoulli trials (1997, 1998). Such stretches are
-ranked by it and share no application; it is no probability of error. Labels rank and structure gathers: members whose
-label is unknown are found with the others.
+space-time scan statistic with Kulldorff's log likelihood ratio of Bernoulli trials (1997, 1998). So are each hub's
+applications, for an officer and a dealer who forge together. Such stretches are ranked by it and share no application;
+it is no probability of error. Labels rank and structure gathers: members whose label is unknown are found with others.
 """
 
 import math
@@ -80,7 +80,7 @@ def communities(linked: Linked, limits: Limits | None = None, warn: Warn = lambd
     """Bursts by score, then the communities in which none was found, the densest first."""
     limits = limits or Limits()
     whole, parts = _divided(bipartite(linked, limits), limits.seed, warn)
-    found = [burst for rows in (*whole, *parts) for burst in _bursts(linked, rows, limits)]
+    found = [burst for rows in (*whole, *parts, *_hubs(linked)) for burst in _bursts(linked, rows, limits)]
     found.sort(key=lambda burst: (-burst[0], -len(burst[1]), int(burst[1][0])))
     taken, ranked = np.zeros(len(linked), dtype=np.bool_), list[Community]()
     for score, rows in found:
@@ -94,21 +94,32 @@ def communities(linked: Linked, limits: Limits | None = None, warn: Warn = lambd
 
 def bipartite(linked: Linked, limits: Limits) -> nx.Graph:
     """Applications by their row, and below 0 the runs of uses that tie at least two applicants and not too many."""
-    time_ms, applicant = linked.time_ms[linked.row], linked.applicant[linked.row]
-    order = np.lexsort((time_ms, linked.token, linked.kind))
+    tie = linked.ties[linked.kind]
+    row, token, kind = linked.row[tie], linked.token[tie], linked.kind[tie]
+    time_ms, applicant = linked.time_ms[row], linked.applicant[row]
+    order = np.lexsort((time_ms, token, kind))
     begins = np.ones(len(order), dtype=np.bool_)
-    same = (np.diff(linked.token[order]) == 0) & (np.diff(linked.kind[order]) == 0)
+    same = (np.diff(token[order]) == 0) & (np.diff(kind[order]) == 0)
     begins[1:] = ~same | (np.diff(time_ms[order]) > limits.gap_days * DAY_MS)
     run = np.empty(len(order), dtype=np.int64)
     run[order] = np.cumsum(begins) - 1
     people = np.unique(np.stack([run.astype(np.uint64), applicant]), axis=1)[0]
     sharing = np.bincount(people.astype(np.int64), minlength=len(order))
     tying = (sharing[run] >= 2) & (sharing[run] <= limits.applicants_max)
-    uses = np.unique(np.stack([linked.row[tying], run[tying]]), axis=1)
+    uses = np.unique(np.stack([row[tying], run[tying]]), axis=1)
     graph = nx.Graph()
     weight = 1.0 / np.log1p(sharing[uses[1]])
     graph.add_weighted_edges_from(zip(uses[0].tolist(), (-1 - uses[1]).tolist(), weight.tolist(), strict=True))
     return graph
+
+
+def _hubs(linked: Linked) -> list[Ints]:
+    """Rows of the applications of each entity that ties nobody, of at least three."""
+    hub = ~linked.ties[linked.kind]
+    row, token, kind = linked.row[hub], linked.token[hub], linked.kind[hub]
+    order = np.lexsort((row, token, kind))
+    cuts = np.flatnonzero((np.diff(token[order]) != 0) | (np.diff(kind[order]) != 0)) + 1
+    return [np.unique(rows) for rows in np.split(row[order], cuts) if len(rows) >= APPLICANTS_MIN]
 
 
 def backend() -> str:

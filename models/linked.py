@@ -1,7 +1,7 @@
 """A history as applications and what they share, for statistics of the whole graph: offline, never for serving.
 
-Only entities whose sharing ties people together (`link` in the schema) tie applications here; employers, dealers and
-IP addresses are hubs. What a log forgets is left out, as of training (R20). Entities are tokens (R21).
+Entities whose sharing ties people together are those that the schema calls `link`; employers, dealers, officers and IP
+addresses are hubs. What a log forgets is left out, as of training (R20). Entities are tokens (R21).
 """
 
 import secrets
@@ -34,6 +34,7 @@ class Linked:
 
     ids: as the source names them; time_ms: int64 [N]; applicant: uint64 [N]; bad: int8 [N], 1 bad, 0 good, -1 unknown,
     as known at the end. row: int64 [U] ascending, whose use it is; token: uint64 [U]; kind: int64 [U], of `kinds`.
+    ties: bool [kinds], whether sharing one ties people together. The applicant is no entity here.
     """
 
     ids: Sequence[str]
@@ -44,6 +45,7 @@ class Linked:
     token: NDArray[np.uint64]
     kind: Ints
     kinds: Sequence[str]
+    ties: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,7 +70,7 @@ def from_history(history: History, label: str) -> Linked:
         np.array([a.tokens for a in every], dtype=np.uint64).reshape(-1, SLOTS_MAX),
         np.array(list(known.values()), dtype=np.int8),
         np.array([schemas.index(a.schema) for a in every], dtype=np.int64),
-        {i: _names(schema.document) for i, schema in enumerate(schemas)},
+        {i: schema.document for i, schema in enumerate(schemas)},
     )  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def from_archive(folder: Path, label: str, warn: Warn = lambda message: None) ->
     `warn` is told of applications whose schema the archive does not hold. Raises ArchiveError.
     """
     archive, graph, none = Archive.open(folder), EntityGraph(), np.empty((0, SLOTS_MAX), dtype=np.bool_)
-    named = {int.from_bytes(bytes.fromhex(name), "little"): _names(of[0]) for name, of in archive.schemas.items()}
+    documents = {int.from_bytes(bytes.fromhex(name), "little"): of[0] for name, of in archive.schemas.items()}
     requests, found = Requests.read(archive.log(_NONE)), []
     for events in archive.log(_NONE):
         graph.observe(events, _NONE, none)
@@ -101,31 +103,35 @@ def from_archive(folder: Path, label: str, warn: Warn = lambda message: None) ->
     sequence, time_ms, tokens, schema = (np.concatenate([some[i] for some in found]) for i in range(4))
     if not len(sequence):
         raise ArchiveError(f"{folder}: its log holds no application")
-    if unread := int((~np.isin(schema, np.array(list(named), dtype=np.uint64))).sum()):
+    if unread := int((~np.isin(schema, np.array(list(documents), dtype=np.uint64))).sum()):
         warn(f"{unread} applications tie nobody: the archive does not hold their schema")
     bad = graph.labels(sequence)[label]
-    return _linked([str(number) for number in sequence], time_ms, tokens, bad, schema, named)
+    return _linked([str(number) for number in sequence], time_ms, tokens, bad, schema, documents)
 
 
-def _names(document: Mapping[str, Any]) -> list[str]:
-    """What stands in each slot of a schema's document that ties people together, "" in the others."""
-    names: list[str] = []
+def _slots(document: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Kind and whether it ties people together, of each slot of a schema's document after the applicant's."""
+    found: list[tuple[str, bool]] = []
     for name, told in (document.get("entities") or {}).items():
-        names += [name if (told or {}).get("link") else ""] * (told or {}).get("slots", 1)
-    return [*names, *[""] * (SLOTS_MAX - len(names))]
+        of = told or {}
+        found += [(name, bool(of.get("link")))] * of.get("slots", 1)
+    return found[1:]
 
 
 def _linked(
     ids: Sequence[str], time_ms: Ints, tokens: NDArray[np.uint64], bad: NDArray[np.int8], schema: NDArray[np.integer],
-    named: Mapping[int, Sequence[str]],
+    documents: Mapping[int, Mapping[str, Any]],
 ) -> Linked:  # fmt: skip
-    """schema: [N], key of `named`, which says what stands in each slot."""
-    kinds = sorted({name for names in named.values() for name in names} - {""})
+    """schema: [N], key of `documents`."""
+    slots = {key: _slots(document) for key, document in documents.items()}
+    tying = {name: link for of in slots.values() for name, link in of}
+    kinds = sorted(tying)
     kind = np.full((len(ids), SLOTS_MAX), -1, dtype=np.int64)
-    for key, names in named.items():
-        kind[schema == key] = [kinds.index(name) if name else -1 for name in names]
+    for key, of in slots.items():
+        kind[np.ix_(schema == key, np.arange(1, 1 + len(of)))] = [kinds.index(name) for name, _ in of]
     row, slot = np.nonzero((kind >= 0) & (tokens != 0))
-    return Linked(ids, time_ms, tokens[:, 0], bad, row, tokens[row, slot], kind[row, slot], kinds)
+    ties = np.array([tying[name] for name in kinds], dtype=np.bool_)
+    return Linked(ids, time_ms, tokens[:, 0], bad, row, tokens[row, slot], kind[row, slot], kinds, ties)
 
 
 def check_label(label: str) -> str:

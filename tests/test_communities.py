@@ -44,6 +44,7 @@ def linked(uses: list[tuple[int, str, float]], bad: dict[int, int] | None = None
         [str(i) for i in range(n)], np.array([day * DAY for *_, day in uses], dtype=np.int64),
         np.array([who for who, *_ in uses], dtype=np.uint64), label, np.arange(n),
         np.array([devices[device] for _, device, _ in uses], dtype=np.uint64), np.zeros(n, dtype=np.int64), ["device"],
+        np.ones(1, dtype=np.bool_),
     )  # fmt: skip
 
 
@@ -51,11 +52,11 @@ def test_the_worlds_rings_are_found() -> None:
     made, of_product = world.build(3, 8000), history.schemas_by_product()
     whole = from_history(history.history(made.events, [], of_product, TOKENIZER), "fraud")
     figures = bench.judged(whole, communities(whole), made.truth)
-    assert figures["found"] / figures["rings"] >= 0.6, figures
-    assert figures["precision"] >= 0.7 and figures["recall"] >= 0.5, figures
-    assert figures["unlabelled_recall"] >= 0.3, figures  # structure gathers those whom no label tells
+    assert figures["found"] / figures["rings"] >= 0.75, figures
+    assert figures["precision"] >= 0.8 and figures["recall"] >= 0.7, figures
+    assert figures["unlabelled_recall"] >= 0.5, figures  # structure gathers those whom no label tells
     by_kind = figures["by_kind"]
-    for kind in ("device_farm", "shared_contacts", "identity_mixing"):
+    for kind in ("device_farm", "shared_contacts", "identity_mixing", "collusion"):
         assert by_kind[kind][1] / by_kind[kind][0] >= 0.7, (kind, figures)
     wrong = replace(whole, bad=np.roll(whole.bad, 1))  # labels of others: what the ranking is worth
     assert bench.judged(whole, communities(wrong), made.truth)["precision"] < 0.5
@@ -91,6 +92,17 @@ def test_a_burst_is_cut_out_of_a_community() -> None:
     assert set(found[0].rows.tolist()) == ring and found[0].score > module.SCORE_MIN
     assert all(c.score == 0 for c in found[1:]) and len(found) == 2
     assert len({row for c in found for row in c.rows.tolist()}) == sum(len(c.rows) for c in found)
+
+
+def test_a_burst_at_a_hub_is_found() -> None:
+    """An officer ties nobody, but six bad applications within two days stand out among 60."""
+    days = [float(day) for day in range(54)] + [30.1, 30.2, 30.3, 31.1, 31.2, 31.3]
+    uses = [(who, "officer", day) for who, day in enumerate(days)]
+    forged = replace(linked(uses, {who: 1 for who in range(54, 60)}), ties=np.zeros(1, dtype=np.bool_))
+    assert not bipartite(forged, Limits(applicants_max=100))
+    (found,) = communities(forged)
+    assert {*range(54, 60)} <= set(found.rows.tolist()) and len(found.rows) <= 8 and found.bad == 6
+    assert communities(replace(forged, bad=np.zeros(60, dtype=np.int8))) == []
 
 
 def test_the_score_is_kulldorffs() -> None:
@@ -136,8 +148,9 @@ async def test_an_archive_without_whom_it_forgets(
     expected = from_history(History(some), "fraud")
     np.testing.assert_array_equal(before.token, expected.token)
     np.testing.assert_array_equal(before.bad, expected.bad)
-    assert before.kinds == expected.kinds == ["address", "card", "company", "company_address", "contact", "device",
-                                              "phone", "vehicle"]  # fmt: skip
+    tied = [name for name, ties in zip(before.kinds, before.ties, strict=True) if ties]
+    assert tied == ["address", "card", "company", "company_address", "contact", "device", "phone", "vehicle"]
+    assert {*before.kinds} - {*tied} == {"ip", "employer", "dealer", "officer"} and before.kinds == expected.kinds
     gone, withdrew = (np.uint64(TOKENIZER.token("applicant", name)) for name in people[:2])
     assert gone in before.applicant and gone not in after.applicant
     mine = np.flatnonzero(after.applicant == withdrew)
