@@ -12,20 +12,22 @@ from typer.testing import CliRunner
 
 from bench.gpu_streams import batches, random_log
 from bench.gpu_trees import demo_bundles
-from features import export, place
+from features import export, place, table
 from features.application import Application
 from features.archive import rows
 from features.events import APPLICATION, Events
 from features.forget import Forgetting
 from features.place import HERE, Graph, Place, PlaceError
 from features.replay import History, Rows, replay
-from features.schema import SLOTS_MAX
+from features.schema import SLOTS_MAX, Schema
 from features.store import Store
 from gpu_kernels.device import Cuda, Launch, NoDeviceError
 from models.__main__ import app
+from models.tables import replayed
 from policy import bundles
 from policy.__main__ import app as policy_app
 from policy.archived import from_archive
+from policy.dataset import from_table
 from policy.records import Records
 from policy.scoring import Scored, known_by, outdated
 from policy.workers import Workers
@@ -36,9 +38,9 @@ from tests.gpu_devices import NAMES, opened
 from tests.test_archive import assert_same
 from tests.test_engine import TOKENIZER, decide, engine_on, past, run, served
 from tests.test_forgotten import people
-from tests.test_tables import bundle, frame, schema
+from tests.test_tables import frame, schema
 
-__all__ = ["bundle", "past", "people", "schema", "served"]
+__all__ = ["past", "people", "schema", "served"]
 VIEW = ("entity_state", "graph_state", "neighbor_state", "neighbor_mask", "as_of", "time_ms")
 
 
@@ -87,6 +89,20 @@ def test_a_world_replays_to_the_same_rows(
         assert made.snapshot.neighbor_mask.any()
     known = np.concatenate([made.labels["default"] for made in expected.values()])
     assert np.unique(known).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_is_read_the_same(name: str, schema: Schema, tmp_path: Path) -> None:
+    """Labels that become known ten rows later, by both readers of a table."""
+    frame(300, 5).write_parquet(tmp_path / "t.parquet")
+    found = table.read(schema, tmp_path / "t.parquet")
+    for settled in (False, True):
+        there, here = (replayed(schema, found, 10, settled=settled, place=on) for on in (placed(name), HERE))
+        identical(there, here)
+        assert (here.labels["default"][-9:] < 0).all() != settled
+    read = [from_table(schema, tmp_path / "t.parquet", 10, 100, 12, print, on) for on in (placed(name), HERE)]
+    np.testing.assert_array_equal(read[0].parts[0].snapshot.features, read[1].parts[0].snapshot.features)
+    np.testing.assert_array_equal(read[0].bad, read[1].bad)
 
 
 @pytest.mark.parametrize("name", NAMES)
