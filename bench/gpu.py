@@ -6,6 +6,8 @@ what the view takes; their rate stands beside that of a copy on the same device 
 says so.
 """
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +47,7 @@ def run() -> Report:
 def measured(
     device: Device, runs_on: RunsOn, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
-    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES,
+    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES, torch_on: str = "cuda",
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
@@ -62,9 +64,21 @@ def measured(
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
     if wrong := sum(row["differing"] for row in report["policy"]):
         report["differing"].append(f"policies, in {wrong} rounds")
+    report["torch_geometric"] = peer = _beside(device, clock, sizes, rounds, history, torch_on)
+    if not all(row["same_neighbors"] for row in peer.get("sizes", ())):
+        report["differing"].append("neighbours that torch-geometric sees")
     report["replay"] = replay_times(device, runs_on.name, replayed)
     report["differing"] += report["replay"].pop("differing")
     return report
+
+
+def _beside(*asked: Any) -> Report:
+    """bench.gpu_peer.peer_times, which needs torch."""
+    try:
+        from bench.gpu_peer import peer_times
+    except ImportError as error:
+        return {"absent": f"torch is not installed (extra train): {error}"}
+    return peer_times(*asked)
 
 
 def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
@@ -117,6 +131,17 @@ def show(console: Console, report: Report) -> None:
         rates = (f"{row[name]:,.0f}" for name in ("decisions_per_s", "cpu_decisions_per_s"))
         table.add_row(str(row["batch"]), *times, *rates)
     console.print(table)
+    peer = report["torch_geometric"]
+    if "absent" in peer:
+        console.print(f"NOT compared with torch-geometric: {peer['absent']}", style="yellow")
+    table = Table(title=f"beside torch-geometric {peer.get('version', '')} on {peer.get('on', '')}")
+    for column in ("batch", "p50 ms", "p99 ms", "ours p50 ms", "ours over it", "named again, not seen"):
+        table.add_column(column, justify="right")
+    for row in peer.get("sizes", ()):
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "ours_p50_ms"))
+        table.add_row(str(row["batch"]), *times, f"{row['over_torch_geometric']:.2f}", f"{row['not_seen']:.1%}")
+    if table.rows:
+        console.print(table)
     replay = report["replay"]
     table = Table(title=f"a history of {replay['applications']:,} applications, applications/s")
     for column in ("", "device", "CPU"):

@@ -165,6 +165,7 @@ def fresh_rows(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.
 
 
 def batch_of(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:
+    """Some events of a log, the sequence numbers of its applications if they are own, and all slots as links."""
     part = Events(log.fields[start:end], log.time_ms[start:end])
     mine = part.fields["sequence"][part.fields["kind"] == APPLICATION] if own else np.empty(0, dtype=np.int64)
     return part, np.ascontiguousarray(mine), np.ones((len(mine), SLOTS_MAX), dtype=np.bool_)

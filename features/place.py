@@ -95,7 +95,10 @@ class Place:
         """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice."""
         if self.device is not None:
             try:
-                return walk(_DeviceGraph(self.device, self.failures), DEVICE_CHUNK)
+                made = walk(_DeviceGraph(self.device, self.failures), DEVICE_CHUNK)
+                if hasattr(self.device.xp, "get_default_memory_pool"):  # CuPy keeps what networks will need
+                    self.device.xp.get_default_memory_pool().free_all_blocks()
+                return made
             except LostDeviceError as error:
                 self.lost(error)
         return walk(EntityGraph(), CHUNK)

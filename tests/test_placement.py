@@ -28,12 +28,16 @@ from server.placement import Placement
 from server.products import Product
 from server.settings import Settings
 from tests.cuda_shim import COMPILER
+from tests.gpu_devices import networks_by_onnx
 from tests.gpu_faults import Fault
 from tests.placed import back, fault, follows_closely, past, recomputed, served, step, there, told, until_there
 from tests.test_engine import TOKENIZER, batches, decide, engine_on
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="g++ is not installed: kernels were NOT run on the CPU")
-__all__ = ["fault", "follows_closely", "past", "served", "there"]
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="g++ is not installed: kernels were NOT run on the CPU"),
+    pytest.mark.usefixtures("networks_by_onnx"),
+]
+__all__ = ["fault", "follows_closely", "networks_by_onnx", "past", "served", "there"]
 KERNELS = {
     "resolve", "mark_first", "number", "record", "relabel", "prepare_rows", "neighbors", "recents", "count_links",
     "finish_links", "use", "outcomes", "commit", "fill", "find_leaf", "add_leaves", "ask_splits", "contribute",
