@@ -23,6 +23,7 @@ from features.application import InvalidFieldError
 from server.calls import Call, Handler
 from server.native.front import Front
 
+pytestmark = pytest.mark.alone
 STALL_SECONDS = 0.3
 
 
