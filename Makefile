@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
 GPU := $(VENV)/.gpu-installed

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 from redis.asyncio import Redis
@@ -24,6 +25,9 @@ from models import registry
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TOKENIZER = Tokenizer(b"a secret of tests")
+# a machine that is busy refutes no property
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 for _name in ("COLUMNS", "LINES"):  # who starts the workers of a run tells them the size of a terminal that is none
     os.environ.pop(_name, None)
 SCANNED = 10_000  # keys that a SCAN looks at: tests share the store, so one of them has to pass by what all others keep
