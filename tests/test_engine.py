@@ -29,6 +29,7 @@ from server.placement import Placement
 from server.products import Product
 from server.replies import addressed
 from server.settings import Settings
+from tests.conftest import SCANNED
 
 TOKENIZER = Tokenizer(SECRET.encode())
 APPLICATIONS = 1000
@@ -194,7 +195,7 @@ async def test_recovers_when_the_log_is_lost(
     applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:4]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, applications[:2], None)
-        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*", SCANNED)])
         with pytest.raises(UnavailableError):
             await decide(engine, applications[2:3])
         await until_ready(engine)
