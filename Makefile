@@ -110,4 +110,4 @@ $(FULL): pyproject.toml constraints.txt | $(PY)
 # onnxruntime-gpu takes the place of onnxruntime, where there is a driver to use it.
 $(GPU): $(FULL)
 	@! command -v nvidia-smi >/dev/null || \
-	{ $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && $(PIP_INSTALL) '.[gpu]' && touch $@; }
+	{ $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && $(PIP_INSTALL) '.[gpu,peer]' && touch $@; }

@@ -5,10 +5,12 @@ round before had. Bytes are the least that a stage must move: what is copied to 
 their rate stands beside that of a copy on the same device in the same run. Without a device it says so.
 """
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
-from bench.gpu_policy import policy_times, shipped_differences
+from bench.gpu_policy import policy_table, policy_times, shipped_differences
 from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
@@ -43,7 +45,7 @@ def run() -> Report:
 def measured(
     device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
-    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES,
+    replayed: int = REPLAYED, torch_on: str = "cuda", policy_sizes: tuple[int, ...] = POLICY_SIZES,
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
@@ -60,9 +62,21 @@ def measured(
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
     if wrong := sum(row["differing"] for row in report["policy"]):
         report["differing"].append(f"policies, in {wrong} rounds")
+    report["torch_geometric"] = peer = _beside(device, placement, clock, sizes, rounds, history, torch_on)
+    if not all(row["same_neighbors"] for row in peer.get("sizes", ())):
+        report["differing"].append("neighbours that torch-geometric sees")
     report["replay"] = replay_times(device, placement.name, replayed)
     report["differing"] += report["replay"].pop("differing")
     return report
+
+
+def _beside(*asked: Any) -> Report:
+    """bench.gpu_peer.peer_times, which needs torch."""
+    try:
+        from bench.gpu_peer import peer_times
+    except ImportError as error:
+        return {"absent": f"torch is not installed (extra train): {error}"}
+    return peer_times(*asked)
 
 
 def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
@@ -107,14 +121,18 @@ def show(console: Console, report: Report) -> None:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
     console.print(table)
-    table = Table(title="tables of the consumer policy, copied there and back; rates and funders stay on the CPU")
-    for column in ("batch", "p50 ms", "p99 ms", "kernel", "CPU p50 ms", "decisions/s", "CPU"):
+    console.print(policy_table(report["policy"]))
+    peer = report["torch_geometric"]
+    if "absent" in peer:
+        console.print(f"NOT compared with torch-geometric: {peer['absent']}", style="yellow")
+    table = Table(title=f"beside torch-geometric {peer.get('version', '')} on {peer.get('on', '')}")
+    for column in ("batch", "p50 ms", "p99 ms", "ours p50 ms", "ours over it", "named again, not seen"):
         table.add_column(column, justify="right")
-    for row in report["policy"]:
-        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "kernel_p50_ms", "cpu_p50_ms"))
-        rates = (f"{row[name]:,.0f}" for name in ("decisions_per_s", "cpu_decisions_per_s"))
-        table.add_row(str(row["batch"]), *times, *rates)
-    console.print(table)
+    for row in peer.get("sizes", ()):
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "ours_p50_ms"))
+        table.add_row(str(row["batch"]), *times, f"{row['over_torch_geometric']:.2f}", f"{row['not_seen']:.1%}")
+    if table.rows:
+        console.print(table)
     replay = report["replay"]
     table = Table(title=f"a history of {replay['applications']:,} applications, applications/s")
     for column in ("", "device", "CPU"):

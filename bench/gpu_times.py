@@ -105,13 +105,13 @@ def graph_times(
     while start < history:
         end = min(start + max(sizes), history)
         for graph in (host, there):
-            graph.observe(*_batch(log, start, end, own=False))
+            graph.observe(*batch_of(log, start, end, own=False))
         start = end
     for size in sizes:
         spans, on_cpu, moved = [], [], 0
         kernels: dict[str, list[float]] = defaultdict(list)
         for i in range(rounds + WARM_ROUNDS):
-            batch = _batch(log, start, start + size, own=True)
+            batch = batch_of(log, start, start + size, own=True)
             start += size
             timed.taken()
             began = clock.mark()
@@ -170,11 +170,11 @@ def decision_times(
     log = random_log(rng, history + sum(sizes) * (rounds + WARM_ROUNDS), IDENTIFIERS, 0.0, 0.0)
     host, there, start, found, furthest = EntityGraph(), DeviceGraph(device), history, [], 0.0
     for graph in (host, there):
-        graph.observe(*_batch(log, 0, history, own=False))
+        graph.observe(*batch_of(log, 0, history, own=False))
     for size in sizes:
         spans, on_cpu = [], []
         for _ in range(rounds + WARM_ROUNDS):
-            batch, rows = _batch(log, start, start + size, own=True), np.arange(size)
+            batch, rows = batch_of(log, start, start + size, own=True), np.arange(size)
             features = fresh_rows(rng, size, len(schema.features))
             start += size
             began = clock.mark()
@@ -205,7 +205,8 @@ def fresh_rows(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.
     return made
 
 
-def _batch(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:
+def batch_of(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:
+    """Some events of a log, the sequence numbers of its applications if they are own, and all slots as links."""
     part = Events(log.fields[start:end], log.time_ms[start:end])
     mine = part.fields["sequence"][part.fields["kind"] == APPLICATION] if own else np.empty(0, dtype=np.int64)
     return part, np.ascontiguousarray(mine), np.ones((len(mine), SLOTS_MAX), dtype=np.bool_)

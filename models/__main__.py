@@ -24,6 +24,7 @@ from features.schema import SchemaError
 from features.specs import SPLITS
 from models import compare, registry, show
 from models.bundle import Bundle, BundleError, read_manifest
+from models.communities_command import communities
 from models.evaluate import metrics
 from models.history_scorer import HistoryScorer
 from models.scorer import LABELS
@@ -31,6 +32,7 @@ from models.tables import LABEL_DELAY_ROWS, Say, replayed, score_table, train_ta
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
+app.command()(communities)
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
 DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet or CSV table of that schema")]

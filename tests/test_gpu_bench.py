@@ -49,6 +49,7 @@ def test_what_it_does_with_one() -> None:
         small_logs=3,
         long_logs=1,
         replayed=1000,
+        torch_on="cpu",
     )
     assert report["differing"] == [] and report["copy_gb_per_s"] > 0
     assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
@@ -62,8 +63,29 @@ def test_what_it_does_with_one() -> None:
     assert replay["furthest"] == 0 and all(
         replay[f"{s}_{on}_per_s"] > 0 for s in ("replay", "score") for on in ("device", "cpu")
     )
+    assert all(row["same_neighbors"] for row in report["torch_geometric"].get("sizes", ()))
     json.dumps(report)
     gpu.show(Console(stderr=True), report)
+
+
+def test_torch_geometric_sees_the_same_neighbours() -> None:
+    """At hubs as well, whose rings are full, and where a batch names one again; a neighbour left out is found."""
+    peer = pytest.importorskip("bench.gpu_peer")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(peer, "OF_EACH_SLOT", 40)
+        patched.setattr(peer, "LOADED", 8)
+        asked = opened("shim"), CPU, HostClock(), (1, 16), 3
+        found = peer.peer_times(*asked, 400, "cpu")
+        if "absent" in found:
+            pytest.skip(f"NOT run beside torch-geometric: {found['absent']}")
+        assert [row["same_neighbors"] for row in found["sizes"]] == [True, True]
+        assert found["sizes"][0]["not_seen"] == 0  # a row alone sees all that came before it
+        assert all(row["over_torch_geometric"] > 0 and row["p50_ms"] > 0 for row in found["sizes"])
+        assert 0.05 < found["sizes"][1]["not_seen"] < 0.5
+        patched.setattr(peer.Peer, "insert", lambda *given: None)
+        assert not any(row["same_neighbors"] for row in peer.peer_times(*asked, 400, "cpu")["sizes"])
+    report = peer.peer_times(*asked, 100, "cuda")
+    assert report.keys() == ({"absent"} if not peer.torch.cuda.is_available() else {"version", "on", "sizes"})
 
 
 def test_a_wrong_kernel_is_found() -> None:

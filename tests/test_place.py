@@ -15,17 +15,14 @@ from bench.gpu_trees import demo_bundles
 from features import export, place
 from features.application import Application
 from features.archive import rows
-from features.events import APPLICATION
+from features.events import APPLICATION, Events
 from features.forget import Forgetting
 from features.place import HERE, Graph, Place, PlaceError
 from features.replay import History, Rows, replay
+from features.schema import SLOTS_MAX
 from features.store import Store
 from gpu_kernels.device import Cuda, Launch, NoDeviceError
 from models.__main__ import app
-from models.bundle import Bundle
-from models.history_scorer import HistoryScorer
-from models.scorer import Scorer
-from models.tables import score_table
 from policy import bundles
 from policy.__main__ import app as policy_app
 from policy.archived import from_archive
@@ -107,7 +104,7 @@ def test_random_logs_with_what_they_forget(name: str) -> None:
             for part, own, links in batches(rng, log, 50):
                 found.append(graph.observe(part, own, links)._asdict())
                 again = rng.choice(own, min(3, len(own))) if len(own) else own
-                found.append(graph.review(again, rng.random((len(again), 16)) < 0.5)._asdict())
+                found.append(graph.review(again, rng.random((len(again), SLOTS_MAX)) < 0.5)._asdict())
             assert (graph.sequence, graph.last_ms) == (len(log), log.time_ms[-1])
             return [*found, graph.labels(asked)]
 
@@ -118,6 +115,32 @@ def test_random_logs_with_what_they_forget(name: str) -> None:
                 np.testing.assert_array_equal(one[array], expected)
                 seen += expected.size
     assert seen > 100_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_stretch_at_once(name: str) -> None:
+    """As many events as a device is given in one call, a hub of thousands of uses among their entities."""
+    log = random_log(np.random.default_rng(4), place.DEVICE_CHUNK + 500, 3000, forgets=0.0002)
+    log.fields["tokens"][(log.fields["kind"] == APPLICATION) & (log.fields["sequence"] % 3 == 0), 7] = 1 << 50
+    applied = log.fields["kind"] == APPLICATION
+    links = np.ones((int(applied.sum()), SLOTS_MAX), dtype=np.bool_)
+
+    def walk(graph: Graph, chunk: int) -> tuple[list[Any], Any]:
+        found, seen = [], 0
+        for start in range(0, len(log), chunk):
+            part = Events(log.fields[start : start + chunk], log.time_ms[start : start + chunk])
+            own = np.ascontiguousarray(part.fields["sequence"][part.fields["kind"] == APPLICATION])
+            found.append(graph.observe(part, own, links[seen : seen + len(own)]))
+            seen += len(own)
+        return [np.concatenate(some) for some in zip(*found, strict=True)], graph.labels(
+            log.fields["sequence"][applied]
+        )
+
+    (there, labels), (here, expected) = placed(name).walked(walk), HERE.walked(walk)
+    for one, other in zip(there, here, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for label, known in expected.items():
+        np.testing.assert_array_equal(labels[label], known)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,34 +215,7 @@ def scored_anew(records: Records, name: str) -> None:
         assert (~np.isnan(getattr(known[1], field.name))).any()
 
 
-OTHERS = {
-    b.schema.name: replace(bundles.BundleScore(Path(), "another", b.schema), version="another") for b in demo_bundles()
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_scores_equal_the_scorers(name: str, past: History) -> None:
-    """Trees bit for bit; networks too, as long as both run on the CPU: on a device to 1e-5 of a probability."""
-    made = replay(past)
-    for loaded in (Bundle.open(demo_bundle(n)) for n in made):
-        snapshot = made[loaded.schema.name].snapshot
-        there, here = HistoryScorer(loaded, placed(name)).score(snapshot), Scorer(loaded).score(snapshot)
-        for label in loaded.models:
-            one, other = (getattr(scores, f"{label}_probability") for scores in (there, here))
-            np.testing.assert_array_equal(one, other)
-            assert np.array_equal(HistoryScorer(loaded).probability(snapshot, label), other)
-        assert there.graph.keys() == here.graph.keys()
-        for label, logit in here.graph.items():
-            np.testing.assert_array_equal(there.graph[label], logit)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_table_is_scored_the_same(name: str, bundle: Bundle, tmp_path: Path) -> None:
-    frame(400, 3).write_csv(tmp_path / "later.csv")
-    frame(300, 5).write_parquet(tmp_path / "earlier.parquet")
-    asked = bundle, tmp_path / "later.csv", tmp_path / "earlier.parquet"
-    found = score_table(*asked, place=placed(name))
-    assert found.equals(score_table(*asked)) and found["score"].n_unique() > 100
+OTHERS = {b.schema.name: bundles.BundleScore(Path(), "another", b.schema) for b in demo_bundles()}
 
 
 @pytest.mark.parametrize(
@@ -244,36 +240,6 @@ def test_what_is_wrong_with_a_history_is_no_failure_of_the_device(past: History)
     report = next(event for event in past.events if not isinstance(event, Application))
     with pytest.raises(KeyError):
         replay(History([report]), place=placed("shim"))
-
-
-@pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_device_that_fails_while_scoring(after: int, past: History) -> None:
-    """At its first kernel, in the middle of the bundle's probe, and then among the rows."""
-    loaded, snapshot = Bundle.open(demo_bundle("consumer")), replay(past)["consumer"].snapshot
-    warned: list[str] = []
-    on = Place(Failing("add_leaves", after), "cpu", warned.append)
-    found, expected = HistoryScorer(loaded, on).score(snapshot), Scorer(loaded).score(snapshot)
-    for label in loaded.models:
-        np.testing.assert_array_equal(getattr(found, f"{label}_probability"), getattr(expected, f"{label}_probability"))
-    assert len(warned) == 1 and "cudaErrorIllegalAddress" in warned[0]
-
-
-def test_a_device_that_says_otherwise_is_not_entered(past: History) -> None:
-    class Wrong(Shim):
-        """Adds no leaves."""
-
-        def kernels(self, source: Path) -> Launch:
-            launch = super().kernels(source)
-            return lambda kernel, *rest: None if kernel == "add_leaves" else launch(kernel, *rest)
-
-        def host(self, array: Any) -> Any:
-            return np.zeros_like(array)
-
-    loaded, snapshot = Bundle.open(demo_bundle("consumer")), replay(past)["consumer"].snapshot
-    warned: list[str] = []
-    found = HistoryScorer(loaded, Place(Wrong(), "cpu", warned.append)).score(snapshot)
-    np.testing.assert_array_equal(found.fraud_probability, Scorer(loaded).score(snapshot).fraud_probability)
-    assert len(warned) == 1 and "device and CPU differ by" in warned[0]
 
 
 def test_which_device_may_be_asked_for() -> None:
