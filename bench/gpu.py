@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.gpu_decisions import decision_times
-from bench.gpu_policy import policy_times, shipped_differences
+from bench.gpu_policy import policy_table, policy_times, shipped_differences
 from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, graph_times, tree_times
@@ -123,14 +123,7 @@ def show(console: Console, report: Report) -> None:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
     console.print(table)
-    table = Table(title="tables of the consumer policy, copied there and back; rates and funders stay on the CPU")
-    for column in ("batch", "p50 ms", "p99 ms", "kernel", "CPU p50 ms", "decisions/s", "CPU"):
-        table.add_column(column, justify="right")
-    for row in report["policy"]:
-        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "kernel_p50_ms", "cpu_p50_ms"))
-        rates = (f"{row[name]:,.0f}" for name in ("decisions_per_s", "cpu_decisions_per_s"))
-        table.add_row(str(row["batch"]), *times, *rates)
-    console.print(table)
+    console.print(policy_table(report["policy"]))
     peer = report["torch_geometric"]
     if "absent" in peer:
         console.print(f"NOT compared with torch-geometric: {peer['absent']}", style="yellow")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from bench.gpu_times import WARM_ROUNDS, Clock, Timed
 from bench.policy import random_inputs, usual
@@ -104,3 +105,14 @@ def policy_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: i
             "cpu_decisions_per_s": size / float(np.median(cpu)) * 1e3, "differing": differing,
         })  # fmt: skip
     return found
+
+
+def policy_table(rows: list[dict[str, Any]]) -> Table:
+    """Of policy_times, for a reader."""
+    table = Table(title="tables of the consumer policy, copied there and back; rates and funders stay on the CPU")
+    for column in ("batch", "p50 ms", "p99 ms", "kernel", "CPU p50 ms", "decisions/s", "CPU"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "kernel_p50_ms", "cpu_p50_ms"))
+        table.add_row(str(row["batch"]), *times, *(f"{row[f'{on}decisions_per_s']:,.0f}" for on in ("", "cpu_")))
+    return table

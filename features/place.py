@@ -86,9 +86,11 @@ class Place:
         index = int(found[1] or 0)
         try:
             return cls(Cuda(index), f"cuda:{index}", warn)
-        except NoDeviceError as error:
+        except (RuntimeError, MemoryError) as error:  # NoDeviceError, or one that others use up or hold for themselves
             if choice != "auto":
                 raise PlaceError(f"--device {choice}: {error}") from None
+            if not isinstance(error, NoDeviceError):
+                warn(f"cuda:{index} cannot be opened, the CPU goes on: {type(error).__name__}: {error}")
             return cls()
 
     def walked(self, walk: Callable[[Graph, int], T]) -> T:

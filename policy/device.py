@@ -78,7 +78,7 @@ def _place(choice: str) -> Place:
     """This process's own: a device is opened where it is used."""
     try:
         return Place.of(choice, _warn)
-    except (PlaceError, RuntimeError) as error:
+    except PlaceError as error:
         _warn(f"{choice} cannot be opened here, the CPU decides: {error}")
         return Place()
 

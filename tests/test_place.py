@@ -21,6 +21,7 @@ from features.place import HERE, Graph, Place, PlaceError
 from features.replay import History, Rows, replay
 from features.schema import SLOTS_MAX, Schema
 from features.store import Store
+from gpu_kernels import device
 from gpu_kernels.device import Cuda, Launch, NoDeviceError
 from models.__main__ import app
 from models.tables import replayed
@@ -272,6 +273,21 @@ def test_which_device_may_be_asked_for() -> None:
         assert Place.of("auto", pytest.fail).device is None
     else:
         assert Place.of("auto", print).choice == "cuda:0"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cudaErrorDevicesUnavailable"), MemoryError("no memory left")])
+def test_a_device_that_cannot_be_opened_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Another process holds it, or all of its memory: CuPy says so when it is opened, and has seen it before."""
+
+    def refused(index: int) -> Cuda:
+        raise error
+
+    monkeypatch.setattr(device, "Cuda", refused)
+    warned: list[str] = []
+    assert Place.of("auto", warned.append).device is None
+    assert warned == [f"cuda:0 cannot be opened, the CPU goes on: {type(error).__name__}: {error}"]
+    with pytest.raises(PlaceError, match=f"--device cuda:0: {error}"):
+        Place.of("cuda:0", warned.append)
 
 
 def test_commands_refuse_what_is_not_there(tmp_path: Path) -> None:
