@@ -184,6 +184,7 @@ class DeviceGraph:
         self._hold(new)
         others = {"use_key": old["key"], "at": old["place"]}
         self._apply.rehash(self._words, stage(self._device, _BATCH, {}, {}, {}, others), len(old["key"]))
+        self._host(new["sizes"])  # waits: what goes back to the pool may be given to another stream
 
     def _allocated(self, room: tuple[int, int, int]) -> dict[str, Any]:
         """Empty arrays; the hash has twice as many places as there may be nodes."""

@@ -6,6 +6,7 @@ and logits are fetched with the view, and the host calibrates them. Margins and 
 bit; a network's logits but for their last digits.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,17 +52,18 @@ class DeviceScorer:
         self.kernels: Kernels | None = None
         self._schema, self._models = schema, models
         self._there: dict[str, _Label] = {}
+        self._entering = threading.Lock()  # a reload and a retry may meet
 
     def enter(self, device: Device, kernels: Kernels) -> None:
         """Bring the models to a device. Raises DeviceError where it does not say of the probe what the host says."""
-        self.kernels = None
-        with kernels.beside():
-            there = {label: _Label(model, self._schema, kernels, device) for label, model in self._models.items()}
-            features = Assemble(kernels, counted_columns(self._schema))
-        self._there, self._features = there, features
-        with kernels.deciding():
-            self._check(kernels)
-        self.kernels = kernels
+        with self._entering:
+            self.kernels = None
+            with kernels.beside():
+                self._there = {label: _Label(m, self._schema, kernels, device) for label, m in self._models.items()}
+                self._features = Assemble(kernels, counted_columns(self._schema))
+            with kernels.deciding():
+                self._check(kernels)
+            self.kernels = kernels
 
     def ask(self, view: View, features: Rows) -> Asked:
         """Begin to score B applications: their view, and float32 [B, F] of the schema's features, in which nothing need

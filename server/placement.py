@@ -37,7 +37,6 @@ BEHIND_MAX = 1 << 16  # events after which the device's graph records them witho
 _NONE = np.empty(0, dtype=np.int64)
 _NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
 
-
 Told = tuple[Snapshot, Scores]
 
 
@@ -237,7 +236,7 @@ def _parts(
         of.setdefault(batch[i].product, []).append((i, row))
     parts = {}
     for name, some in of.items():
-        at, rows = np.array(sorted(some), dtype=np.int64).T
+        at, rows = np.ascontiguousarray(np.array(sorted(some), dtype=np.int64).T)
         product, profiles = products[name], started.profiles[products[name].schema.name]
         if len(at) < len(profiles):
             profiles = profiles.take(started.place[at])
