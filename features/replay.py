@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from features.application import Application, Profile, Report, Snapshot
 from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
 from features.graph import EntityGraph
+from features.hops import Hops
 from features.neighborhood import Neighborhood
 from features.profiles import Profiles, ProfileTable
 from features.schema import SLOTS_MAX, Schema
@@ -63,6 +64,7 @@ class _Part:
         self.snapshot = empty_snapshot(schema, rows)
         self.sequences = np.empty(rows, dtype=np.int64)
         self.ids: list[str] = []
+        self.hops: list[Hops] = []
 
     def add(
         self, applications: Sequence[Application], declared: NDArray[np.float64], profiles: Profiles,
@@ -70,15 +72,20 @@ class _Part:
     ) -> None:  # fmt: skip
         """Rows of the view become the next ones here; their sequence numbers follow `as_of`."""
         place = slice(self.done, self.done + len(rows))
-        complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
+        done = complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
+        self.hops += [] if done.hops is None else [done.hops]
         self.sequences[place] = view.as_of[rows] + 1
         self.ids += [a.application_id for a in applications]
         self.done = place.stop
 
 
-def replay(history: History, progress: Callable[[int], None] = lambda done: None) -> dict[str, Rows]:
-    """Rows by schema name. A report of an application not seen before is an error, as it is on the wire (KeyError)."""
-    graph, profiles = EntityGraph(), history.profile_table
+def replay(
+    history: History, progress: Callable[[int], None] = lambda done: None, *, deep: bool = False
+) -> dict[str, Rows]:
+    """Rows by schema name, with hops if `deep`. A report of an application not seen before is an error, as it is on the
+    wire (KeyError).
+    """
+    graph, profiles = EntityGraph(deep), history.profile_table
     schemas = [event.schema for event in history.events if isinstance(event, Application)]
     rows, by_name = Counter([schema.name for schema in schemas]), {schema.name: schema for schema in schemas}
     parts = {name: _Part(by_name[name], count) for name, count in rows.items()}
@@ -156,7 +163,8 @@ def _labels(schema: Schema, kind: str) -> tuple[int, ...]:
 
 def _rows(part: _Part, times_ms: NDArray[np.int64], graph: EntityGraph) -> Rows:
     labels = graph.labels(part.sequences)
+    snapshot = replace(part.snapshot, hops=Hops.join(part.hops)) if part.hops else part.snapshot
     return Rows(
-        part.schema, part.snapshot, part.ids, times_ms[part.sequences - 1],
+        part.schema, snapshot, part.ids, times_ms[part.sequences - 1],
         {name: labels[name] for name in part.schema.labels}, graph.last_ms,
     )  # fmt: skip

@@ -21,7 +21,8 @@ from models.probe import PROBE_ROWS
 from models.shap import Forest
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT, DEEP_FORMAT = 2, 3  # the second with a deep network, which a release of before cannot feed
+DEEP = "deep"
 SCHEMA = "schema.json"
 RESIDUAL_VALUE = "residual_value.onnx"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
@@ -33,13 +34,16 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class LabelModel:
-    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns."""
+    """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns.
+    deep: the network is the one that looks at two hops.
+    """
 
     trees_onnx: bytes
     forest: Forest
     encoding: Encoding
     gnn_onnx: bytes | None
     calibration: Calibration
+    deep: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,19 @@ from features.application import Snapshot
 from features.replay import Rows
 from features.schema import Schema
 from features.specs import DAY_MS
-from models import calibrate, gnn, trees
-from models.bundle import LabelModel
+from models import calibrate, networks, trees
+from models.bundle import DEEP, LabelModel
 from models.calibrate import Calibration
+from models.deep import DeepConfig, DeepGNN
 from models.encode import Categories
 from models.evaluate import metrics
 from models.folds import Folds, TrainingError, aggregate_columns, folds
+from models.gnn import GNN, GNNConfig, own_columns
 from models.search import STEPS_MAX, Found, Search
 
+NETWORKS: Mapping[str, tuple[Any, Any]] = {"gnn": (GNNConfig, GNN), DEEP: (DeepConfig, DeepGNN)}
 GNN_LABELS = ("fraud",)
+EXAMPLE_ROWS = 16  # that show the exporter the shapes
 CLASS_MIN = 2  # bad and good rows: every fold then has one of each to fit on
 NO_GAIN = "left out, it does not raise the AUPRC of the trees"
 TREES, AGGREGATES, NETWORK = "trees", "trees + aggregates", "trees + aggregates + GNN"  # each with more to look at
@@ -41,7 +45,8 @@ class TrainConfig:
 
     test_share: of the rows, by time the latest, to test the recipe on; the bundle itself learns from all. 0: no test.
     search_seconds: after which no further candidate is tried. trees_max: bounds what a decision costs, 0 for no limit.
-    keep_gnn: the graph network stays although it does not raise the AUPRC. categories: by feature, the text of each
+    keep_gnn: the graph network stays although it does not raise the AUPRC. network: which of NETWORKS, where "deep"
+    needs rows with hops; device: cpu, cuda or cuda:N, where it is trained. categories: by feature, the text of each
     code of an open category, for their order; without it they are told apart by how often they go bad alone.
     """
 
@@ -52,6 +57,8 @@ class TrainConfig:
     search_seconds: float = 30.0
     trees_max: int = 0
     keep_gnn: bool = False
+    network: str = "gnn"
+    device: str = "cpu"
     categories: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
@@ -79,7 +86,7 @@ class Trained:
 
 def steps_at_most(schema: Schema, config: TrainConfig) -> int:
     """How often `progress` is told of a step, at most: candidates and epochs, with and without a test part."""
-    epochs = gnn.GNNConfig.epochs if config.split == "time" else 0
+    epochs = NETWORKS[config.network][0].epochs if config.split == "time" else 0
     labels = [STEPS_MAX + (epochs if label in GNN_LABELS else 0) + 1 for label in schema.labels]
     return 1 + sum(labels) * (2 if config.test_share else 1)
 
@@ -103,7 +110,7 @@ class _Part:
 class _Network:
     """A graph network that can join the trees, and the calibration that does it."""
 
-    config: gnn.GNNConfig
+    config: Any
     onnx: bytes
     calibration: Calibration
     probability: Doubles
@@ -141,7 +148,9 @@ def train_label(
     network, verdict = _admitted(rows, label, known, plan, found, config, progress)
     chosen = name
     if network is not None:
-        joined = replace(variants[name], gnn_onnx=network.onnx, calibration=network.calibration)
+        joined = replace(
+            variants[name], gnn_onnx=network.onnx, calibration=network.calibration, deep=config.network == DEEP
+        )
         variants, validation = variants | {NETWORK: joined}, validation | {NETWORK: network.probability}
         gain = metrics(labels, network.probability)["auprc"] > metrics(labels, validation[name])["auprc"]
         verdict = verdict if gain else "kept, as asked" if config.keep_gnn else NO_GAIN
@@ -157,6 +166,7 @@ def train_label(
            for part, at in (("fit", plan.fit), ("stop", plan.stop), ("stack", plan.stack))},
         "settings": {"trees": [asdict(c) for c in found.configs],
                      "gnn": asdict(network.config) if network and chosen == NETWORK else None},
+        "network": config.network if chosen == NETWORK else None,
         "search": found.findings, "metrics": figures,
     }  # fmt: skip
     learned = known if plan.learned is None else known[plan.learned]
@@ -199,15 +209,19 @@ def _admitted(
     fit, stop, stack = (_Part(rows, label, known[part]) for part in (plan.fit, plan.stop, plan.stack))
     if stack.bad < calibrate.STACK_MIN_POSITIVES:
         return None, f"left out, {stack.bad} bad rows to validate where {calibrate.STACK_MIN_POSITIVES} are needed"
-    if not gnn.own_columns(rows.schema, label):
+    if not own_columns(rows.schema, label):
         return None, "left out, no column of the request is free of constraints"
     earlier, later, margin = fit.snapshot(), stack.snapshot(), found.margins[plan.stack]
-    settings = gnn.GNNConfig.of(rows.schema, label, earlier)
-    network = gnn.fit(settings, config.seed, earlier, fit.labels, stop.snapshot(), stop.labels, progress)
-    logit = gnn.logits(network, later)
+    settings_of, network_of = NETWORKS[config.network]
+    settings = settings_of.of(rows.schema, label, earlier)
+    network = networks.fit(
+        lambda: network_of(settings), config.seed, earlier, fit.labels, stop.snapshot(), stop.labels, progress,
+        networks.device(config.device),
+    )  # fmt: skip
+    logit = networks.logits(network, later)
     stacked = calibrate.fit(stack.labels, margin, logit)
     if stacked is None:
         return None, NO_GAIN
     probability = stacked.probability(margin, logit)
-    stacked = replace(stacked, gnn_mean=float(gnn.logits(network, earlier).mean()))
-    return _Network(settings, gnn.to_onnx(network, later), stacked, probability), "kept"
+    stacked = replace(stacked, gnn_mean=float(networks.logits(network, earlier).mean()))
+    return _Network(settings, networks.to_onnx(network, later.take(slice(0, EXAMPLE_ROWS))), stacked, probability), "kept"
