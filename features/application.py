@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,8 +122,9 @@ class Snapshot:
     @staticmethod
     def join(parts: Sequence["Snapshot"]) -> "Snapshot":
         """The rows of some snapshots of one schema, in order."""
-        arrays = [f.name for f in fields(Snapshot) if f.name != "hops"]
-        joined = Snapshot(*(np.concatenate([getattr(part, name) for part in parts]) for name in arrays))
+        names = [f.name for f in fields(Snapshot) if f.name != "hops"]
+        arrays: Any = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        joined = Snapshot(*arrays)
         hops = [part.hops for part in parts if part.hops is not None]
         return replace(joined, hops=hops[0].join(hops)) if len(hops) == len(parts) > 0 else joined
 

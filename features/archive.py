@@ -141,8 +141,11 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None) -> Rows:
-    """Training rows of a schema's decisions in log order; their ids are sequence numbers, labels those of the end.
+def rows(
+    folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None, deep: bool = False
+) -> Rows:
+    """Training rows of a schema's decisions in log order, with hops if `deep`; their ids are sequence numbers, labels
+    those of the end.
 
     Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
     `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
@@ -154,9 +157,9 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
     kept = kept_rows(archive, schema, warn)
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:] = schema.link_slots
-    graph, retried, requests = EntityGraph(), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
+    graph, retried, requests = EntityGraph(deep), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
-    emptied = np.zeros(len(kept.sequence), dtype=np.uint64)
+    emptied, by_application = np.zeros(len(kept.sequence), dtype=np.uint64), []
     for events in archive.log(kept.as_of[retried]):
         first, end = graph.sequence + 1, graph.sequence + len(events)
         inside = np.arange(*np.searchsorted(kept.sequence, (first, end + 1)))
@@ -166,6 +169,7 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
         times[inside] = events.time_ms[kept.sequence[inside] - first]
         later = requests.emptied(events)
         emptied[inside] = later[kept.sequence[inside] - first]
+        by_application.append(later[events.fields["kind"] == APPLICATION])
         own, again = inside[~retried[inside]], np.flatnonzero(retried & (kept.as_of == end))
         view = graph.observe(without_records(events, later), kept.sequence[own], links[own])
         for at, seen in ((own, view), (again, graph.review(kept.sequence[again], links[again]))):
@@ -182,7 +186,7 @@ def rows(folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda p
         {name: labels[name] for name in schema.labels},
         graph.last_ms,
     )
-    left = to_learn_from(made, emptied, warn)
+    left = to_learn_from(made, emptied, np.concatenate(by_application), warn)
     if not left.application_ids:
         raise ArchiveError(f"{folder}: every applicant of schema {schema.name} is forgotten")
     return left

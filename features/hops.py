@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.events import APPLICATION, FORGOTTEN, LABEL_UNKNOWN, settle
 from features.neighborhood import NEIGHBOR_COLUMNS
-from features.schema import RECORD_MAX, SLOTS_MAX
+from features.schema import SLOTS_MAX
 
 NEAR, FAR = 32, 4  # most recent applications of an entity: before the application, and before each of these
 HOUR_MS = 3_600_000.0
@@ -34,7 +34,8 @@ class Hops(NamedTuple):
 
     near_count: uint8 [B, E]; near: int32 [M], place in the table; near_code: uint8 [M], the flags of NEIGHBOR_COLUMNS
     from bit 0 on. far_count: uint8 [M, E]; far: int32 [N]; far_code: uint8 [N]. now_ms: int64 [B], when asked.
-    The table, of the A applications that occur: time_ms: int64 [A]; amount: float32 [A]; record: float32 [A, R].
+    The table, of the A applications that occur: application: int64 [A], their number in the log from 0; time_ms: int64
+    [A]; amount: float32 [A]; record: float32 [A, R].
     """
 
     near_count: NDArray[np.uint8]
@@ -44,6 +45,7 @@ class Hops(NamedTuple):
     far: NDArray[np.int32]
     far_code: NDArray[np.uint8]
     now_ms: NDArray[np.int64]
+    application: NDArray[np.int64]
     time_ms: NDArray[np.int64]
     amount: NDArray[np.float32]
     record: NDArray[np.float32]
@@ -62,6 +64,22 @@ class Hops(NamedTuple):
         """Those of applications of one schema, of so many slots and columns of a record."""
         return self.take(rows, slots)._replace(record=self.record[:, :record])
 
+    def without(self, emptied: NDArray[np.uint64], by_application: NDArray[np.uint64]) -> "Hops":
+        """Without what is seen by slots that are empty, a bit each: uint64 [B] of the applications that see, and by
+        number of those that are seen.
+        """
+        slots = np.arange(self.near_count.shape[1], dtype=np.uint64)
+        near_count, far_count = self.near_count.copy(), self.far_count.copy()
+        near_count[emptied[:, None] >> slots & np.uint64(1) == 1] = 0
+        far_count[by_application[self.application[self.near]][:, None] >> slots & np.uint64(1) == 1] = 0
+        near = np.repeat(near_count.ravel() > 0, self.near_count.ravel())
+        far_count[~near] = 0
+        far = np.repeat(far_count.ravel() > 0, self.far_count.ravel())
+        return self._replace(
+            near_count=near_count, near=self.near[near], near_code=self.near_code[near], far_count=far_count[near],
+            far=self.far[far], far_code=self.far_code[far],
+        )  # fmt: skip
+
     def given(self) -> dict[str, NDArray[Any]]:
         """INPUTS of the network: near_state, float32 [M, 7 + R], and far_state, float32 [N, 7 + R], NEIGHBOR_COLUMNS
         and the record, a far one's gap counted from the near one; and what `places` says of them.
@@ -74,9 +92,7 @@ class Hops(NamedTuple):
             **places(np, self.near_count, self.far_count),
         }
 
-    def _state(
-        self, at: NDArray[np.int32], code: NDArray[np.uint8], now_ms: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _state(self, at: NDArray[np.int32], code: NDArray[np.uint8], now_ms: NDArray[np.int64]) -> NDArray[np.float32]:
         state = np.empty((len(at), len(NEIGHBOR_COLUMNS) + self.record.shape[1]), dtype=np.float32)
         state[:, 0] = (now_ms - self.time_ms[at]) / HOUR_MS
         state[:, 1] = self.amount[at]
@@ -103,7 +119,8 @@ class Hops(NamedTuple):
         nothing, code = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
         return cls(
             np.zeros((rows, slots), np.uint8), nothing, code, np.zeros((0, slots), np.uint8), nothing, code,
-            np.zeros(rows, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, record), np.float32),
+            np.zeros(rows, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32),
+            np.empty((0, record), np.float32),
         )  # fmt: skip
 
 
@@ -192,7 +209,7 @@ def _compact(state: Any, found: tuple[NDArray[Any], ...], now_ms: NDArray[np.int
     place[which] = np.arange(len(which))
     return Hops(
         near_count, place[near], near_code, far_count, place[far], far_code, now_ms,
-        state.time_ms[which], state.amount[which].astype(np.float32), state.record[which],
+        which, state.time_ms[which], state.amount[which].astype(np.float32), state.record[which],
     )  # fmt: skip
 
 

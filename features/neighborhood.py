@@ -36,9 +36,9 @@ class Neighborhood(NamedTuple):  # made for every batch: see features.applicatio
 
 def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
     """The rows of two views, one after the other."""
-    pairs: Any = zip(first[:-1], second[:-1], strict=True)
+    arrays: Any = (np.concatenate(pair) for pair in zip(first[:-1], second[:-1], strict=True))
     hops = None if first.hops is None or second.hops is None else first.hops.join([first.hops, second.hops])
-    return Neighborhood(*(np.concatenate(pair) for pair in pairs), hops=hops)
+    return Neighborhood(*arrays)._replace(hops=hops)
 
 
 def empty_view(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from features import archive
 from features.schema import Schema
+from models.bundle import DEEP
 from models.recipe import TrainConfig
 from models.tables import Say, silent
 from models.train import train
@@ -25,4 +26,5 @@ def train_archive(
     told of decisions that cannot be read. Raises ArchiveError, TrainingError.
     """
     progress(f"replay of the archive {folder.name}")
-    return train(archive.rows(folder, schema, warn=warn), out, config, command=command, progress=progress)
+    rows = archive.rows(folder, schema, warn=warn, deep=config.network == DEEP)
+    return train(rows, out, config, command=command, progress=progress)

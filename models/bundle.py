@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features.hops import FAR, NEAR
 from features.schema import Schema
 from models.calibrate import Calibration
 from models.conformal import QUANTILES, Conformal
@@ -70,6 +71,11 @@ class Bundle:
     models: Mapping[str, LabelModel]
     residual: ResidualModel | None = None
 
+    @property
+    def deep(self) -> bool:
+        """Whether a label's network looks at two hops: it is meant for a GPU."""
+        return any(model.deep for model in self.models.values())
+
     @classmethod
     def open(cls, path: Path) -> "Bundle":
         """The bundle in a folder with the schema it was made for. Raises BundleError as `load` does."""
@@ -110,7 +116,7 @@ def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
         found = manifest["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{at}: is no manifest: {error!r}") from None
-    _check(found == FORMAT, at, f"format {found!r}, {FORMAT} is read here")
+    _check(found in (FORMAT, DEEP_FORMAT), at, f"format {found!r}, {FORMAT} and {DEEP_FORMAT} are read here")
     return hashlib.sha256(text).hexdigest()[:16], manifest
 
 
@@ -148,7 +154,9 @@ def _label_model(
     encoding = Encoding(len(columns))  # where no category needs one
     if "encoding" in names:
         encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
-    return LabelModel(trees, forest, encoding, gnn, calibration)
+    deep = spec.get("network") == DEEP
+    _check(not deep or spec.get("hops") == [NEAR, FAR], path / MANIFEST, f"{label}: hops are not {NEAR} and {FAR}")
+    return LabelModel(trees, forest, encoding, gnn, calibration, deep)
 
 
 def _residual_model(

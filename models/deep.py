@@ -7,6 +7,7 @@ a GPU; on a CPU a decision takes many times as long as the small network's.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ class Item(nn.Module):
         decays = torch.exp(state[:, GAP_COLUMN : GAP_COLUMN + 1] @ -self.decay.exp().unsqueeze(0))
         weight, bias = self.intake.weights()
         both = torch.cat([numbers, missing, decays], -1)
-        return nn.functional.linear(both, torch.cat([weight, self.recency.weight], -1), bias)
+        made: Tensor = nn.functional.linear(both, torch.cat([weight, self.recency.weight], -1), bias)
+        return made
 
 
 class Layer(nn.Module):
@@ -83,13 +85,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, width] → the same."""
-        return x + self.dropout(self.narrow(self.wide(self.norm(x)).relu()))
+        added: Tensor = self.dropout(self.narrow(self.wide(self.norm(x)).relu()))
+        return x + added
 
 
 class DeepGNN(GraphNetwork):
     """Logits of one label. `slot_types` [E] and `own_columns` are constants of the exported graph."""
 
-    inputs = {
+    inputs: ClassVar = {
         "features": {0: "batch"}, "entity_state": {0: "batch"}, "near_state": {0: "near"}, "near_place": {0: "batch"},
         "far_state": {0: "far"}, "far_slot": {0: "far"}, "far_place": {0: "near"},
     }  # fmt: skip
@@ -166,7 +169,8 @@ class DeepGNN(GraphNetwork):
         near = self.near(_with_one(near_state)).relu()  # [M + 1, d]
         place = torch.cat([far_place, torch.full((1, far_place.shape[1]), -1, device=far_place.device)])
         items, present = _fetched(far, place)
-        return (near + self.near_merge(self.look_far(near, items, present))).relu()
+        seen: Tensor = self.near_merge(self.look_far(near, items, present))
+        return (near + seen).relu()
 
     def _look(self, entity: Tensor, near: Tensor, place: Tensor) -> Tensor:
         """Entities [n, d] and what they see of the near applications [M + 1, d] at `place` [n, NEAR]. Those that see
@@ -178,7 +182,8 @@ class DeepGNN(GraphNetwork):
         mine = entity[some]
         items, present = _fetched(near, place)
         found = self.look(mine, items, present) * self.ties(self.slot_types)[some % len(self.slot_types)]
-        return entity.index_put((some,), torch.addmm(mine, found, self.entity_merge.weight.t()))
+        told: Tensor = torch.addmm(mine, found, self.entity_merge.weight.t())
+        return entity.index_put((some,), told)
 
 
 def _with_one(items: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ label are left to the trees, which guarantee it.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class Attention(nn.Module):
 class GNN(GraphNetwork):
     """Logits of one label. `slot_types` [E] and `own_columns` are constants of the exported graph."""
 
-    inputs = {name: {0: "batch"} for name in INPUTS}
+    inputs: ClassVar = {name: {0: "batch"} for name in INPUTS}
     slot_types: Tensor
     own_columns: Tensor
 

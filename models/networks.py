@@ -1,4 +1,4 @@
-"""What the graph networks share: training that stops where later rows say so, logits in parts, and ONNX (training only).
+"""What the graph networks share: training that stops where later rows say so, logits in parts, and ONNX.
 
 A network is plain torch and takes raw arrays of a Snapshot, so that all of it exports.
 """

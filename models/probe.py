@@ -74,7 +74,7 @@ def _hops(random: "_Random", schema: Schema, rows: int) -> Hops:
     places = np.arange(near + far, dtype=np.int32)
     return Hops(
         near_count, places[:near], codes[:near], far_count, places[near:], codes[near:], np.zeros(rows, np.int64),
-        -ago_ms, random.magnitudes(near + far), record,
+        places.astype(np.int64), -ago_ms, random.magnitudes(near + far), record,
     )  # fmt: skip
 
 

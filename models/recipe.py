@@ -27,6 +27,7 @@ from models.encode import Categories
 from models.evaluate import metrics
 from models.folds import Folds, TrainingError, aggregate_columns, folds
 from models.gnn import GNN, GNNConfig, own_columns
+from models.probe import random_snapshot
 from models.search import STEPS_MAX, Found, Search
 
 NETWORKS: Mapping[str, tuple[Any, Any]] = {"gnn": (GNNConfig, GNN), DEEP: (DeepConfig, DeepGNN)}
@@ -224,4 +225,5 @@ def _admitted(
         return None, NO_GAIN
     probability = stacked.probability(margin, logit)
     stacked = replace(stacked, gnn_mean=float(networks.logits(network, earlier).mean()))
-    return _Network(settings, networks.to_onnx(network, later.take(slice(0, EXAMPLE_ROWS))), stacked, probability), "kept"
+    example = random_snapshot(rows.schema, EXAMPLE_ROWS, 0, deep=config.network == DEEP)
+    return _Network(settings, networks.to_onnx(network, example), stacked, probability), "kept"

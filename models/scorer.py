@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from features.application import Reason, Snapshot
+from features.hops import INPUTS as HOP_INPUTS
 from features.schema import Schema
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
@@ -27,7 +28,7 @@ from models.walker import Walker
 
 Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
-PART = 1024
+PART, DEEP_PART = 1024, 128
 PROBE_DIGITS = 7
 _NAN = np.float32(np.nan)
 UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
@@ -56,12 +57,13 @@ class Scores:
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    `device` runs the graph networks. Raises BundleError naming the label, or residual_value, whose models this runtime
-    cannot run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
+    `device` runs the graph networks; `deep`: whether one needs snapshots with hops. Raises BundleError naming the
+    label, or residual_value, whose models this runtime cannot run or whose probe it scores otherwise; DeviceError where
+    a device that must be used cannot.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
-        self.device = device
+        self.device, self.deep = device, bundle.deep
         self._schema = bundle.schema
         self._models = {}
         for label, model in bundle.models.items():
@@ -144,7 +146,7 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
 def _probed(
     schema: Schema, label: str, model: LabelModel, device: Device = CPU
 ) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer, rows = LabelScorer(model, schema.columns(label), device), probe(schema)
+    scorer, rows = LabelScorer(model, schema.columns(label), device), probe(schema, deep=model.deep)
     (margin,) = open_session(model.trees_onnx, None).run(None, {"row": scorer.rows(rows)})
     apart = furthest(scorer.margins(rows), margin[:, 0])
     if apart > TOLERANCE:
@@ -186,8 +188,7 @@ class LabelScorer:
         trees = self.margins(snapshot)
         if self._gnn is None:
             return self._calibration.probability(trees), None
-        # onnxruntime takes contiguous arrays only; the names are the fields of Snapshot
-        graph = self._gnn.run({name: np.ascontiguousarray(getattr(snapshot, name)) for name in self._gnn.inputs})
+        graph = self._gnn.run(network_inputs(snapshot, self._gnn.inputs))
         return self._calibration.probability(trees, graph), graph
 
     def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
@@ -209,10 +210,24 @@ class LabelScorer:
         return np.zeros(len(logit)) if mean is None else self._calibration.weights[1] * (logit - mean)
 
 
+def network_inputs(snapshot: Snapshot, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Contiguous arrays, as onnxruntime takes them, by name: fields of Snapshot, or what its hops give.
+
+    Raises ValueError where a deep network is asked about a snapshot without hops.
+    """
+    hops = {}
+    if not {*names}.isdisjoint(HOP_INPUTS):
+        if snapshot.hops is None:
+            raise ValueError("the deep network needs a snapshot with two hops")
+        hops = snapshot.hops.given()
+    return {name: np.ascontiguousarray(hops[name] if name in hops else getattr(snapshot, name)) for name in names}
+
+
 def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:
-    """What `score` says of a snapshot, asked for PART rows at a time: a network's memory grows with them."""
-    starts = range(0, max(len(snapshot), 1), PART)
-    return np.concatenate([score(snapshot.take(slice(i, i + PART))) for i in starts])
+    """What `score` says of a snapshot, asked for some rows at a time: a network's memory grows with them."""
+    size = PART if snapshot.hops is None else DEEP_PART
+    starts = range(0, max(len(snapshot), 1), size)
+    return np.concatenate([score(snapshot.take(slice(i, i + size))) for i in starts])
 
 
 class ResidualScorer:

@@ -7,7 +7,7 @@ import torch
 
 from features.application import Snapshot
 from features.schema import Schema, load
-from models import gnn
+from models import gnn, networks
 from models.probe import random_snapshot
 
 
@@ -28,7 +28,7 @@ def model(schema: Schema) -> gnn.GNN:
 
 
 def onnx_logits(model: gnn.GNN, *snapshots: Snapshot) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(gnn.to_onnx(model, snapshots[0]), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(networks.to_onnx(model, snapshots[0]), providers=["CPUExecutionProvider"])
     return [session.run(None, {n: getattr(s, n) for n in gnn.INPUTS})[0] for s in snapshots]
 
 
@@ -48,7 +48,7 @@ def test_torch_and_onnx_agree(schema: Schema, model: gnn.GNN) -> None:
         [*snapshots, empty, unknown], onnx_logits(model, *snapshots, empty, unknown), strict=True
     ):
         assert np.isfinite(exported).all()
-        np.testing.assert_allclose(exported, gnn.logits(model, snapshot), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(exported, networks.logits(model, snapshot), atol=1e-5, rtol=0)
 
 
 def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, model: gnn.GNN) -> None:
@@ -67,7 +67,7 @@ def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, model: g
 
 
 def test_onnx_carries_no_paths(schema: Schema, model: gnn.GNN) -> None:
-    assert b".py" not in gnn.to_onnx(model, random_snapshot(schema, 2, 0))
+    assert b".py" not in networks.to_onnx(model, random_snapshot(schema, 2, 0))
 
 
 def test_what_masked_places_hold_is_irrelevant(schema: Schema, model: gnn.GNN) -> None:
@@ -75,7 +75,7 @@ def test_what_masked_places_hold_is_irrelevant(schema: Schema, model: gnn.GNN) -
     filled = snapshot.neighbor_state.copy()
     filled[~snapshot.neighbor_mask] = 7
     np.testing.assert_array_equal(
-        gnn.logits(model, replace(snapshot, neighbor_state=filled)), gnn.logits(model, snapshot)
+        networks.logits(model, replace(snapshot, neighbor_state=filled)), networks.logits(model, snapshot)
     )
 
 
@@ -88,12 +88,12 @@ def test_order_of_neighbors_is_irrelevant(schema: Schema, model: gnn.GNN) -> Non
         neighbor_state=snapshot.neighbor_state[:, :, order],
         neighbor_mask=snapshot.neighbor_mask[:, :, order],
     )
-    np.testing.assert_allclose(gnn.logits(model, moved), gnn.logits(model, snapshot), atol=1e-5)
+    np.testing.assert_allclose(networks.logits(model, moved), networks.logits(model, snapshot), atol=1e-5)
 
 
 def test_neighbors_matter(schema: Schema, model: gnn.GNN) -> None:
     snapshot = random_snapshot(schema, 64, 3)
-    assert (gnn.logits(model, without_neighbors(snapshot)) != gnn.logits(model, snapshot)).any()
+    assert (networks.logits(model, without_neighbors(snapshot)) != networks.logits(model, snapshot)).any()
 
 
 def test_constrained_columns_are_left_to_the_trees() -> None:
