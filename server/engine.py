@@ -115,7 +115,7 @@ class Engine:
             try:
                 started = await self._store.begin(batch, list(funders))
                 clock.mark("begin")
-                seen = self._observe(batch, started)
+                seen = self._observe(batch, started, products)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
                 raise UnavailableError("the event log is being read again; send the same request again") from error
@@ -215,9 +215,10 @@ class Engine:
         self.ready = False
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
 
-    def _observe(self, batch: Sequence[Application], started: Started) -> _Seen:
+    def _observe(self, batch: Sequence[Application], started: Started, products: Mapping[str, Product]) -> _Seen:
         """Record the events read."""
         before = self._graph.sequence
+        self._graph.deep = any(product.deep for product in products.values())
         own: dict[int, Application] = {}
         for application, (status, _, sequence, _) in zip(batch, started.begun, strict=True):
             if status == "NEW" and sequence <= before:
