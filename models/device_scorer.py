@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.hops import chosen, places
 from features.neighborhood import NEIGHBOR_COLUMNS
 from features.schema import Schema
 from features.statistics import ENTITY_STATS, GRAPH_STATS
 from gpu_kernels.assemble import LINKS, Assemble
 from gpu_kernels.device import Device as Kernels
 from gpu_kernels.gather import View
+from gpu_kernels.hops import DeviceHops
 from gpu_kernels.trees import DeviceTrees
 from models.bundle import Bundle, LabelModel
 from models.device import Device, Network
@@ -56,12 +58,28 @@ class DeviceScorer:
             "neighbor_state": xp.ascontiguousarray(view.neighbor_state[:, :slots, :, :columns]),
             "neighbor_mask": xp.ascontiguousarray(view.neighbor_mask[:, :slots]).view(np.bool_),
         }
+        if view.hops is not None:
+            given |= hop_inputs(xp, view.hops, slots, columns)
         probabilities, graph = dict.fromkeys(LABELS, unknown), {}
         for label, model in self._models.items():
             probabilities[label], logit = model.score(view, features, given)
             if logit is not None:
                 graph[label] = logit
         return Scores(probabilities["fraud"], probabilities["default"], graph)
+
+
+def hop_inputs(xp: Any, hops: DeviceHops, slots: int, columns: int) -> dict[str, Any]:
+    """As features.hops.Hops.given, arrays of the device: of the applications asked about, by their first `slots`, with
+    so many columns of a neighbour. Waits for the device, which alone knows how many there are.
+    """
+    rows = xp.asarray(hops.rows)
+    near, far = chosen(xp, hops.near_count, hops.far_count, rows, slots)
+    counts = hops.near_count[rows][:, :slots], hops.far_count[near][:, :slots]
+    return {
+        "near_state": xp.ascontiguousarray(hops.near_state[near][:, :columns]),
+        "far_state": xp.ascontiguousarray(hops.far_state[far][:, :columns]),
+        **places(xp, *counts),
+    }
 
 
 Logits = NDArray[np.float64]

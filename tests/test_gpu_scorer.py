@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from features.schema import Schema
 from gpu_kernels.graph import DeviceGraph
 from models.bundle import Bundle
 from models.device import CPU
-from models.device_scorer import DeviceScorer
+from models.device_scorer import DeviceScorer, hop_inputs
 from models.probe import random_snapshot
 from models.scorer import Scorer
 from tests.conftest import demo_bundle
 from tests.cuda_shim import Shim
+from tests.deep_bundles import deep_bundle
 from tests.gpu_devices import NAMES, opened
 
 
@@ -50,6 +52,28 @@ def test_probabilities_equal_the_scorers(name: str) -> None:
                 np.testing.assert_array_equal(found.graph[label], logit)
             seen += len(own)
     assert seen > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deep_network_sees_the_hosts_hops(name: str, consumer: Schema, tmp_path: Path) -> None:
+    """Of networks on the CPU: of all rows, and of some alone."""
+    rng, device = np.random.default_rng(4), opened(name)
+    bundle = Bundle.load(deep_bundle("consumer", tmp_path / "deep"), consumer)
+    host, there = EntityGraph(deep=True), DeviceGraph(device, deep=True)
+    scorer, on_device, columns = Scorer(bundle), DeviceScorer(bundle, device, CPU), 7 + len(consumer.record)
+    for part, own, links in batches(rng, random_log(rng, 100, 6), 30):
+        expected, view = host.observe(part, own, links), there.observe(part, own, links)
+        features, rows = random_snapshot(consumer, len(own), int(rng.integers(1000))).features, np.arange(len(own))
+        given, state = features.copy(), np.zeros((len(own), len(consumer.sources)), dtype=np.uint8)
+        count(consumer, features, expected, rows)
+        made = snapshot(consumer, features, state, expected, rows)
+        found = on_device.score(view, given).fraud_probability
+        np.testing.assert_array_equal(found, scorer.score(made).fraud_probability)
+        assert view.hops is not None and made.hops is not None
+        some = rng.permutation(rows)[: len(rows) // 2]
+        asked = hop_inputs(device.xp, view.hops.take(some), consumer.slots, columns)
+        for field, array in made.hops.take(some).given().items():
+            np.testing.assert_array_equal(device.host(asked[field]), array, field)
 
 
 def test_arithmetic_over_what_the_graph_counts_is_refused(consumer: Schema) -> None:
