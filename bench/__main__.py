@@ -45,11 +45,12 @@ def replay(
 def fraud(
     seed: Annotated[int, typer.Option(help="of the world")] = 21,
     applications: Annotated[int, typer.Option(min=20_000, help="in the world")] = 60_000,
+    deep: Annotated[bool, typer.Option("--deep", help="the deep network too, which takes a CPU many minutes")] = False,
 ) -> None:
     """Frauds of each kind found by trees, aggregates and graph network on a world; the last line is JSON."""
     from bench import fraud as module
 
-    print(json.dumps(module.run(seed, applications)))
+    print(json.dumps(module.run(seed, applications, deep)))
 
 
 @app.command()

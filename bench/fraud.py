@@ -7,7 +7,7 @@ many of them pass before the first is stopped.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rich.table import Table
 from bench import history, rings, world
 from bench.world import Truth
 from features.replay import Rows
+from models.bundle import DEEP
 from models.evaluate import metrics
 from models.recipe import AGGREGATES, NETWORK, TrainConfig, known_rows, train_label
 from models.scorer import LabelScorer, in_parts
@@ -25,6 +26,8 @@ from models.train import held_out
 
 CONFIG = TrainConfig(test_share=0.25, search_seconds=0)
 FALSE_ALARMS = 0.01  # share of honest validation rows that the cut-off stops
+DEEP_NETWORK = "trees + aggregates + deep GNN"
+RESAMPLES = 200
 KINDS = (rings.DEVICE_FARM, rings.SHARED_CONTACTS, rings.COLLUSION, rings.IDENTITY_MIXING, rings.SHELL_COMPANIES)
 
 Doubles = NDArray[np.float64]
@@ -46,13 +49,15 @@ class Judged:
     default: tuple[NDArray[np.int8], Doubles]
 
 
-def run(seed: int, applications: int) -> dict[str, object]:
-    """Figures of the last line: AUPRC by kind and variant, rings found and their delay, calibration of the bundle."""
+def run(seed: int, applications: int, deep: bool = False) -> dict[str, object]:
+    """Figures of the last line: AUPRC by kind and variant, rings found and their delay, calibration of the bundle; with
+    `deep`, by product whether the deep network beats the default one.
+    """
     made = world.build(seed, applications)
-    rows = history.rows(made)
+    rows = history.rows(made, deep=deep)
     console = Console(width=120)
     with console.status("training") as status:
-        judged = [_judge(rows[name], made.truth, status.update) for name in history.SCHEMAS]
+        judged = [_judge(rows[name], made.truth, deep, status.update) for name in history.SCHEMAS]
     variants = list(judged[0].probability)
     size_of = Counter(t.ring for t in made.truth.values())
     fraud = np.array([t.fraud for part in judged for t in part.truth], dtype=np.int8)
@@ -65,11 +70,32 @@ def run(seed: int, applications: int) -> dict[str, object]:
         "ece_fraud": round(metrics(fraud, np.concatenate([p.probability[p.chosen] for p in judged]))["ece"], 5),
         "ece_default": round(metrics(default, of_default)["ece"], 5),
     }  # fmt: skip
+    if deep:
+        contest = {name: _contest(part) for name, part in zip(history.SCHEMAS, judged, strict=True)}
+        figures["deep"] = contest | {"all": _contest(*judged)}
     _show(console, figures)
     return figures
 
 
-def _judge(rows: Rows, truth: Mapping[str, Truth], say: Say) -> Judged:
+def _contest(*judged: Judged) -> dict[str, Any]:
+    """AUPRC of the later part by either network with the trees, over all frauds, and whether the deep one's is more;
+    its difference with a 95 % interval by the bootstrap, paired.
+    """
+    labels = np.array([t.fraud for part in judged for t in part.truth], dtype=np.int8)
+    small, deep = (np.concatenate([part.probability[name] for part in judged]) for name in (NETWORK, DEEP_NETWORK))
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        some = rng.integers(0, len(labels), len(labels))
+        drawn.append(metrics(labels[some], deep[some])["auprc"] - metrics(labels[some], small[some])["auprc"])
+    figures = [metrics(labels, probability)["auprc"] for probability in (small, deep)]
+    return {
+        "gnn": round(figures[0], 4), "deep": round(figures[1], 4), "difference": round(figures[1] - figures[0], 4),
+        "interval": [round(float(bound), 4) for bound in np.quantile(drawn, [0.025, 0.975])],
+        "beats": figures[1] > figures[0],
+    }  # fmt: skip
+
+
+def _judge(rows: Rows, truth: Mapping[str, Truth], deep: bool, say: Say) -> Judged:
     before, later = held_out(rows, CONFIG)
     earlier, columns = rows.take(before), rows.schema.columns("fraud")
     trained = train_label(earlier, "fraud", CONFIG, say, ablate=True)
@@ -81,6 +107,11 @@ def _judge(rows: Rows, truth: Mapping[str, Truth], say: Say) -> Judged:
     cutoff = {name: float(np.quantile(p[honest], 1 - FALSE_ALARMS)) for name, p in trained.validation.items()}
     probability.setdefault(NETWORK, probability[AGGREGATES])  # a network that cannot join the trees changes nothing
     cutoff.setdefault(NETWORK, cutoff[AGGREGATES])
+    if deep:
+        big = train_label(earlier, "fraud", replace(CONFIG, network=DEEP), say)
+        name = NETWORK if NETWORK in big.variants else AGGREGATES
+        probability[DEEP_NETWORK] = in_parts(LabelScorer(big.variants[name], columns).score, snapshot)
+        cutoff[DEEP_NETWORK] = float(np.quantile(big.validation[name][honest], 1 - FALSE_ALARMS))
     default = train_label(earlier, "default", CONFIG, say).model
     test = np.intersect1d(later, known_rows(rows, "default"))
     scorer = LabelScorer(default, rows.schema.columns("default"))

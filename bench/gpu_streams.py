@@ -8,13 +8,17 @@ from numpy.typing import NDArray
 
 from features.events import APPLICATION, EVENT, EVENT_VERSION, FORGOTTEN, REPORT, Events
 from features.graph import EntityGraph
+from features.hops import Hops
 from features.schema import SLOTS_MAX
 from gpu_kernels.device import Device
 from gpu_kernels.gather import View
 from gpu_kernels.graph import ROOM, DeviceGraph
+from gpu_kernels.hops import DeviceHops
 from gpu_kernels.reference import Reference
 
 ARRAYS = ("entity_state", "graph_state", "neighbor_state", "neighbor_mask")
+HOP_COUNTS = ("near_count", "near_code", "far_count", "far_code")
+HOP_ARRAYS = (*HOP_COUNTS, "near", "far")
 START_MS = 1_700_000_000_000
 SPREAD = np.uint64(0xD1342543DE82EF95)  # odd: tokens fill 64 bits, as keyed ones do, and a hash spreads them
 GAPS_MS = np.array([0, 0, 1, 60_000, 1_800_000, 24_000_000, 540_000_000], dtype=np.int64)
@@ -78,29 +82,50 @@ def differing(device: Device, expected: Any, found: View) -> list[str]:
     return names
 
 
+def differing_hops(device: Device, expected: Hops | None, found: DeviceHops | None) -> list[str]:
+    """Names of the arrays of hops that are not equal in every bit but the payload of a NaN."""
+    if expected is None or found is None:
+        return ["no hops"]
+    given, number = expected.given(), expected.application.astype(np.int32)
+    pairs = {name: (getattr(expected, name), getattr(found, name)) for name in HOP_COUNTS}
+    pairs |= {name: (number[getattr(expected, name)], getattr(found, name)) for name in ("near", "far")}
+    pairs |= {name: (given[name], getattr(found, name)) for name in ("near_state", "far_state")}
+    return [
+        name for name, (one, other) in pairs.items()
+        if not np.array_equal(one, device.host(other), equal_nan=one.dtype == np.float32)
+    ]  # fmt: skip
+
+
 def graph_differences(
-    device: Device, seed: int, events: int, most: int, *, oracle: bool = False, room: tuple[int, int, int] = ROOM
-) -> tuple[list[str], int, int]:
+    device: Device, seed: int, events: int, most: int, *, oracle: bool = False, deep: bool = False,
+    room: tuple[int, int, int] = ROOM,
+) -> tuple[list[str], int, int]:  # fmt: skip
     """What differs on a random log in batches of at most `most`: names of arrays, rows compared, estimated priors.
 
-    oracle: against gpu_kernels.reference too. An estimated prior is a score that the entity's own slot drew elsewhere.
+    oracle: against gpu_kernels.reference too; deep: hops as well. An estimated prior is a score that the entity's own
+    slot drew elsewhere.
     """
     rng = np.random.default_rng(seed)
     log = random_log(rng, events, int(rng.choice([3, 8, 40])))
-    host, found, reference = EntityGraph(), DeviceGraph(device, room), Reference()
+    host, found, reference = EntityGraph(deep), DeviceGraph(device, room, deep), Reference()
     names: set[str] = set()
     rows = estimated = 0
     for part, own, links in batches(rng, log, most):
         view, expected = found.observe(part, own, links), host.observe(part, own, links)
         names |= set(differing(device, expected, view))
+        names |= set(differing_hops(device, expected.hops, view.hops) if deep else ())
         if oracle:
-            names |= {f"{name} of the oracle" for name in differing(device, reference.observe(part, own, links), view)}
+            told = reference.observe(part, own, links)
+            names |= {f"{name} of the oracle" for name in differing(device, told, view)}
+            if view.hops is not None:
+                same = {n: np.array_equal(told[n], device.host(getattr(view.hops, n))) for n in HOP_ARRAYS}
+                names |= {f"{name} of the oracle" for name in HOP_ARRAYS if not same[name]}
         rows += len(own)
         estimated += int((abs(expected.entity_state[..., 20] - expected.entity_state[..., 13]) > 1e-6).sum())
         asked = log.fields["sequence"][: host.sequence][log.fields["kind"][: host.sequence] == APPLICATION]
         if len(asked):
             again, links = rng.choice(asked, 3), rng.random((3, SLOTS_MAX)) < 0.5
-            names |= {
-                f"{name} of review" for name in differing(device, host.review(again, links), found.review(again, links))
-            }
+            one, other = host.review(again, links), found.review(again, links)
+            names |= {f"{name} of review" for name in differing(device, one, other)}
+            names |= {f"{name} of review" for name in (differing_hops(device, one.hops, other.hops) if deep else ())}
     return sorted(names), rows, estimated

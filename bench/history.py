@@ -53,10 +53,10 @@ def history(
     return History(items, profiles_by_subject(known))
 
 
-def rows(made: World) -> dict[str, Rows]:
-    """The training rows of a world by schema; a bar shows the replay."""
+def rows(made: World, *, deep: bool = False) -> dict[str, Rows]:
+    """The training rows of a world by schema, with hops if `deep`; a bar shows the replay."""
     of_product, tokenizer = schemas_by_product(), Tokenizer(SECRET.encode())
     past = history(made.events, profiles(made.profiles, of_product, tokenizer), of_product, tokenizer)
     with Progress() as progress:
         task = progress.add_task("replay", total=len(past.events))
-        return replay(past, lambda n: progress.advance(task, n))
+        return replay(past, lambda n: progress.advance(task, n), deep=deep)

@@ -8,9 +8,9 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from features.schema import SLOTS_MAX, Schema
 from features.specs import MISSING_CODE
 from features.tokens import Tokenizer, plain
+
+if TYPE_CHECKING:
+    from features.hops import Hops
 
 ENTITIES_MAX = 64
 NO_TOKENS = np.zeros(SLOTS_MAX, dtype=np.uint64)
@@ -96,6 +99,7 @@ class Snapshot:
     columns features.neighborhood.NEIGHBOR_COLUMNS then the schema's record.
     neighbor_mask: bool [B, E, K], True where there is a neighbour.
     source_state: uint8 [B, S], SOURCE_FRESH, SOURCE_STALE or SOURCE_MISSING, order of `schema.sources`.
+    hops: two of them, where the graph was asked for them.
     """
 
     features: NDArray[np.float32]
@@ -103,6 +107,7 @@ class Snapshot:
     neighbor_state: NDArray[np.float32]
     neighbor_mask: NDArray[np.bool_]
     source_state: NDArray[np.uint8]
+    hops: "Hops | None" = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -111,13 +116,17 @@ class Snapshot:
         """The snapshot of some of the rows."""
         return Snapshot(
             self.features[rows], self.entity_state[rows], self.neighbor_state[rows],
-            self.neighbor_mask[rows], self.source_state[rows],
+            self.neighbor_mask[rows], self.source_state[rows], None if self.hops is None else self.hops.take(rows),
         )  # fmt: skip
 
     @staticmethod
     def join(parts: Sequence["Snapshot"]) -> "Snapshot":
         """The rows of some snapshots of one schema, in order."""
-        return Snapshot(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Snapshot)))
+        names = [f.name for f in fields(Snapshot) if f.name != "hops"]
+        arrays: Any = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        joined = Snapshot(*arrays)
+        hops = [part.hops for part in parts if part.hops is not None]
+        return replace(joined, hops=hops[0].join(hops)) if len(hops) == len(parts) > 0 else joined
 
 
 class Reason(NamedTuple):  # a decision has many, and a tuple is made six times as fast as a frozen dataclass

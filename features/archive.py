@@ -143,9 +143,11 @@ def digest(file: Path) -> str:
 
 
 def rows(
-    folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None, place: Place = HERE
-) -> Rows:
-    """Training rows of a schema's decisions in log order; their ids are sequence numbers, labels those of the end.
+    folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None, place: Place = HERE,
+    deep: bool = False,
+) -> Rows:  # fmt: skip
+    """Training rows of a schema's decisions in log order, with hops if `deep`; their ids are sequence numbers, labels
+    those of the end.
 
     Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
     `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
@@ -156,8 +158,8 @@ def rows(
     archive = Archive.open(folder)
     kept = kept_rows(archive, schema, warn)
     requests = Requests.read(archive.log(_NOTHING))
-    made, emptied = place.walked(lambda graph, chunk: _walked(archive, schema, kept, requests, graph, chunk))
-    left = to_learn_from(made, emptied, warn)
+    walked = place.walked(lambda graph, chunk: _walked(archive, schema, kept, requests, graph, chunk), deep)
+    left = to_learn_from(*walked, warn)
     if not left.application_ids:
         raise ArchiveError(f"{folder}: every applicant of schema {schema.name} is forgotten")
     return left
@@ -165,13 +167,13 @@ def rows(
 
 def _walked(
     archive: Archive, schema: Schema, kept: "Kept", requests: Requests, graph: Graph, chunk: int
-) -> tuple[Rows, NDArray[np.uint64]]:
-    """The rows of every decision, and the slots of each that a later request empties."""
+) -> tuple[Rows, NDArray[np.uint64], NDArray[np.uint64]]:
+    """The rows of every decision, and the slots that a later request empties: of each of them, and of every application."""
     folder, retried = archive.folder, kept.as_of >= kept.sequence
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:] = schema.link_slots
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
-    emptied = np.zeros(len(kept.sequence), dtype=np.uint64)
+    emptied, by_application = np.zeros(len(kept.sequence), dtype=np.uint64), []
     for events in archive.log(kept.as_of[retried], chunk):
         first, end = graph.sequence + 1, graph.sequence + len(events)
         inside = np.arange(*np.searchsorted(kept.sequence, (first, end + 1)))
@@ -181,6 +183,7 @@ def _walked(
         times[inside] = events.time_ms[kept.sequence[inside] - first]
         later = requests.emptied(events)
         emptied[inside] = later[kept.sequence[inside] - first]
+        by_application.append(later[events.fields["kind"] == APPLICATION])
         own, again = inside[~retried[inside]], np.flatnonzero(retried & (kept.as_of == end))
         view = graph.observe(without_records(events, later), kept.sequence[own], links[own])
         for at, seen in ((own, view), (again, graph.review(kept.sequence[again], links[again]))):
@@ -192,7 +195,8 @@ def _walked(
     if retried.any():
         joined = joined.take(np.argsort(np.concatenate(order)))
     ids = [str(number) for number in kept.sequence]
-    return Rows(schema, joined, ids, times, {name: labels[name] for name in schema.labels}, graph.last_ms), emptied
+    made = Rows(schema, joined, ids, times, {name: labels[name] for name in schema.labels}, graph.last_ms)
+    return made, emptied, np.concatenate(by_application)
 
 
 def recorded(folder: Path) -> pl.DataFrame:

@@ -155,7 +155,8 @@ def _with_neighbors(made: Snapshot, view: Neighborhood, rows: NDArray[np.int64])
         view.entity_state, view.neighbor_state, view.neighbor_mask, rows, made.entity_state, made.neighbor_state,
         made.neighbor_mask,
     )  # fmt: skip
-    return made
+    _, slots, _, columns = made.neighbor_state.shape
+    return made if view.hops is None else replace(made, hops=view.hops.of(rows, slots, columns - len(NEIGHBOR_COLUMNS)))
 
 
 @njit(cache=True, nogil=True)

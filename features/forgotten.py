@@ -5,7 +5,7 @@ applicant, also as neighbours of others, and reads nothing that stood on a conse
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +52,13 @@ def without_records(events: Events, emptied: NDArray[np.uint64]) -> Events:
     return Events(fields, events.time_ms)
 
 
-def to_learn_from(made: Rows, emptied: NDArray[np.uint64], warn: Callable[[str], None]) -> Rows:
+def to_learn_from(
+    made: Rows, emptied: NDArray[np.uint64], by_application: NDArray[np.uint64], warn: Callable[[str], None]
+) -> Rows:
     """The rows that may be learned from, of which what stood on a withdrawn consent is missing.
 
-    emptied: uint64 [N], as of Requests. `warn` is told how many rows are left out, and how many lose something.
+    emptied: uint64 [N], as of Requests; by_application: that of all applications of the log, in its order. `warn` is
+    told how many rows are left out, and how many lose something.
     """
     gone = emptied & _APPLICANT != 0
     if gone.any():
@@ -65,7 +68,10 @@ def to_learn_from(made: Rows, emptied: NDArray[np.uint64], warn: Callable[[str],
         warn(f"{(emptied != 0).sum()} decisions lose what stood on a consent withdrawn since")
     for slots in np.unique(emptied[emptied != 0]):
         _empty(made, np.flatnonzero(emptied == slots), int(slots))
-    return made
+    if made.snapshot.hops is None or not by_application.any():
+        return made
+    hops = made.snapshot.hops.without(emptied, by_application)
+    return replace(made, snapshot=replace(made.snapshot, hops=hops))
 
 
 def _empty(made: Rows, rows: NDArray[np.int64], slots: int) -> None:

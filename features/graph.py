@@ -9,12 +9,14 @@ first seen in the same slot, kept as running totals.
 What is forgotten (R20) leaves every entity as if the applicant's applications had never named it: it is counted again.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.events import LABELS, Events
+from features import hops
+from features.events import FORGOTTEN, LABELS, Events
 from features.graph_kernels import follow, gather, index, move, walk
 from features.graph_memory import GraphMemory
 from features.neighborhood import Neighborhood, empty_view
@@ -26,9 +28,10 @@ class SequenceGapError(RuntimeError):
 
 
 class EntityGraph:
-    """One tenant's graph. `sequence` is the number of the last event recorded."""
+    """One tenant's graph. `sequence` is the number of the last event recorded; `deep`: whether views carry hops."""
 
-    def __init__(self) -> None:
+    def __init__(self, deep: bool = False) -> None:
+        self.deep = deep
         self.sequence = 0
         self.last_ms = 0
         self._memory = GraphMemory()
@@ -58,14 +61,40 @@ class EntityGraph:
         if room := len(events):
             nodes, applications, _ = self._state.sizes.tolist()
             self._reserve(nodes + room * SLOTS_MAX, applications + room, self.sequence + room + 1)
-            walk(
-                self._state, fields, events.time_ms, own, links, view.entity_state, view.graph_state,
-                view.neighbor_state, view.neighbor_mask, view.time_ms,
-            )  # fmt: skip
+            found = self._deep_walk(fields, events.time_ms, own, links, view) if self.deep else None
+            if found is None:
+                self._walk(fields, events.time_ms, own, links, view)
             self._state = self._memory.moved(self._state)
             self.sequence += room
             self.last_ms = int(events.time_ms[-1])
-        return view
+            return view._replace(hops=found)
+        return view._replace(hops=hops.review(self._state, own, own)) if self.deep else view
+
+    def _walk(
+        self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
+        view: Neighborhood,
+    ) -> None:  # fmt: skip
+        """Record events and fill the view."""
+        walk(
+            self._state, fields, time_ms, own, links, view.entity_state, view.graph_state, view.neighbor_state,
+            view.neighbor_mask, view.time_ms,
+        )  # fmt: skip
+
+    def _deep_walk(
+        self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
+        view: Neighborhood,
+    ) -> hops.Hops:  # fmt: skip
+        """As `_walk`, and the hops. They are walked before the next event that forgets, which unties what it names."""
+        cuts, found = np.flatnonzero(fields["kind"] == FORGOTTEN).tolist(), []
+        for start, end in pairwise([0, *(cut for cut in cuts if cut), len(fields)]):
+            part, first = fields[start:end], int(fields["sequence"][start])
+            rows = slice(*np.searchsorted(own, [first, first + end - start]).tolist())
+            before = hops.labels_before(self._state, part)
+            arrays: Any = (array[rows] for array in view[:-1])
+            seen = Neighborhood(*arrays)
+            self._walk(part, time_ms[start:end], own[rows], links[rows], seen)
+            found.append(hops.gather(self._state, part, own[rows], before, seen.time_ms))
+        return hops.Hops.join(found)
 
     def follows(self, events: Events, own: NDArray[np.int64]) -> bool:
         """Whether `events` continue the log without a gap, with `own` among them, as `observe` takes them."""
@@ -78,16 +107,18 @@ class EntityGraph:
         """
         view = empty_view(len(sequences), np.full(len(sequences), self.sequence))
         view.time_ms[:] = self.last_ms
+        applications = np.empty(len(sequences), dtype=np.int64)
         for row, sequence in enumerate(sequences):
             application = int(self._state.of_sequence[sequence]) - 1 if 0 < sequence <= self.sequence else -1
             if application < 0:
                 raise SequenceGapError(f"event {sequence} is no application recorded before")
+            applications[row] = application
             nodes = self._state.node[application].astype(np.int64)
             gather(
                 self._state, row, nodes, self.last_ms, self._state.amount[application], application, links,
                 view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
-        return view
+        return view._replace(hops=hops.review(self._state, applications, view.time_ms)) if self.deep else view
 
     def labels(self, sequences: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
         """int8 [B] by label, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded before."""

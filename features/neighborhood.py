@@ -1,12 +1,15 @@
 """What the graph tells of applications: a Neighborhood, strictly before each of them."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.schema import RECORD_MAX, SLOTS_MAX
 from features.statistics import ENTITY_STATS, GRAPH_STATS
+
+if TYPE_CHECKING:
+    from features.hops import Hops
 
 FANOUT = 8  # most recent applications of an entity that the graph network sees
 NEIGHBOR_COLUMNS = ("gap_hours", "amount", "same_applicant", "fraud", "not_fraud", "default", "repaid")
@@ -19,7 +22,7 @@ class Neighborhood(NamedTuple):  # made for every batch: see features.applicatio
     entity_state: float32 [B, 16, len(ENTITY_STATS)]; graph_state: float32 [B, len(GRAPH_STATS)];
     neighbor_state: float32 [B, 16, FANOUT, 15], newest first, NEIGHBOR_COLUMNS then the record;
     neighbor_mask: bool [B, 16, FANOUT]; as_of: int64 [B], sequence number of the last event seen;
-    time_ms: int64 [B], the time that gaps are counted from.
+    time_ms: int64 [B], the time that gaps are counted from; hops: where the graph was asked for them.
     """
 
     entity_state: NDArray[np.float32]
@@ -28,12 +31,14 @@ class Neighborhood(NamedTuple):  # made for every batch: see features.applicatio
     neighbor_mask: NDArray[np.bool_]
     as_of: NDArray[np.int64]
     time_ms: NDArray[np.int64]
+    hops: "Hops | None" = None
 
 
 def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
     """The rows of two views, one after the other."""
-    pairs: Any = zip(first, second, strict=True)
-    return Neighborhood(*(np.concatenate(pair) for pair in pairs))
+    arrays: Any = (np.concatenate(pair) for pair in zip(first[:-1], second[:-1], strict=True))
+    hops = None if first.hops is None or second.hops is None else first.hops.join([first.hops, second.hops])
+    return Neighborhood(*arrays)._replace(hops=hops)
 
 
 def empty_view(rows: int, as_of: NDArray[np.int64]) -> Neighborhood:

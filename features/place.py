@@ -93,9 +93,11 @@ class Place:
                 warn(f"cuda:{index} cannot be opened, the CPU goes on: {type(error).__name__}: {error}")
             return cls()
 
-    def walked(self, walk: Callable[[Graph, int], T]) -> T:
-        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice."""
-        if self.device is not None:
+    def walked(self, walk: Callable[[Graph, int], T], deep: bool = False) -> T:
+        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice. deep:
+        its views carry hops, which are brought together on the CPU.
+        """
+        if self.device is not None and not deep:
             try:
                 made = walk(_DeviceGraph(self.device, self.failures), DEVICE_CHUNK)
                 if hasattr(self.device.xp, "get_default_memory_pool"):  # CuPy keeps what networks will need
@@ -103,7 +105,7 @@ class Place:
                 return made
             except LostDeviceError as error:
                 self.lost(error)
-        return walk(EntityGraph(), CHUNK)
+        return walk(EntityGraph(deep), CHUNK)
 
     def lost(self, error: Exception) -> None:
         """The device is not used any more."""

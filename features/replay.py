@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from features.application import Application, Profile, Report, Snapshot, tokens_of
 from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
+from features.hops import Hops
 from features.neighborhood import Neighborhood
 from features.place import HERE, Graph, Place
 from features.profiles import Profiles, ProfileTable
@@ -61,6 +62,7 @@ class _Part:
         self.snapshot = empty_snapshot(schema, rows)
         self.sequences = np.empty(rows, dtype=np.int64)
         self.ids: list[str] = []
+        self.hops: list[Hops] = []
 
     def add(
         self, applications: Sequence[Application], declared: NDArray[np.float64], profiles: Profiles,
@@ -68,17 +70,19 @@ class _Part:
     ) -> None:  # fmt: skip
         """Rows of the view become the next ones here; their sequence numbers follow `as_of`."""
         place = slice(self.done, self.done + len(rows))
-        complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
+        done = complete(self.schema, declared, profiles, view, rows, self.snapshot.take(place))
+        self.hops += [] if done.hops is None else [done.hops]
         self.sequences[place] = view.as_of[rows] + 1
         self.ids += [a.application_id for a in applications]
         self.done = place.stop
 
 
 def replay(
-    history: History, progress: Callable[[int], None] = lambda done: None, place: Place = HERE
+    history: History, progress: Callable[[int], None] = lambda done: None, place: Place = HERE, *, deep: bool = False
 ) -> dict[str, Rows]:
-    """Rows by schema name, walked at a place. `progress` is told how many events more are walked: fewer, where a device
-    failed and the walk begins again. A report of an application not seen before is an error, as on the wire (KeyError).
+    """Rows by schema name, walked at a place, with hops if `deep`. `progress` is told how many events more are walked:
+    fewer, where a device failed and the walk begins again. A report of an application not seen before is an error, as
+    on the wire (KeyError).
     """
     schemas = [event.schema for event in history.events if isinstance(event, Application)]
     rows, by_name = Counter([schema.name for schema in schemas]), {schema.name: schema for schema in schemas}
@@ -98,7 +102,7 @@ def replay(
             told += len(some)
         return {name: _rows(part, times_ms, graph) for name, part in parts.items()}
 
-    return place.walked(walk)
+    return place.walked(walk, deep)
 
 
 def _observe(
@@ -166,7 +170,8 @@ def _labels(schema: Schema, kind: str) -> tuple[int, ...]:
 
 def _rows(part: _Part, times_ms: NDArray[np.int64], graph: Graph) -> Rows:
     labels = graph.labels(part.sequences)
+    snapshot = replace(part.snapshot, hops=Hops.join(part.hops)) if part.hops else part.snapshot
     return Rows(
-        part.schema, part.snapshot, part.ids, times_ms[part.sequences - 1],
+        part.schema, snapshot, part.ids, times_ms[part.sequences - 1],
         {name: labels[name] for name in part.schema.labels}, graph.last_ms,
     )  # fmt: skip

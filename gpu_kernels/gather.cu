@@ -5,12 +5,6 @@
 #include "graph.cuh"
 #include "entity.cuh"
 
-__device__ inline i8 label_before(const State *s, const Batch *b, int a, int event, int which) {
-  int r = s->report_of[a];
-  while (r >= 0 && b->report_event[r] >= event) r = b->report_head[r] ? -1 : r - 1;
-  return r < 0 ? s->label[2 * (i64)a + which] : b->label_after[2 * r + which];
-}
-
 // Threads: [b, SLOTS].
 KERNEL prepare_rows(const State *s, const Batch *b, i64 threads) {
   THREAD_OR_RETURN

@@ -1,7 +1,7 @@
 """Launches gather.cu: the view of each row strictly before it, with nothing copied to the host."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from gpu_kernels.device import Device
 from gpu_kernels.layout import FOLDER
 from gpu_kernels.stage import Shapes, Staged
 
+if TYPE_CHECKING:
+    from gpu_kernels.hops import DeviceHops
+
 RING, FANOUT, ENTITY, GRAPH, NEIGHBOR = 16, 8, 22, 6, 7 + RECORD
 
 
@@ -19,8 +22,8 @@ class View:
     """What was known strictly before each of B applications; the first four are arrays of the device.
 
     entity_state: float32 [B, 16, 22], NaN where nothing; graph_state: float32 [B, 6]; neighbor_state: float32
-    [B, 16, 8, 15], newest first; neighbor_mask: uint8 [B, 16, 8]; as_of, time_ms: int64 [B] on the host. As
-    features.neighborhood.Neighborhood.
+    [B, 16, 8, 15], newest first; neighbor_mask: uint8 [B, 16, 8]; as_of, time_ms: int64 [B] on the host; hops where the
+    graph was asked for them. As features.neighborhood.Neighborhood.
     """
 
     entity_state: Any
@@ -29,6 +32,7 @@ class View:
     neighbor_mask: Any
     as_of: NDArray[np.int64]
     time_ms: NDArray[np.int64]
+    hops: "DeviceHops | None" = None
 
     @classmethod
     def empty(cls, xp: Any, as_of: NDArray[np.int64], time_ms: NDArray[np.int64]) -> "View":
@@ -45,7 +49,7 @@ class View:
         there = xp.asarray(rows)
         return View(
             self.entity_state[there], self.graph_state[there], self.neighbor_state[there], self.neighbor_mask[there],
-            self.as_of[rows], self.time_ms[rows],
+            self.as_of[rows], self.time_ms[rows], None if self.hops is None else self.hops.take(rows),
         )  # fmt: skip
 
     def rows(self, part: slice) -> dict[str, Any]:

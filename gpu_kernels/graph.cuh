@@ -144,3 +144,12 @@ __device__ inline void count_label(int *counts, double *totals, int value, int b
   counts[value] += by;
   total(totals, counts[1], counts[0] + counts[1], 1.0);
 }
+
+// A label of application `a` after the last report before the position `event`. Told of a batch by what has its
+// report_event, report_head and label_after.
+template <typename Reports>
+__device__ inline i8 label_before(const State *s, const Reports *b, int a, int event, int which) {
+  int r = s->report_of[a];
+  while (r >= 0 && b->report_event[r] >= event) r = b->report_head[r] ? -1 : r - 1;
+  return r < 0 ? s->label[2 * (i64)a + which] : b->label_after[2 * r + which];
+}

@@ -8,6 +8,7 @@ application its labels, one a slot its totals, each in log order, so that sums o
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpu_kernels import apply, gather
 from gpu_kernels.apply import RECORD, SLOTS, TOTALS, Apply
 from gpu_kernels.device import Device
 from gpu_kernels.gather import RING, Gather, View
+from gpu_kernels.hops import DeviceHops, HopGather
 from gpu_kernels.layout import FOLDER, Struct
 from gpu_kernels.stage import Staged, stage
 
@@ -42,13 +44,16 @@ class Log(Protocol):
 
 
 class DeviceGraph:
-    """One tenant's graph on a device. `sequence` is the number of the last event recorded."""
+    """One tenant's graph on a device. `sequence` is the number of the last event recorded; `deep`: whether views carry
+    hops.
+    """
 
-    def __init__(self, device: Device, room: tuple[int, int, int] = ROOM) -> None:
+    def __init__(self, device: Device, room: tuple[int, int, int] = ROOM, deep: bool = False) -> None:
+        self.deep = deep
         self.sequence = 0
         self.last_ms = 0
         self._device = device
-        self._apply, self._gather = Apply.on(device), Gather.on(device)
+        self._apply, self._gather, self._hops = Apply.on(device), Gather.on(device), HopGather.on(device)
         self._room = room
         self._at_most = [0, 0]  # nodes, applications: known without asking the device
         self._hold(self._allocated(room))
@@ -84,16 +89,17 @@ class DeviceGraph:
         if len(sequence) > EVENTS_MAX or not np.all((own >= first) & (own < first + len(sequence))):
             raise ValueError(f"at most {EVENTS_MAX} events, own ones among them")
         view = View.empty(self._device.xp, own - 1, log.time_ms[own - first])
-        cuts = np.flatnonzero(fields["kind"] == FORGOTTEN).tolist()
+        cuts, hops = np.flatnonzero(fields["kind"] == FORGOTTEN).tolist(), list[DeviceHops]()
         for start, end in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(fields)], strict=True):
             rows = slice(*np.searchsorted(own, [first + start, first + end]).tolist())
             if end > start:
-                self._record(fields[start:end], log.time_ms[start:end], own[rows], links[rows], view.rows(rows))
+                part = fields[start:end], log.time_ms[start:end], own[rows], links[rows]
+                hops += self._record(*part, view.rows(rows))
             if end < len(fields):
                 self._forget(fields[end])
         if len(fields):
             self.sequence, self.last_ms = int(sequence[-1]), int(log.time_ms[-1])
-        return view
+        return replace(view, hops=DeviceHops.join(self._device.xp, hops)) if self.deep else view
 
     def review(self, sequences: NDArray[np.int64], links: NDArray[np.bool_]) -> View:
         """The present view of applications recorded before, each with its own marks masked out.
@@ -113,7 +119,7 @@ class DeviceGraph:
         self._gather.neighbors(self._words, batch, len(masked))
         self._gather.counters(self._words, batch, len(masked))
         self._gather.outcomes(self._words, batch, len(masked))
-        return view
+        return replace(view, hops=self._hops.gather(self._words, batch, len(masked), 0, True)) if self.deep else view
 
     def labels(self, sequences: NDArray[np.int64]) -> NDArray[np.int8]:
         """int8 [B, 2], fraud and default, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded."""
@@ -123,8 +129,8 @@ class DeviceGraph:
     def _record(
         self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
         out: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        """Record events of which none forgets; write the rows of the own ones, in order, to `out`."""
+    ) -> list[DeviceHops]:  # fmt: skip
+        """Record events of which none forgets; write the rows of the own ones, in order, to `out`; their hops."""
         is_application, at = fields["kind"] == APPLICATION, own - int(fields["sequence"][0])
         applied = np.flatnonzero(is_application)
         row_of = np.full(len(fields), -1, dtype=np.int32)
@@ -145,7 +151,9 @@ class DeviceGraph:
         self._gather.neighbors(self._words, batch, len(own))
         self._apply.move(self._words, batch, len(applied), reports)
         self._gather.outcomes(self._words, batch, len(own))
+        hops = [self._hops.gather(self._words, batch, len(own), reports, False)] if self.deep else []
         self._apply.commit(self._words, batch, reports)
+        return hops
 
     def _forget(self, event: np.void) -> None:
         tokens = np.zeros((1, SLOTS), dtype=np.uint64)

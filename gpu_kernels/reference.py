@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpu_kernels.apply import SLOTS, TOTALS
 from gpu_kernels.gather import ENTITY, FANOUT, GRAPH, NEIGHBOR, RING
 from gpu_kernels.graph import APPLICATION, FORGOTTEN, Log
+from gpu_kernels.hops import FAR, NEAR
 from gpu_kernels.trees import Forest
 
 WINDOWS_MS = tuple(hours * 3_600_000 // 6 for hours in (1, 24, 168, 720))
@@ -25,6 +26,7 @@ class _Application:
     time_ms: int
     event: np.void
     entities: list["_Entity | None"]
+    number: int = 0
     label: list[int] = field(default_factory=lambda: [-1, -1])
 
 
@@ -37,7 +39,7 @@ class _Entity:
 
 
 class Reference:
-    """One tenant's graph. `observe` as gpu_kernels.graph.DeviceGraph's, its arrays NumPy's by name."""
+    """One tenant's graph. `observe` as gpu_kernels.graph.DeviceGraph's, its arrays NumPy's by name, hops too."""
 
     def __init__(self) -> None:
         self._entities: dict[int, _Entity] = {}
@@ -47,20 +49,21 @@ class Reference:
     def observe(self, log: Log, own: NDArray[np.int64], links: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """Record the events, which continue the log; the view strictly before each own one."""
         row_of = {int(sequence): row for row, sequence in enumerate(own)}
-        views = []
+        views, hops = [], []
         for event, time_ms in zip(log.fields, log.time_ms.tolist(), strict=True):
             if event["kind"] == APPLICATION:
                 application = self._named(event, time_ms)
                 row = row_of.get(int(event["sequence"]))
                 if row is not None:
                     views.append(self._view(application, links[row]))
+                    hops.append(_hops(application))
                 self._record(application)
             elif event["kind"] == FORGOTTEN:
                 self._forget(int(event["tokens"][0]), int(event["tokens"][1]), int(event["schema"]))
             elif event["subject"] in self._applications and event["subject"] < event["sequence"]:
                 self._report(self._applications[int(event["subject"])], [int(event["fraud"]), int(event["default"])])
         names = ("entity_state", "graph_state", "neighbor_state", "neighbor_mask")
-        return {name: np.array([view[i] for view in views]) for i, name in enumerate(names)}
+        return {name: np.array([view[i] for view in views]) for i, name in enumerate(names)} | _listed(hops)
 
     def _named(self, event: np.void, time_ms: int) -> _Application:
         entities: list[_Entity | None] = [None] * SLOTS
@@ -68,7 +71,7 @@ class Reference:
             if token:
                 found = entities[slot] = self._entities.setdefault(token, _Entity(len(self._entities)))
                 found.slot = found.slot if found.uses else slot
-        return _Application(time_ms, event, entities)
+        return _Application(time_ms, event, entities, len(self._applications))
 
     def _record(self, application: _Application) -> None:
         self._applications[int(application.event["sequence"])] = application
@@ -175,6 +178,43 @@ class Reference:
         applicants = {id(a.entities[0]) for a in recent}
         out[18], out[19] = len(applicants), len(applicants - {id(application.entities[0])})
         return out
+
+
+_Item = tuple[int, int]  # number of an application, and its flags
+_Near = tuple[_Item, list[list[_Item]]]  # and, by slot, what it had seen
+
+
+def _hops(application: _Application) -> list[list[_Near]]:
+    """By slot, what an application that is not yet recorded sees."""
+
+    def item(other: _Application) -> _Item:
+        known = [other.label[which] == value for which in range(2) for value in (1, 0)]
+        return other.number, sum(
+            bit << i for i, bit in enumerate([other.entities[0] is application.entities[0], *known])
+        )
+
+    def before(entity: _Entity | None, than: int, most: int) -> list[_Application]:
+        return [a for a, _ in reversed(entity.uses) if a.number < than][:most] if entity else []
+
+    return [
+        [
+            (item(near), [[item(far) for far in before(of, near.number, FAR)] for of in near.entities])
+            for near in before(entity, application.number, NEAR)
+        ]
+        for entity in application.entities
+    ]
+
+
+def _listed(hops: list[list[list[_Near]]]) -> dict[str, NDArray[Any]]:
+    nears = [near for slots in hops for slot in slots for near in slot]
+    fars = [far for _, slots in nears for slot in slots for far in slot]
+    near_count = np.array([len(slot) for slots in hops for slot in slots], dtype=np.uint8).reshape(-1, SLOTS)
+    far_count = np.array([len(slot) for _, slots in nears for slot in slots], dtype=np.uint8).reshape(-1, SLOTS)
+    near, far = (np.array(some, dtype=np.int64).reshape(-1, 2) for some in ([item for item, _ in nears], fars))
+    return {
+        "near_count": near_count, "near": near[:, 0], "near_code": near[:, 1], "far_count": far_count,
+        "far": far[:, 0], "far_code": far[:, 1],
+    }  # fmt: skip
 
 
 def _prior(known: float, results: float, bad: float, squares: float, spread: float) -> tuple[float, float]:

@@ -70,13 +70,14 @@ def train_command(
     search_seconds: Annotated[float, typer.Option(min=0, help="after which no candidate more is tried")] = 30.0,
     trees_max: Annotated[int, typer.Option(min=0, help="trees kept, which bounds a decision's time; 0: no limit")] = 0,
     keep_gnn: Annotated[bool, typer.Option("--keep-gnn", help="also where it does not raise the AUPRC")] = False,
+    network: Annotated[str, typer.Option(help="gnn, or deep: two hops, for a GPU")] = "gnn",
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
     device: DeviceChoice = "auto",
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time, or on an archive's decisions."""
     from models.archive import train_archive
     from models.folds import TrainingError
-    from models.recipe import TrainConfig, steps_at_most
+    from models.recipe import NETWORKS, TrainConfig, steps_at_most
 
     source, place = _one_of(data, archive), Place.of(device, _warn)
     loaded = schemas.load(schema)
@@ -86,11 +87,16 @@ def train_command(
         if loaded.table is None:
             raise SchemaError(f"{schema}: table: is missing, so {data} cannot be read")
         split = split or loaded.table.split
-    config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn)
+    if network not in NETWORKS:
+        raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
+    config = TrainConfig(
+        seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, place.choice
+    )
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
         f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
+        + ("" if (network, place.choice) == ("gnn", "cpu") else f" --network {network} --device {place.choice}")
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     try:
@@ -146,7 +152,7 @@ def evaluate(
     """Score a table with a bundle and print its figures of rows learned from, that only calibrated, and later."""
     loaded, place = Bundle.load(bundle, schemas.load(schema)), Place.of(device, _warn)
     found = table.read(loaded.schema, data, warn=_warn)
-    rows = replayed(loaded.schema, found, label_delay_rows, settled=True, place=place)
+    rows = replayed(loaded.schema, found, label_delay_rows, settled=True, place=place, deep=loaded.deep)
     scorer = HistoryScorer(loaded, place)
     until_ms = loaded.manifest["training"]["until_ms"]
     timed = loaded.schema.table is not None and bool(loaded.schema.table.time)
@@ -231,7 +237,10 @@ def promote(
     schema_folder: SchemasFolder = SCHEMAS,
 ) -> None:
     """Make a bundle the champion of its schema, which running servers take over; or a challenger."""
-    schema = registry.served_schema(schema_folder, Bundle.open(bundle).schema.name)
+    opened = Bundle.open(bundle)
+    schema = registry.served_schema(schema_folder, opened.schema.name)
+    if opened.deep:
+        _warn("its network looks at two hops, for a GPU: servers without one refuse it unless MIAOPI_DEEP_ON_CPU=slow")
     if challenger:
         version, _ = registry.challenge(registry_folder, bundle, schema)
         _say(f"{schema.name}: {version} is a challenger")

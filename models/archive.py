@@ -5,6 +5,7 @@ from pathlib import Path
 from features import archive
 from features.place import HERE, Place
 from features.schema import Schema
+from models.bundle import DEEP
 from models.recipe import TrainConfig
 from models.tables import Say, silent
 from models.train import train
@@ -27,4 +28,5 @@ def train_archive(
     told of decisions that cannot be read. The log is walked at `place`. Raises ArchiveError, TrainingError.
     """
     progress(f"replay of the archive {folder.name}")
-    return train(archive.rows(folder, schema, warn=warn, place=place), out, config, command=command, progress=progress)
+    rows = archive.rows(folder, schema, warn=warn, place=place, deep=config.network == DEEP)
+    return train(rows, out, config, command=command, progress=progress)

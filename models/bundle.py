@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features.hops import FAR, NEAR
 from features.schema import Schema
 from models.attention import Weights
 from models.calibrate import Calibration
@@ -22,7 +23,8 @@ from models.probe import PROBE_ROWS
 from models.shap import Forest
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT, DEEP_FORMAT = 2, 3  # the second with a deep network, which a release of before cannot feed
+DEEP = "deep"
 SCHEMA = "schema.json"
 RESIDUAL_VALUE = "residual_value.onnx"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile)  # of a packed .npz
@@ -35,7 +37,7 @@ class BundleError(ValueError):
 @dataclass(frozen=True)
 class LabelModel:
     """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns.
-    gnn_weights: the network's, where models.attention knows it.
+    gnn_weights: the network's, where models.attention knows it. deep: it is the one that looks at two hops.
     """
 
     trees_onnx: bytes
@@ -44,6 +46,7 @@ class LabelModel:
     gnn_onnx: bytes | None
     calibration: Calibration
     gnn_weights: Weights | None = None
+    deep: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Bundle:
     manifest: Mapping[str, Any]
     models: Mapping[str, LabelModel]
     residual: ResidualModel | None = None
+
+    @property
+    def deep(self) -> bool:
+        """Whether a label's network looks at two hops: it is meant for a GPU."""
+        return any(model.deep for model in self.models.values())
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -110,7 +118,7 @@ def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
         found = manifest["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{at}: is no manifest: {error!r}") from None
-    _check(found == FORMAT, at, f"format {found!r}, {FORMAT} is read here")
+    _check(found in (FORMAT, DEEP_FORMAT), at, f"format {found!r}, {FORMAT} and {DEEP_FORMAT} are read here")
     return hashlib.sha256(text).hexdigest()[:16], manifest
 
 
@@ -149,7 +157,9 @@ def _label_model(
     if "encoding" in names:
         encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
     weights = _weights(path / names["weights"], files[names["weights"]]) if "weights" in names else None
-    return LabelModel(trees, forest, encoding, gnn, calibration, weights)
+    deep = spec.get("network") == DEEP
+    _check(not deep or spec.get("hops") == [NEAR, FAR], path / MANIFEST, f"{label}: hops are not {NEAR} and {FAR}")
+    return LabelModel(trees, forest, encoding, gnn, calibration, weights, deep)
 
 
 def _residual_model(

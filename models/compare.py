@@ -63,10 +63,11 @@ def on_table(
     def read(bundle: Bundle) -> Rows:
         past = table.read(bundle.schema, history, warn=warn) if history else []
         every = table.merged(past, table.read(bundle.schema, data, warn=warn))
-        rows = replayed(bundle.schema, every, label_delay_rows, settled=True, progress=progress)
+        rows = replayed(bundle.schema, every, label_delay_rows, settled=True, progress=progress, deep=deep)
         return rows.take(np.array([i for i, row in enumerate(every) if not row.past], dtype=np.int64))
 
     _same_labels(champion, challenger)
+    deep = champion.deep or challenger.deep
     first = read(champion)
     second = first if _same_schema(champion, challenger) else read(challenger)
     timed = champion.schema.table is not None and bool(champion.schema.table.time)
@@ -89,8 +90,10 @@ def on_archive(
     if names[0] != names[1]:
         raise BundleError(f"bundle {champion.version} is of schema {names[0]}, {challenger.version} of {names[1]}")
     progress(f"replay of the archive {folder.name}")
-    first = archive.rows(folder, champion.schema, warn=warn)
-    second = first if _same_schema(champion, challenger) else archive.rows(folder, challenger.schema, warn=warn)
+    deep = champion.deep or challenger.deep
+    first = archive.rows(folder, champion.schema, warn=warn, deep=deep)
+    same = _same_schema(champion, challenger)
+    second = first if same else archive.rows(folder, challenger.schema, warn=warn, deep=deep)
     return _contest(champion, challenger, first, second, True)
 
 

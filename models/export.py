@@ -16,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from features.hops import FAR, NEAR
 from features.schema import Schema
-from models.bundle import FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
+from models.bundle import DEEP_FORMAT, FORMAT, MANIFEST, RESIDUAL_VALUE, SCHEMA, BundleError, LabelModel, ResidualModel
 from models.card import card
 from models.conformal import QUANTILES
 from models.scorer import probe_scores, residual_probe
@@ -105,8 +106,8 @@ def _fill(
             (folder / files["weights"]).write_bytes(model.gnn_weights.pack())
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {
-            **findings[label], "trees": len(model.forest.roots), "columns": columns,
-            "probe": probe_scores(schema, label, model),
+            **findings[label], **({"hops": [NEAR, FAR]} if model.deep else {}), "trees": len(model.forest.roots),
+            "columns": columns, "probe": probe_scores(schema, label, model),
         }  # fmt: skip
         labels[label] = {"files": files, "calibration": asdict(model.calibration), **found}
     value = {} if residual is None else {"residual_value": _residual(folder, schema, residual)}
@@ -115,8 +116,8 @@ def _fill(
     if report:
         (folder / "report.html").write_text(report, encoding="utf-8")
     manifest = {
-        "format": FORMAT, "schema": schema.name, "schema_hash": schema.hash, "training": training, "labels": labels,
-        **value,
+        "format": DEEP_FORMAT if any(model.deep for model in models.values()) else FORMAT, "schema": schema.name,
+        "schema_hash": schema.hash, "training": training, "labels": labels, **value,
         "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())},
     }  # fmt: skip
     _write_json(folder / MANIFEST, manifest)

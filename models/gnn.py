@@ -6,22 +6,18 @@ transform is in the graph, which therefore takes raw Snapshot arrays. Columns th
 label are left to the trees, which guarantee it.
 """
 
-import copy
-import logging
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.application import Snapshot
 from features.schema import Schema
 from models.attention import Weights
+from models.networks import GraphNetwork
 
 INPUTS = ("features", "entity_state", "neighbor_state", "neighbor_mask")  # fields of Snapshot, in forward's order
 GAP_COLUMN = 0  # of neighbor_state: hours since that application
@@ -46,6 +42,7 @@ class GNNConfig:
     epochs: int = 24
     patience: int = 5
     batch: int = 256
+    part: int = 4096
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     threads: int = 1  # see TreesConfig; one thread also gives the same network on a machine of more cores
@@ -56,8 +53,12 @@ class GNNConfig:
         own = own_columns(schema, label)
         if not own:
             raise ValueError(f"label {label}: no unconstrained column of the request for the graph network")
-        types = tuple(t for t, e in enumerate(schema.entities.values()) for _ in range(e.slots))
-        return cls(types, own, snapshot.entity_state.shape[-1], snapshot.neighbor_state.shape[-1])
+        return cls(slot_types(schema), own, snapshot.entity_state.shape[-1], snapshot.neighbor_state.shape[-1])
+
+
+def slot_types(schema: Schema) -> tuple[int, ...]:
+    """Entity type of each slot, length E."""
+    return tuple(t for t, e in enumerate(schema.entities.values()) for _ in range(e.slots))
 
 
 def own_columns(schema: Schema, label: str) -> tuple[int, ...]:
@@ -104,13 +105,14 @@ class Attention(nn.Module):
     Keys and values are the items themselves: a linear map has just made them, so another adds little but time.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, asking: int = 0) -> None:
+        """`width` of the items, `asking` of the query, the same unless given."""
         super().__init__()
         self.shape = (heads, width)
-        self.query = nn.Linear(width, heads * width)
+        self.query = nn.Linear(asking or width, heads * width)
 
     def forward(self, query: Tensor, items: Tensor, present: Tensor) -> Tensor:
-        """query [n, d], items [n, m, d], present float [n, 1, m], 1 or 0 → [n, H·d]."""
+        """query [n, q], items [n, m, d], present float [n, 1, m], 1 or 0 → [n, H·d]."""
         asked = self.query(query).unflatten(-1, self.shape)  # [n, H, d]
         scores = (asked @ items.transpose(-1, -2)) / math.sqrt(self.shape[1])  # [n, H, m]
         weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * present
@@ -121,9 +123,10 @@ class Attention(nn.Module):
         return torch.matmul(weights, items).flatten(-2)
 
 
-class GNN(nn.Module):
+class GNN(GraphNetwork):
     """Logits of one label. `slot_types` [E] and `own_columns` are constants of the exported graph."""
 
+    inputs: ClassVar = {name: {0: "batch"} for name in INPUTS}
     slot_types: Tensor
     own_columns: Tensor
 
@@ -150,6 +153,10 @@ class GNN(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
 
+    def given(self, snapshot: Snapshot) -> tuple[Tensor, ...]:
+        """As GraphNetwork.given."""
+        return tuple(torch.from_numpy(np.ascontiguousarray(getattr(snapshot, name))) for name in INPUTS)
+
     def fit_scales(self, snapshot: Snapshot) -> None:
         """Standardise by the training rows."""
         self.own.fit(torch.from_numpy(snapshot.features[:, list(self.config.own_columns)]))
@@ -163,7 +170,7 @@ class GNN(nn.Module):
         given = torch.cat([features.index_select(1, self.own_columns), entity_state.flatten(1)], 1)
         # One made-up application goes along: ONNX Runtime multiplies a single row by another routine than several
         # rows, which would make the last bit of an answer depend on who else was in the batch. So below, B is one more.
-        given = torch.cat([given, torch.zeros(1, own_width + slots * stats)])
+        given = torch.cat([given, torch.zeros(1, own_width + slots * stats, device=given.device)])
         numbers, missing = compressed(given)  # together: to call an operator costs more than what it does to few rows
         both = torch.cat([numbers[:, :own_width], missing[:, :own_width]], 1)
         own = nn.functional.linear(both, *self.own.weights()).relu()  # [B, d]
@@ -186,7 +193,7 @@ class GNN(nn.Module):
         none. The M that have are taken out, worked on and put back, and a made-up one with them, so that none is alone.
         """
         present = neighbor_mask.to(entity.dtype)
-        some = torch.cat([present.amax(-1).nonzero().flatten(), torch.tensor([-1])])
+        some = torch.cat([present.amax(-1).nonzero().flatten(), torch.tensor([-1], device=entity.device)])
         state, mine = neighbor_state[some], entity[some]  # [M, K, C], [M, d]
         numbers, missing = compressed(state)
         decays = torch.exp(state[..., GAP_COLUMN : GAP_COLUMN + 1] @ -self.decay.exp().unsqueeze(0))  # [M, K, scales]
@@ -214,67 +221,6 @@ def compress(numbers: Tensor) -> Tensor:
     return torch.sign(numbers) * ((1.0 + torch.abs(numbers)).sqrt().sqrt().sqrt() - 1.0)
 
 
-def tensors(snapshot: Snapshot) -> tuple[Tensor, ...]:
-    """The arrays of a snapshot that `GNN.forward` takes, without a copy."""
-    return tuple(torch.from_numpy(np.ascontiguousarray(getattr(snapshot, name))) for name in INPUTS)
-
-
-def logits(model: GNN, snapshot: Snapshot, batch: int = 4096) -> NDArray[np.float64]:
-    """float64 [N] logits of a snapshot."""
-    model.eval()
-    inputs = tensors(snapshot)
-    with torch.no_grad():
-        parts = [model(*(t[i : i + batch] for t in inputs)) for i in range(0, len(snapshot), batch)]
-    return torch.cat(parts).double().numpy()
-
-
-def fit(
-    config: GNNConfig, seed: int,
-    rows: Snapshot, labels: NDArray[np.int8], validation: Snapshot, validation_labels: NDArray[np.int8],
-    progress: Callable[[str], None],
-) -> GNN:  # fmt: skip
-    """A network trained on rows with labels [N] of 0 and 1, stopped where the validation log loss is least.
-
-    The same seed and rows give the same network.
-    """
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GNN(config)
-        model.fit_scales(rows)
-        optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
-        inputs, targets = tensors(rows), torch.from_numpy(labels.astype(np.float32))
-        least, best, waited = math.inf, copy.deepcopy(model.state_dict()), 0
-        for epoch in range(config.epochs):
-            _epoch(model, optimiser, inputs, targets)
-            schedule.step()
-            loss = _log_loss(logits(model, validation), validation_labels)
-            progress(f"graph network: epoch {epoch + 1}, validation log loss {loss:.5f}")
-            if loss < least:
-                least, best, waited = loss, copy.deepcopy(model.state_dict()), 0
-            elif (waited := waited + 1) == config.patience:
-                break
-    torch.set_num_threads(threads_before)
-    model.load_state_dict(best)
-    return model.eval()
-
-
-def _epoch(model: GNN, optimiser: torch.optim.Optimizer, inputs: tuple[Tensor, ...], targets: Tensor) -> None:
-    model.train()
-    for chosen in torch.split(torch.randperm(len(targets)), model.config.batch):
-        loss = nn.functional.binary_cross_entropy_with_logits(model(*(t[chosen] for t in inputs)), targets[chosen])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-
-
-def _log_loss(logit: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
-    return float(np.mean(np.logaddexp(0.0, logit) - labels * logit))
-
-
 def weights_of(model: GNN) -> Weights:
     """Its parameters, for models.attention."""
     intakes = {name: getattr(model, name).weights() for name in ("own", "entity", "neighbor")}
@@ -293,28 +239,3 @@ def weights_of(model: GNN) -> Weights:
     }  # fmt: skip
     arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in given.items()}
     return Weights(own_columns=model.own_columns.numpy(), **arrays)
-
-
-def to_onnx(model: GNN, example: Snapshot) -> bytes:
-    """The network as ONNX, any batch size; `example` has at least two rows and the shapes of the rest.
-
-    dynamo=True because the older exporter silently drops reductions. Stack traces, which hold paths, are removed.
-    """
-    inputs = tensors(example.take(slice(0, 2)))
-    batch = torch.export.Dim("batch")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names operators of packages that are not installed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own parts
-        program = torch.onnx.export(
-            model.eval(), inputs, dynamo=True, verbose=False, input_names=list(INPUTS), output_names=["logit"],
-            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
-        )  # fmt: skip
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    proto = program.model_proto
-    graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    onnx.checker.check_model(proto)
-    return bytes(proto.SerializeToString())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.application import Snapshot
+from features.hops import FAR, HOUR_MS, NEAR, Hops
 from features.neighborhood import FANOUT, NEIGHBOR_COLUMNS
 from features.schema import SOURCE_FRESH, Schema
 from features.statistics import ENTITY_STATS
@@ -23,8 +24,10 @@ _FLAGS = slice(2, 7)  # of NEIGHBOR_COLUMNS: outcomes, 0 or 1
 _RECORD = slice(7, None)
 
 
-def random_snapshot(schema: Schema, rows: int, seed: int) -> Snapshot:
-    """Numbers over the magnitudes that occur, a tenth missing, absent entities and neighbours included."""
+def random_snapshot(schema: Schema, rows: int, seed: int, *, deep: bool = False) -> Snapshot:
+    """Numbers over the magnitudes that occur, a tenth missing, absent entities and neighbours included; with hops if
+    `deep`, which changes nothing of the rest.
+    """
     random = _Random(seed)
     slots = schema.slots
     features = random.magnitudes(rows, len(schema.features))
@@ -40,19 +43,39 @@ def random_snapshot(schema: Schema, rows: int, seed: int) -> Snapshot:
     neighbor_state[..., _RECORD][random.uniform(*neighbor_state[..., _RECORD].shape) < 0.1] = np.nan
     mask = np.arange(FANOUT) < np.floor(random.uniform(rows, slots, 1) * (FANOUT + 1))
     neighbor_state[~mask] = 0
-    return Snapshot(
-        features, entity_state, neighbor_state, mask, np.full((rows, len(schema.sources)), SOURCE_FRESH, np.uint8)
-    )
+    sources = np.full((rows, len(schema.sources)), SOURCE_FRESH, np.uint8)
+    hops = _hops(random, schema, rows) if deep else None
+    return Snapshot(features, entity_state, neighbor_state, mask, sources, hops)
 
 
-def probe(schema: Schema) -> Snapshot:
-    """The rows that every bundle of the schema is scored on."""
-    return random_snapshot(schema, PROBE_ROWS, PROBE_SEED)
+def probe(schema: Schema, *, deep: bool = False) -> Snapshot:
+    """The rows that every bundle of the schema is scored on; with hops if `deep`."""
+    return random_snapshot(schema, PROBE_ROWS, PROBE_SEED, deep=deep)
 
 
 def furthest(found: NDArray[np.float64], said: Sequence[Any]) -> float:
     """The largest difference between numbers float64 [PROBE_ROWS, ...], infinite where one is not finite."""
     return float(np.nan_to_num(np.abs(found - np.array(said)), nan=np.inf).max())
+
+
+def _hops(random: "_Random", schema: Schema, rows: int) -> Hops:
+    """A third of the slots see near applications, one to NEAR of them; of their slots a half see far ones."""
+    shown = random.uniform(rows, schema.slots)
+    near_count = np.where(shown < 1 / 3, 1 + np.floor(random.uniform(rows, schema.slots) * NEAR), 0).astype(np.uint8)
+    near = int(near_count.sum(dtype=np.int64))
+    far_count = np.floor(random.uniform(near, schema.slots) * 2 * (FAR + 1)).astype(np.uint8)
+    far_count[far_count > FAR] = 0
+    far = int(far_count.sum(dtype=np.int64))
+    record = random.magnitudes(near + far, len(schema.record))
+    record[random.uniform(*record.shape) < 0.1] = np.nan
+    ago_ms = (random.magnitudes(near + far) * HOUR_MS).astype(np.int64)
+    ago_ms[near:] += np.repeat(ago_ms[:near], far_count.sum(1, dtype=np.int64))
+    codes = np.floor(random.uniform(near + far) * 32).astype(np.uint8)
+    places = np.arange(near + far, dtype=np.int32)
+    return Hops(
+        near_count, places[:near], codes[:near], far_count, places[near:], codes[near:], np.zeros(rows, np.int64),
+        places.astype(np.int64), -ago_ms, random.magnitudes(near + far), record,
+    )  # fmt: skip
 
 
 class _Random:

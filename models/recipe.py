@@ -19,16 +19,21 @@ from features.application import Snapshot
 from features.replay import Rows
 from features.schema import Schema
 from features.specs import DAY_MS
-from models import calibrate, gnn, trees
+from models import calibrate, networks, trees
 from models.attention import Weights
-from models.bundle import LabelModel
+from models.bundle import DEEP, LabelModel
 from models.calibrate import Calibration
+from models.deep import DeepConfig, DeepGNN
 from models.encode import Categories
 from models.evaluate import metrics
 from models.folds import Folds, TrainingError, aggregate_columns, folds
+from models.gnn import GNN, GNNConfig, own_columns, weights_of
+from models.probe import random_snapshot
 from models.search import STEPS_MAX, Found, Search
 
+NETWORKS: Mapping[str, tuple[Any, Any]] = {"gnn": (GNNConfig, GNN), DEEP: (DeepConfig, DeepGNN)}
 GNN_LABELS = ("fraud",)
+EXAMPLE_ROWS = 16  # that show the exporter the shapes
 CLASS_MIN = 2  # bad and good rows: every fold then has one of each to fit on
 NO_GAIN = "left out, it does not raise the AUPRC of the trees"
 TREES, AGGREGATES, NETWORK = "trees", "trees + aggregates", "trees + aggregates + GNN"  # each with more to look at
@@ -42,7 +47,8 @@ class TrainConfig:
 
     test_share: of the rows, by time the latest, to test the recipe on; the bundle itself learns from all. 0: no test.
     search_seconds: after which no further candidate is tried. trees_max: bounds what a decision costs, 0 for no limit.
-    keep_gnn: the graph network stays although it does not raise the AUPRC. categories: by feature, the text of each
+    keep_gnn: the graph network stays although it does not raise the AUPRC. network: which of NETWORKS, where "deep"
+    needs rows with hops; device: cpu, cuda or cuda:N, where it is trained. categories: by feature, the text of each
     code of an open category, for their order; without it they are told apart by how often they go bad alone.
     """
 
@@ -53,6 +59,8 @@ class TrainConfig:
     search_seconds: float = 30.0
     trees_max: int = 0
     keep_gnn: bool = False
+    network: str = "gnn"
+    device: str = "cpu"
     categories: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
@@ -80,7 +88,7 @@ class Trained:
 
 def steps_at_most(schema: Schema, config: TrainConfig) -> int:
     """How often `progress` is told of a step, at most: candidates and epochs, with and without a test part."""
-    epochs = gnn.GNNConfig.epochs if config.split == "time" else 0
+    epochs = NETWORKS[config.network][0].epochs if config.split == "time" else 0
     labels = [STEPS_MAX + (epochs if label in GNN_LABELS else 0) + 1 for label in schema.labels]
     return 1 + sum(labels) * (2 if config.test_share else 1)
 
@@ -104,9 +112,9 @@ class _Part:
 class _Network:
     """A graph network that can join the trees, and the calibration that does it."""
 
-    config: gnn.GNNConfig
+    config: Any
     onnx: bytes
-    weights: Weights
+    weights: Weights | None
     calibration: Calibration
     probability: Doubles
 
@@ -144,7 +152,11 @@ def train_label(
     chosen = name
     if network is not None:
         joined = replace(
-            variants[name], gnn_onnx=network.onnx, calibration=network.calibration, gnn_weights=network.weights
+            variants[name],
+            gnn_onnx=network.onnx,
+            calibration=network.calibration,
+            gnn_weights=network.weights,
+            deep=config.network == DEEP,
         )
         variants, validation = variants | {NETWORK: joined}, validation | {NETWORK: network.probability}
         gain = metrics(labels, network.probability)["auprc"] > metrics(labels, validation[name])["auprc"]
@@ -161,6 +173,7 @@ def train_label(
            for part, at in (("fit", plan.fit), ("stop", plan.stop), ("stack", plan.stack))},
         "settings": {"trees": [asdict(c) for c in found.configs],
                      "gnn": asdict(network.config) if network and chosen == NETWORK else None},
+        "network": config.network if chosen == NETWORK else None,
         "search": found.findings, "metrics": figures,
     }  # fmt: skip
     learned = known if plan.learned is None else known[plan.learned]
@@ -203,16 +216,21 @@ def _admitted(
     fit, stop, stack = (_Part(rows, label, known[part]) for part in (plan.fit, plan.stop, plan.stack))
     if stack.bad < calibrate.STACK_MIN_POSITIVES:
         return None, f"left out, {stack.bad} bad rows to validate where {calibrate.STACK_MIN_POSITIVES} are needed"
-    if not gnn.own_columns(rows.schema, label):
+    if not own_columns(rows.schema, label):
         return None, "left out, no column of the request is free of constraints"
     earlier, later, margin = fit.snapshot(), stack.snapshot(), found.margins[plan.stack]
-    settings = gnn.GNNConfig.of(rows.schema, label, earlier)
-    network = gnn.fit(settings, config.seed, earlier, fit.labels, stop.snapshot(), stop.labels, progress)
-    logit = gnn.logits(network, later)
+    settings_of, network_of = NETWORKS[config.network]
+    settings = settings_of.of(rows.schema, label, earlier)
+    network = networks.fit(
+        lambda: network_of(settings), config.seed, earlier, fit.labels, stop.snapshot(), stop.labels, progress,
+        networks.device(config.device),
+    )  # fmt: skip
+    logit = networks.logits(network, later)
     stacked = calibrate.fit(stack.labels, margin, logit)
     if stacked is None:
         return None, NO_GAIN
     probability = stacked.probability(margin, logit)
-    stacked = replace(stacked, gnn_mean=float(gnn.logits(network, earlier).mean()))
-    onnx, weights = gnn.to_onnx(network, later), gnn.weights_of(network)
-    return _Network(settings, onnx, weights, stacked, probability), "kept"
+    stacked = replace(stacked, gnn_mean=float(networks.logits(network, earlier).mean()))
+    example = random_snapshot(rows.schema, EXAMPLE_ROWS, 0, deep=config.network == DEEP)
+    weights = weights_of(network) if isinstance(network, GNN) else None
+    return _Network(settings, networks.to_onnx(network, example), weights, stacked, probability), "kept"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from features.application import Reason, Snapshot
+from features.hops import INPUTS as HOP_INPUTS
 from features.schema import Schema
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
-PART = 1024
+PART, DEEP_PART = 1024, 128
 PROBE_DIGITS = 7
 _NAN = np.float32(np.nan)
 UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
@@ -69,13 +70,13 @@ class Scores:
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    models: by label. `there` is the same on `device`, where that is no CPU and the schema fits one. Raises BundleError
-    naming the label, or residual_value, whose models this runtime cannot run or whose probe it scores otherwise;
-    DeviceError where a device that must be used cannot.
+    models: by label. `deep`: whether one needs snapshots with hops. `there` is the same on `device`, where that is no
+    CPU and the schema fits one. Raises BundleError naming the label, or residual_value, whose models this runtime
+    cannot run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
-        self.device = device
+        self.device, self.deep = device, bundle.deep
         self._schema = bundle.schema
         self.models: dict[str, LabelScorer] = {}
         for label, model in bundle.models.items():
@@ -168,13 +169,13 @@ def _joined(device: Device, schema: Schema, models: Mapping[str, "LabelScorer"])
 
 
 def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer, rows = LabelScorer(model, schema.columns(label)), probe(schema)
+    scorer, rows = LabelScorer(model, schema.columns(label)), probe(schema, deep=model.deep)
     (margin,) = open_session(model.trees_onnx).run(None, {"row": scorer.rows(rows)})
     apart = furthest(scorer.margins(rows), margin[:, 0])
     if apart > TOLERANCE:
         raise ValueError(f"the forest's margins differ by {apart:.2g} from its ONNX")
     if scorer.network is not None:
-        given = {name: np.ascontiguousarray(getattr(rows, name)) for name in scorer.network.inputs}
+        given = network_inputs(rows, scorer.network.inputs)
         if not (apart := np.abs(scorer.network.run(given) - scorer.network.by_onnx(given)).max()) <= LOGITS_APART:
             raise ValueError(f"the network's logits differ by {apart:.2g} from its ONNX")
     return scorer, scorer.score(rows)
@@ -185,7 +186,7 @@ class LabelScorer:
 
     def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
         self.columns, self.encoding, self.forest = columns, model.encoding, model.forest
-        self.calibration = model.calibration
+        self.calibration, self.deep = model.calibration, model.deep
         self.network = None if model.gnn_onnx is None else Network(model.gnn_onnx, model.gnn_weights)
         self._owner = model.encoding.owner[len(columns) :]
         self._trees = Walker(model.forest, len(model.encoding.owner))
@@ -212,7 +213,7 @@ class LabelScorer:
         trees = self.margins(snapshot)
         if self.network is None:
             return self.calibration.probability(trees), None
-        graph = self.network.run({name: np.ascontiguousarray(getattr(snapshot, name)) for name in self.network.inputs})
+        graph = self.network.run(network_inputs(snapshot, self.network.inputs))
         return self.calibration.probability(trees, graph), graph
 
     def explain(self, snapshot: Snapshot, known: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -234,10 +235,24 @@ class LabelScorer:
         return np.zeros(len(logit)) if mean is None else self.calibration.weights[1] * (logit - mean)
 
 
+def network_inputs(snapshot: Snapshot, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Contiguous arrays, as onnxruntime takes them, by name: fields of Snapshot, or what its hops give.
+
+    Raises ValueError where a deep network is asked about a snapshot without hops.
+    """
+    hops = {}
+    if not {*names}.isdisjoint(HOP_INPUTS):
+        if snapshot.hops is None:
+            raise ValueError("the deep network needs a snapshot with two hops")
+        hops = snapshot.hops.given()
+    return {name: np.ascontiguousarray(hops[name] if name in hops else getattr(snapshot, name)) for name in names}
+
+
 def in_parts(score: Callable[[Snapshot], NDArray[np.float64]], snapshot: Snapshot) -> NDArray[np.float64]:
-    """What `score` says of a snapshot, asked for PART rows at a time: a network's memory grows with them."""
-    starts = range(0, max(len(snapshot), 1), PART)
-    return np.concatenate([score(snapshot.take(slice(i, i + PART))) for i in starts])
+    """What `score` says of a snapshot, asked for some rows at a time: a network's memory grows with them."""
+    size = PART if snapshot.hops is None else DEEP_PART
+    starts = range(0, max(len(snapshot), 1), size)
+    return np.concatenate([score(snapshot.take(slice(i, i + size))) for i in starts])
 
 
 class ResidualScorer:

@@ -15,7 +15,7 @@ from features.replay import Rows, replay
 from features.schema import Schema
 from features.table import TableRow
 from features.tokens import Tokenizer
-from models.bundle import Bundle, BundleError
+from models.bundle import DEEP, Bundle, BundleError
 from models.history_scorer import HistoryScorer
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def train_table(
     from models.train import train  # here alone: scoring needs no training library
 
     found = table.read(schema, data, warn=warn)
-    rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress, place=place)
+    deep = config.network == DEEP
+    rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress, place=place, deep=deep)
     config = replace(config, categories=table.category_names(schema, found))
     return train(rows, out, config, command=command, progress=progress)
 
@@ -58,7 +59,7 @@ def score_table(
     later = table.read(bundle.schema, data, labelled=False, warn=warn)
     past = table.read(bundle.schema, history, warn=warn) if history else []
     every = table.merged(past, later)
-    rows = replayed(bundle.schema, every, label_delay_rows, progress=progress, place=place)
+    rows = replayed(bundle.schema, every, label_delay_rows, progress=progress, place=place, deep=bundle.deep)
     asked = np.array([i for i, row in enumerate(every) if not row.past], dtype=np.int64)
     found = HistoryScorer(bundle, place).probability(rows.snapshot.take(asked), label)
     order = np.argsort([every[i].position for i in asked], kind="stable")
@@ -68,10 +69,13 @@ def score_table(
 
 def replayed(
     schema: Schema, rows: Sequence[TableRow], label_delay_rows: int, *, settled: bool = False, progress: Say = silent,
-    place: Place = HERE,
+    place: Place = HERE, deep: bool = False,
 ) -> Rows:  # fmt: skip
-    """The rows walked through the graph at a place; `settled` where every outcome is known at the end."""
+    """The rows walked through the graph at a place, with hops if `deep`; `settled` where every outcome is known at the
+    end.
+    """
     progress(f"replay of {len(rows)} rows")
     tokenizer = Tokenizer(secrets.token_bytes(32))  # tokens tie rows together; none outlives this process
     ordered = list(table.in_log_order(rows, label_delay_rows))
-    return replay(table.history(schema, tokenizer, ordered, settled=settled), place=place)[schema.name]
+    past = table.history(schema, tokenizer, ordered, settled=settled)
+    return replay(past, place=place, deep=deep)[schema.name]

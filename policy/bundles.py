@@ -39,12 +39,14 @@ class BundleScore:
 
 def by_schema(folders: Iterable[Path], place: Place = HERE) -> dict[str, BundleScore]:
     """The bundles of some folders, to score at a place, by the name of their schema. Raises BundleError, also where
-    two are of one.
+    two are of one or a network looks at two hops.
     """
     there = None if place.device is None else place
     found: dict[str, BundleScore] = {}
     for folder in folders:
         bundle = Bundle.open(folder)
+        if bundle.deep:
+            raise BundleError(f"{folder}: its network looks at two hops, which a simulation does not gather")
         if bundle.schema.name in found:
             raise BundleError(f"{folder}: is a second bundle of schema {bundle.schema.name}")
         found[bundle.schema.name] = BundleScore(folder, bundle.version, bundle.schema, there)

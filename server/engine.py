@@ -224,6 +224,7 @@ class Engine:
     def _observe(self, batch: Sequence[Application], started: Started, products: Mapping[str, Product]) -> _Seen:
         """Record the events read; what a device may take is scored too."""
         before = self.graph.sequence
+        self.graph.host.deep = any(product.deep for product in products.values())
         own: dict[int, int] = {}
         for i, (status, _, sequence, _) in enumerate(started.begun):
             if status == "NEW" and sequence <= before:

@@ -146,6 +146,8 @@ class Placement:
         twin = self._working()
         if twin is None or not len(own) or len(own) < self._batch_min or not self.host.follows(started.events, own):
             return None
+        if any(scorer.deep for i in places for scorer in products[batch[i].product].challengers.values()):
+            return None  # the host scores challengers, and no hops come back from the device
         try:
             links = links_of([batch[i] for i in places])
             found = self._decided(twin, started.events, own, links, _parts(products, batch, started, places))
@@ -167,6 +169,7 @@ class Placement:
         named, time_ms = events.fields["tokens"][place] != 0, events.time_ms[place]
         asked, told = {}, {}
         with twin.kernels.deciding():
+            twin.graph.deep = self.host.deep
             view = twin.graph.observe(_joined([*self._behind, events]), own, links)
             for name, part in parts.items():
                 there, rows = part.scorer.there, part.rows

@@ -37,6 +37,11 @@ class Product:
     policy: Policy
     challengers: Mapping[str, Scorer] = field(default_factory=dict)
 
+    @property
+    def deep(self) -> bool:
+        """Whether its models, challengers too, look at two hops."""
+        return self.scorer.deep or any(scorer.deep for scorer in self.challengers.values())
+
     @cached_property
     def versions(self) -> bytes:
         """What each of its replies says of versions, serialised."""
@@ -68,7 +73,7 @@ def load(settings: Settings) -> dict[str, Product]:
         folder = settings.bundles / schema.name
         if not (folder / registry.ROLES).exists():
             continue
-        champion, scorers, _ = load_scorers(folder, schema, {}, device)
+        champion, scorers, _ = load_scorers(folder, schema, {}, device, settings.deep_on_cpu)
         scorer = scorers.pop(champion)
         for name in schema.products:
             policy = versions.load(versions.in_service(settings.policies / name), name, schema)
@@ -79,22 +84,33 @@ def load(settings: Settings) -> dict[str, Product]:
 
 
 def load_scorers(
-    folder: Path, schema: Schema, known: Mapping[str, Scorer], device: Device
+    folder: Path, schema: Schema, known: Mapping[str, Scorer], device: Device, deep_on_cpu: str
 ) -> tuple[str, dict[str, Scorer], bool]:
     """Who decides, by version the scorers of it and of the challengers, and whether one of these was refused.
 
     `known` ones are not loaded. Where the champion was made for another version of the schema, the last one before it
     that fits decides. A challenger that does not load is left out and logged: it must not keep the champion from
-    deciding. Raises BundleError where the roles or who decides do not load.
+    deciding. So is one with a deep network, and a champion that has one refuses, where there is no GPU and unless
+    `deep_on_cpu` is "slow". Raises BundleError where the roles or who decides do not load.
     """
+
+    def load(version: str) -> Scorer:
+        scorer = known.get(version) or registry.load(folder, version, schema, device)
+        if scorer.deep and scorer.device.index is None and deep_on_cpu != "slow":
+            raise BundleError(
+                f"{folder / version}: its network looks at two hops, which is for a GPU, and there is none here; "
+                "MIAOPI_DEEP_ON_CPU=slow serves it on the CPU, which takes several times as long"
+            )
+        return scorer
+
     roles = registry.read(folder)
     champion = registry.fitting(folder, roles, schema)
     if champion != roles.champion:
         log.warning("champion_of_another_schema", schema=schema.name, champion=roles.champion, serving=champion)
-    scorers, refused = {champion: known.get(champion) or registry.load(folder, champion, schema, device)}, False
+    scorers, refused = {champion: load(champion)}, False
     for version in roles.challengers:
         try:
-            scorers[version] = known.get(version) or registry.load(folder, version, schema, device)
+            scorers[version] = load(version)
         except BundleError as error:
             log.error("challenger_refused", schema=schema.name, version=version, problem=str(error))
             refused = True

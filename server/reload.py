@@ -44,7 +44,8 @@ _State = tuple[int, int] | None
 async def follow(products: dict[str, Product], settings: Settings) -> None:
     """Swap in `products` what changes in the folders of bundles and policies. Runs until cancelled."""
     parts: list[_Scorers | _PolicyOf] = [
-        _Scorers(name, settings.bundles / name) for name in {p.schema.name for p in products.values()}
+        _Scorers(name, settings.bundles / name, settings.deep_on_cpu)
+        for name in {p.schema.name for p in products.values()}
     ]
     parts += [_PolicyOf(name, settings.policies / name) for name in products]
     seen: dict[_Scorers | _PolicyOf, tuple[_State, ...]] = {}
@@ -76,6 +77,7 @@ class _Scorers:
 
     name: str
     folder: Path
+    deep_on_cpu: str
     kind, event = "bundle", "roles"
 
     @property
@@ -91,7 +93,7 @@ class _Scorers:
         mine = [p for p in products.values() if p.schema.name == self.name]
         old = mine[0]
         known = {**old.challengers, old.bundle_version: old.scorer}
-        champion, scorers, refused = load_scorers(self.folder, old.schema, known, old.scorer.device)
+        champion, scorers, refused = load_scorers(self.folder, old.schema, known, old.scorer.device, self.deep_on_cpu)
         scorer = scorers.pop(champion)
         new = [replace(p, bundle_version=champion, scorer=scorer, challengers=scorers) for p in mine]
         if champion != old.bundle_version:
@@ -142,7 +144,7 @@ def rehearse(product: Product) -> None:
     tokens = np.zeros(SLOTS_MAX, dtype=np.uint64)
     tokens[: schema.slots] = np.arange(1, schema.slots + 1)
     application = Application("", "", schema, product.name, schema.amount_minor[0], schema.term_months[0], tokens, {})
-    graph, own, links = EntityGraph(), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
+    graph, own, links = EntityGraph(product.deep), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
     events = unpack([finish(pack_application(application), 0, 1)], [1])
     view = graph.observe(events, own, links)
     view = join(view, graph.review(own, links))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +36,7 @@ class Settings(BaseSettings):
     profile_days: int = Field(0, ge=0, description="days after its fetch until a profile is deleted; 0: never")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="decides; auto: cuda:0, or cpu")
     device_batch_min: int = Field(1, ge=1, le=1024, description="smaller batches are decided on the CPU")
+    deep_on_cpu: Literal["refuse", "slow"] = Field("refuse", description="what a deep network does where no GPU is")
     batch_max: int = Field(64, ge=1, le=1024)
     queue_max: int = Field(1024, ge=1, description="applications waiting per tenant; more get RESOURCE_EXHAUSTED")
     deadline_min_ms: float = Field(2.0, ge=0, description="less time left than this: not begun")

@@ -7,7 +7,7 @@ import torch
 
 from features.application import Snapshot
 from features.schema import Schema, load
-from models import gnn
+from models import gnn, networks
 from models.probe import random_snapshot
 
 
@@ -30,7 +30,7 @@ def model(schema: Schema) -> gnn.GNN:
 @pytest.fixture(scope="module")
 def exported(schema: Schema, model: gnn.GNN) -> bytes:
     """The same as ONNX, once, which takes seconds."""
-    return gnn.to_onnx(model, random_snapshot(schema, 2, 0))
+    return networks.to_onnx(model, random_snapshot(schema, 2, 0))
 
 
 def onnx_logits(exported: bytes, *snapshots: Snapshot) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def test_torch_and_onnx_agree(schema: Schema, model: gnn.GNN, exported: bytes) -
         [*snapshots, empty, unknown], onnx_logits(exported, *snapshots, empty, unknown), strict=True
     ):
         assert np.isfinite(said).all()
-        np.testing.assert_allclose(said, gnn.logits(model, snapshot), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(said, networks.logits(model, snapshot), atol=1e-5, rtol=0)
 
 
 def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, exported: bytes) -> None:
@@ -81,7 +81,7 @@ def test_what_masked_places_hold_is_irrelevant(schema: Schema, model: gnn.GNN) -
     filled = snapshot.neighbor_state.copy()
     filled[~snapshot.neighbor_mask] = 7
     np.testing.assert_array_equal(
-        gnn.logits(model, replace(snapshot, neighbor_state=filled)), gnn.logits(model, snapshot)
+        networks.logits(model, replace(snapshot, neighbor_state=filled)), networks.logits(model, snapshot)
     )
 
 
@@ -94,12 +94,12 @@ def test_order_of_neighbors_is_irrelevant(schema: Schema, model: gnn.GNN) -> Non
         neighbor_state=snapshot.neighbor_state[:, :, order],
         neighbor_mask=snapshot.neighbor_mask[:, :, order],
     )
-    np.testing.assert_allclose(gnn.logits(model, moved), gnn.logits(model, snapshot), atol=1e-5)
+    np.testing.assert_allclose(networks.logits(model, moved), networks.logits(model, snapshot), atol=1e-5)
 
 
 def test_neighbors_matter(schema: Schema, model: gnn.GNN) -> None:
     snapshot = random_snapshot(schema, 64, 3)
-    assert (gnn.logits(model, without_neighbors(snapshot)) != gnn.logits(model, snapshot)).any()
+    assert (networks.logits(model, without_neighbors(snapshot)) != networks.logits(model, snapshot)).any()
 
 
 def test_constrained_columns_are_left_to_the_trees() -> None:

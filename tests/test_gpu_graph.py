@@ -20,9 +20,10 @@ from features.events import (
     Events,
 )
 from features.graph import EntityGraph
+from features.hops import FAR, NEAR
 from features.neighborhood import FANOUT, N_ENTITY, N_GRAPH, N_NEIGHBOR, empty_view
 from features.schema import RECORD_MAX, SLOTS_MAX
-from gpu_kernels import copying
+from gpu_kernels import copying, hops
 from gpu_kernels import graph as device_graph
 from gpu_kernels.apply import TOTALS
 from gpu_kernels.device import Device
@@ -39,7 +40,7 @@ SMALL = 2000  # logs of each device, beside those that hypothesis draws
 def test_equals_entity_graph_on_many_small_logs(name: str) -> None:
     device, rows = opened(name), 0
     for seed in range(SMALL):
-        differing, seen, _ = graph_differences(device, seed, 24, 16)
+        differing, seen, _ = graph_differences(device, seed, 24, 16, deep=True)
         assert not differing, (seed, differing)
         rows += seen
     assert rows > 5 * SMALL
@@ -49,7 +50,7 @@ def test_equals_entity_graph_on_many_small_logs(name: str) -> None:
 @settings(max_examples=120, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 80), st.integers(1, 80))
 def test_equals_the_oracle(name: str, seed: int, events: int, most: int) -> None:
-    differing, _, _ = graph_differences(opened(name, seed), seed, events, most, oracle=True)
+    differing, _, _ = graph_differences(opened(name, seed), seed, events, most, oracle=True, deep=True)
     assert not differing
 
 
@@ -125,6 +126,14 @@ def moving(graph: EntityGraph) -> bool:
     return bool(graph._memory.moving)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_hops_are_equal_on_long_logs(name: str) -> None:
+    """Entities of more uses than a ring holds, over many batches and in one."""
+    for seed, most in ((4, 60), (5, 700)):
+        differing, _, _ = graph_differences(opened(name), seed, 700, most, deep=True, room=(2, 1, 1))
+        assert not differing, (seed, differing)
+
+
 def seen(order: int, most: int) -> list[View]:
     rng = np.random.default_rng(5)
     found, log = DeviceGraph(opened("shim", order)), random_log(rng, 200, 8)
@@ -170,3 +179,5 @@ def test_shapes_and_constants_are_those_of_the_features() -> None:
     widths = re.search(r"width_ms\[WINDOWS\] = {([\d, ]+)}", source)
     assert widths is not None and [int(width) for width in widths[1].split(",")] == graph.WIDTHS_MS.tolist()
     assert (device_graph.APPLICATION, device_graph.FORGOTTEN) == (APPLICATION, FORGOTTEN)
+    assert re.findall(r"#define (?:NEAR|FAR) (\d+)", (FOLDER / "hops.cu").read_text()) == [str(NEAR), str(FAR)]
+    assert (hops.NEAR, hops.FAR) == (NEAR, FAR)

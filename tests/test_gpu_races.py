@@ -23,7 +23,7 @@ def run() -> list[str]:
     found = []
     for seed in range(4):
         device = Shim(seed, WORKERS, "thread")
-        found += graph_differences(device, seed, 400, 300, room=(2, 1, 1))[0]
+        found += graph_differences(device, seed, 400, 300, deep=True, room=(2, 1, 1))[0]
     found += shipped_differences(Shim(0, WORKERS, "thread"), 200)
     schema, label, model = demo_models()[0]
     return found + tree_differences(Shim(0, WORKERS, "thread"), model, random_rows(schema, label, model, 20, 0), False)
