@@ -85,10 +85,7 @@ def train_command(
         split = split or loaded.table.split
     if network not in NETWORKS:
         raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
-    try:
-        opened(device)
-    except ValueError as error:
-        raise SystemExit(f"--device: {error}") from None
+    opened(device)  # before hours of work
     config = TrainConfig(
         seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, device
     )
