@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import hops
+from features import hop_kernels
 from features.events import FORGOTTEN, LABELS, Events
 from features.graph_kernels import follow, gather, index, move, walk
 from features.graph_memory import GraphMemory
+from features.hops import Hops
 from features.neighborhood import Neighborhood, empty_view
 from features.schema import SLOTS_MAX
 
@@ -68,7 +69,7 @@ class EntityGraph:
             self.sequence += room
             self.last_ms = int(events.time_ms[-1])
             return view._replace(hops=found)
-        return view._replace(hops=hops.review(self._state, own, own)) if self.deep else view
+        return view._replace(hops=hop_kernels.review(self._state, own, own)) if self.deep else view
 
     def _walk(
         self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
@@ -83,18 +84,18 @@ class EntityGraph:
     def _deep_walk(
         self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
         view: Neighborhood,
-    ) -> hops.Hops:  # fmt: skip
+    ) -> Hops:  # fmt: skip
         """As `_walk`, and the hops. They are walked before the next event that forgets, which unties what it names."""
         cuts, found = np.flatnonzero(fields["kind"] == FORGOTTEN).tolist(), []
         for start, end in pairwise([0, *(cut for cut in cuts if cut), len(fields)]):
             part, first = fields[start:end], int(fields["sequence"][start])
             rows = slice(*np.searchsorted(own, [first, first + end - start]).tolist())
-            before = hops.labels_before(self._state, part)
+            before = hop_kernels.labels_before(self._state, part)
             arrays: Any = (array[rows] for array in view[:-1])
             seen = Neighborhood(*arrays)
             self._walk(part, time_ms[start:end], own[rows], links[rows], seen)
-            found.append(hops.gather(self._state, part, own[rows], before, seen.time_ms))
-        return hops.Hops.join(found)
+            found.append(hop_kernels.gather(self._state, part, own[rows], before, seen.time_ms))
+        return Hops.join(found)
 
     def follows(self, events: Events, own: NDArray[np.int64]) -> bool:
         """Whether `events` continue the log without a gap, with `own` among them, as `observe` takes them."""
@@ -118,7 +119,7 @@ class EntityGraph:
                 self._state, row, nodes, self.last_ms, self._state.amount[application], application, links,
                 view.entity_state, view.graph_state, view.neighbor_state, view.neighbor_mask,
             )  # fmt: skip
-        return view._replace(hops=hops.review(self._state, applications, view.time_ms)) if self.deep else view
+        return view._replace(hops=hop_kernels.review(self._state, applications, view.time_ms)) if self.deep else view
 
     def labels(self, sequences: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
         """int8 [B] by label, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded before."""

@@ -150,7 +150,7 @@ class _DeviceGraph:
 
     def _hosted(self, view: object) -> Neighborhood:
         """A View brought here. Its masks are bytes there."""
-        found: list[Any] = [self._device.host(getattr(view, name)) for name in Neighborhood._fields]
+        found: list[Any] = [self._device.host(getattr(view, name)) for name in Neighborhood._fields if name != "hops"]
         return Neighborhood(*(array.view(np.bool_) if array.dtype == np.uint8 else array for array in found))
 
     @contextmanager

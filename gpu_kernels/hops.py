@@ -52,8 +52,8 @@ class DeviceHops:
         if len(parts) == 1:
             return parts[0]
         names = [f.name for f in fields(DeviceHops) if f.name != "rows"]
-        joined = [xp.concatenate([getattr(part, name) for part in (nothing(xp), *parts)]) for name in names]
-        return DeviceHops(*joined, np.arange(len(joined[0])))
+        joined = {name: xp.concatenate([getattr(part, name) for part in (nothing(xp), *parts)]) for name in names}
+        return DeviceHops(**joined, rows=np.arange(len(joined["near_count"])))
 
 
 def nothing(xp: Any) -> DeviceHops:

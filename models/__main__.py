@@ -77,6 +77,7 @@ def train_command(
     """Train a bundle on the rows of a table, replayed in order of time, or on an archive's decisions."""
     from models.archive import train_archive
     from models.folds import TrainingError
+    from models.networks import device as opened
     from models.recipe import NETWORKS, TrainConfig, steps_at_most
 
     source, place = _one_of(data, archive), Place.of(device, _warn)
@@ -89,14 +90,19 @@ def train_command(
         split = split or loaded.table.split
     if network not in NETWORKS:
         raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
-    config = TrainConfig(
-        seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, place.choice
-    )
+    try:
+        on = str(opened(place.choice))  # before hours of work
+    except InvalidFieldError as error:
+        if device != "auto":
+            raise
+        _warn(f"the network is trained on the CPU: {error}")
+        on = "cpu"
+    config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, on)
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
         f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
-        + ("" if (network, place.choice) == ("gnn", "cpu") else f" --network {network} --device {place.choice}")
+        + ("" if (network, on) == ("gnn", "cpu") else f" --network {network} --device {on}")
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     try:

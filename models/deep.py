@@ -166,7 +166,7 @@ class DeepGNN(GraphNetwork):
         """[M + 1, d] of near applications, which have looked at the far ones; the last is made up."""
         type_of = self.slot_types.index_select(0, _with_one(far_slot))
         far = (self.far(_with_one(far_state)) + self.far_types(type_of)).relu()  # [N + 1, f]
-        near = self.near(_with_one(near_state)).relu()  # [M + 1, d]
+        near: Tensor = self.near(_with_one(near_state)).relu()  # [M + 1, d]
         place = torch.cat([far_place, torch.full((1, far_place.shape[1]), -1, device=far_place.device)])
         items, present = _fetched(far, place)
         seen: Tensor = self.near_merge(self.look_far(near, items, present))
@@ -183,7 +183,8 @@ class DeepGNN(GraphNetwork):
         items, present = _fetched(near, place)
         found = self.look(mine, items, present) * self.ties(self.slot_types)[some % len(self.slot_types)]
         told: Tensor = torch.addmm(mine, found, self.entity_merge.weight.t())
-        return entity.index_put((some,), told)
+        whole: Tensor = entity.index_put((some,), told)
+        return whole
 
 
 def _with_one(items: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def fetched(
     told: dict[str, dict[Key, NDArray[Any]]] = {name: {} for name in asked}
     for (name, key), array in zip(places, found[len(shown) :], strict=True):
         told[name][key] = array
-    of_view = dict(zip(shown, found, strict=False))
+    of_view: dict[str, Any] = dict(zip(shown, found, strict=False))
     of_view["neighbor_mask"] = of_view["neighbor_mask"].view(np.bool_)
     return Neighborhood(**of_view, as_of=view.as_of, time_ms=view.time_ms), told
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from features.application import Snapshot
+from features.application import InvalidFieldError, Snapshot
 
 
 class Settings(Protocol):
@@ -50,15 +50,15 @@ Fitted = TypeVar("Fitted", bound=GraphNetwork)
 
 
 def device(choice: str) -> torch.device:
-    """The device to train on, of "cpu", "cuda" and "cuda:N". Raises ValueError where torch has it not."""
+    """The device to train on, of "cpu", "cuda" and "cuda:N". Raises InvalidFieldError where torch has it not."""
     try:
         found = torch.device(choice)
     except RuntimeError:
         found = None
     if found is None or found.type not in ("cpu", "cuda"):
-        raise ValueError(f"{choice!r} is not cpu, cuda or cuda:N")
+        raise InvalidFieldError("--device", f"{choice!r} is not cpu, cuda or cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{choice}: this torch finds {torch.cuda.device_count()} CUDA devices")
+        raise InvalidFieldError("--device", f"{choice}: this torch finds {torch.cuda.device_count()} CUDA devices")
     return found
 
 

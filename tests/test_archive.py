@@ -64,8 +64,12 @@ def assert_same(found: Rows, expected: Rows) -> None:
 
 async def test_rows_are_those_of_replay(folder: Path, past: History) -> None:
     history = replace(past, events=past.events[:EVENTS])
-    for expected in replay(history).values():
-        found = rows(folder, expected.schema)
+    for expected in replay(history, deep=True).values():
+        found = rows(folder, expected.schema, deep=True)
+        of_log, of_history = found.snapshot.hops, expected.snapshot.hops
+        assert of_log is not None and of_history is not None and len(of_log.far) > 0
+        for name, array in of_history.given().items():
+            np.testing.assert_array_equal(of_log.given()[name], array, name)
         assert found.application_ids == numbered(history, expected) and len(found.application_ids) > 50
         assert_same(found, expected)
         assert len({*expected.labels["default"].tolist()}) > 1

@@ -8,7 +8,7 @@ import torch
 
 from features.application import Snapshot
 from features.schema import Schema, load
-from models import gnn
+from models import gnn, networks
 from models.attention import Attention, Weights
 from models.bundle import Bundle, BundleError
 from models.probe import random_snapshot
@@ -46,7 +46,7 @@ def test_says_what_torch_says(schema: Schema, model: gnn.GNN) -> None:
     few = replace(snapshot, neighbor_mask=snapshot.neighbor_mask & (np.arange(257) % 3 == 0)[:, None, None])
     found = [said(model, some) for some in (snapshot, nobody, unknown, few)]
     for some, logits in zip((snapshot, nobody, unknown, few), found, strict=True):
-        np.testing.assert_allclose(logits, gnn.logits(model, some), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(logits, networks.logits(model, some), atol=1e-5, rtol=0)
     assert np.ptp(found[0]) > 0.1 and not np.array_equal(found[0], found[1])
 
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from features.application import Snapshot
+from features.application import InvalidFieldError, Snapshot
 from features.hops import Hops
 from features.schema import Schema
 from models import networks, recipe
@@ -100,7 +100,7 @@ class Brief(DeepConfig):
 
 def test_it_is_trained_as_the_small_one_is(consumer: Schema, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the recipe, admitted by the same rule, and scored by the model as it was validated."""
-    monkeypatch.setitem(recipe.NETWORKS, DEEP, (Brief, DeepGNN))  # type: ignore[arg-type]
+    monkeypatch.setitem(recipe.NETWORKS, DEEP, (Brief, DeepGNN))
     rows = random_rows(consumer, 1000, 0)
     hops = random_snapshot(consumer, 1000, 1, deep=True).hops
     rows = replace(rows, snapshot=replace(rows.snapshot, hops=hops))
@@ -114,7 +114,7 @@ def test_it_is_trained_as_the_small_one_is(consumer: Schema, monkeypatch: pytest
 
 def test_a_device_that_torch_has_not_is_named() -> None:
     assert networks.device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="'tpu' is not cpu, cuda or cuda:N"):
+    with pytest.raises(InvalidFieldError, match="--device: 'tpu' is not cpu, cuda or cuda:N"):
         networks.device("tpu")
-    with pytest.raises(ValueError, match="cuda:99: this torch finds"):
+    with pytest.raises(InvalidFieldError, match="--device: cuda:99: this torch finds"):
         networks.device("cuda:99")

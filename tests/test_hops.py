@@ -149,4 +149,4 @@ def test_what_is_emptied_later_is_left_out() -> None:
 
 
 def _by_near(hops: Hops, by_application: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    return by_application[hops.application[hops.near]][:, None] >> BITS & np.uint64(1) == 1
+    return np.asarray(by_application[hops.application[hops.near]][:, None] >> BITS & np.uint64(1) == 1)
