@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.application import Snapshot
 from features.neighborhood import NEIGHBOR_COLUMNS
 from features.schema import Schema
 from features.statistics import ENTITY_STATS, GRAPH_STATS
@@ -40,7 +39,7 @@ class DeviceScorer:
                 raise ValueError(f"{schema.features[column].name} is computed from what the graph counts")
         self._kernels, self._schema = kernels, schema
         self._features = Assemble(kernels, counted)
-        self._models = {label: DeviceLabel(m, schema, label, kernels, runs_on) for label, m in bundle.models.items()}
+        self._models = {label: _Label(m, schema, label, kernels, runs_on) for label, m in bundle.models.items()}
 
     def score(self, view: View, features: Rows) -> Scores:
         """The probabilities of B applications: their view, and float32 [B, F] of the schema's features, in which
@@ -68,9 +67,7 @@ class DeviceScorer:
 Logits = NDArray[np.float64]
 
 
-class DeviceLabel:
-    """Trees, network and calibration of one label on a device."""
-
+class _Label:
     def __init__(self, model: LabelModel, schema: Schema, label: str, kernels: Kernels, runs_on: Device) -> None:
         self._kernels, self._model, self._columns = kernels, model, schema.columns(label)
         place = {int(column): i for i, column in enumerate(self._columns)}
@@ -83,21 +80,9 @@ class DeviceLabel:
     def score(self, view: View, features: Rows, given: dict[str, Any]) -> tuple[Logits, Logits | None]:
         """As LabelScorer.score_with_graph."""
         # categories are the request's own, so their encoding needs no column of the graph
-        return self.score_rows(self._rows.fill(view, self.rows(features)), given)
-
-    def rows(self, features: Rows) -> Any:
-        """float32 [B, m] columns of the trees, on the device, of the schema's features [B, F]."""
-        return self._kernels.xp.array(self._model.encoding(features[:, self._columns]), order="C")
-
-    def inputs(self, snapshot: Snapshot) -> dict[str, Any]:
-        """What the network reads of a snapshot, on the host."""
-        names = () if self._gnn is None else self._gnn.inputs
-        return {name: np.ascontiguousarray(getattr(snapshot, name)) for name in names}
-
-    def score_rows(self, rows: Any, given: dict[str, Any]) -> tuple[Logits, Logits | None]:
-        """As `score`, of whole rows on the device, and the network's inputs wherever they are."""
+        rows = self._kernels.xp.array(self._model.encoding(features[:, self._columns]), order="C")
         # this copy waits for the device, so what the network reads on a stream of its own is there
-        trees = self._kernels.host(self._trees.margins(rows)).astype(np.float64)
+        trees = self._kernels.host(self._trees.margins(self._rows.fill(view, rows))).astype(np.float64)
         if self._gnn is None:
             return self._model.calibration.probability(trees), None
         graph = self._gnn.run({name: given[name] for name in self._gnn.inputs})
