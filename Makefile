@@ -1,13 +1,15 @@
 # Plain venv and pip; needs Python >= 3.11. Another interpreter: make setup PYTHON=python3.12.
+# WORKERS: processes that run tests side by side.
 # PIP_FLAGS reaches every pip install, for example an index that serves CPU-only torch (the default torch wheel brings CUDA).
 PYTHON ?= python3
 PIP_FLAGS ?=
 DATA ?= ../shared/data/sffsd_dev_first60.parquet
 SCHEMA ?= features/schemas/sffsd.yaml
+WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS) -c constraints.txt
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.full-installed
 GPU := $(VENV)/.gpu-installed
@@ -31,8 +33,10 @@ demo: $(CORE) ## the service with a demo population, in one command (installs on
 serve: $(CORE) ## start the service; settings come from the environment
 	$(PY) -m server
 
-test: check ## all checks, then the tests
-	$(PY) -m pytest
+test: $(FULL) ## all checks, then the tests
+	@$(PY) -m tests.compiled & $(MAKE) --no-print-directory check && wait $$!
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not alone"
+	$(PY) -m pytest -m alone
 
 check: $(FULL) ## format, lint, types, import layers, proto, Dockerfile
 	$(PY) -m ruff format --check .
@@ -110,4 +114,4 @@ $(FULL): pyproject.toml constraints.txt | $(PY)
 # onnxruntime-gpu takes the place of onnxruntime, where there is a driver to use it.
 $(GPU): $(FULL)
 	@! command -v nvidia-smi >/dev/null || \
-	{ $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && $(PIP_INSTALL) '.[gpu]' && touch $@; }
+	{ $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && $(PIP_INSTALL) '.[gpu,peer]' && touch $@; }

@@ -54,6 +54,17 @@ def fraud(
 
 
 @app.command()
+def communities(
+    seed: Annotated[int, typer.Option(help="of the world")] = 21,
+    applications: Annotated[int, typer.Option(min=1000, help="in the world")] = 60_000,
+) -> None:
+    """Rings of a world that the communities of its graph find; the last line is JSON."""
+    from bench import communities as module
+
+    print(json.dumps(module.run(seed, applications)))
+
+
+@app.command()
 def reasons() -> None:
     """Exact contributions against XGBoost's pred_contribs on the same trees and rows; the last line is JSON."""
     from bench import reasons as module

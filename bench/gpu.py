@@ -1,23 +1,31 @@
 """`python -m bench gpu`: on a machine with a CUDA device, every kernel against its oracle and then its times.
 
-Kernels are checked by the code of the tests. Times are of CUDA events, after a warm-up, each round on rows that no
-round before had. Bytes are the least that a stage must move: what is copied to the device and what the view takes;
-their rate stands beside that of a copy on the same device in the same run. Without a device it says so.
+Kernels are checked by the code of the tests. Times are of CUDA events, of decisions by the clock, after a warm-up, each
+round on rows that no round before had. Bytes are the least that a stage must move: what is copied to the device and
+what the view takes; their rate stands beside that of a copy on the same device in the same run. Without a device it
+says so.
 """
+
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.gpu_decisions import decision_times
+from bench.gpu_policy import policy_table, policy_times, shipped_differences
+from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
-from bench.gpu_times import Clock, CudaClock, Report, ceiling, decision_times, graph_times, tree_times
+from bench.gpu_times import Clock, CudaClock, Report, ceiling, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
 from gpu_kernels.device import Cuda, Device, NoDeviceError
-from models.device import Device as Placement
+from models.device import Device as RunsOn
 
 SIZES = (1, 8, 64, 512, 4096)
+POLICY_SIZES = (*SIZES, 32_768)
 ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
+REPLAYED = 20_000  # applications of a world
 DECISION_TOLERANCE = 1e-5
 
 
@@ -31,27 +39,46 @@ def run() -> Report:
         return {"bench": "gpu", "gpu": False, "reason": str(error)}
     runtime = device.xp.cuda.runtime
     report = {"bench": "gpu", "gpu": True, "card": device.name, "driver": runtime.driverGetVersion()}
-    report |= measured(device, Placement("auto"), CudaClock(device))
+    report |= measured(device, RunsOn("cuda:0", lambda _: device), CudaClock(device))
     show(console, report)
     return report
 
 
 def measured(
-    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
+    device: Device, runs_on: RunsOn, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
+    replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES, torch_on: str = "cuda",
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
     report["copy_gb_per_s"] = ceiling(device, clock, copy_bytes)
     report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
     report["trees"] = tree_times(device, clock, sizes, rounds)
-    report["decisions"] = decision_times(device, placement, clock, sizes, rounds, history)
-    for name, found in (("graph", report["graph"]), ("decisions", report["decisions"]["sizes"])):
+    report["decisions"] = decision_times(runs_on, sizes, rounds, history)
+    report["policy"] = policy_times(device, clock, policy_sizes, rounds)
+    by_name = {"graph": report["graph"], "decisions": report["decisions"]["sizes"], "policy": report["policy"]}
+    for name, found in by_name.items():
         faster = [row["batch"] for row in found if row["p50_ms"] < row["cpu_p50_ms"]]
         report[f"{name}_crossover_batch"] = min(faster, default=None)
     if report["decisions"]["furthest"] > DECISION_TOLERANCE:
         report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    if wrong := sum(row["differing"] for row in report["policy"]):
+        report["differing"].append(f"policies, in {wrong} rounds")
+    report["torch_geometric"] = peer = _beside(device, clock, sizes, rounds, history, torch_on)
+    if not all(row["same_neighbors"] for row in peer.get("sizes", ())):
+        report["differing"].append("neighbours that torch-geometric sees")
+    report["replay"] = replay_times(device, runs_on.name, replayed)
+    report["differing"] += report["replay"].pop("differing")
     return report
+
+
+def _beside(*asked: Any) -> Report:
+    """bench.gpu_peer.peer_times, which needs torch."""
+    try:
+        from bench.gpu_peer import peer_times
+    except ImportError as error:
+        return {"absent": f"torch is not installed (extra train): {error}"}
+    return peer_times(*asked)
 
 
 def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
@@ -64,7 +91,7 @@ def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
     for schema, label, model in demo_models():
         names = tree_differences(device, model, random_rows(schema, label, model, 100, 1))
         found += [f"{schema.name} {label}: {name}" for name in names]
-    return found
+    return found + shipped_differences(device, 2000)
 
 
 def show(console: Console, report: Report) -> None:
@@ -89,11 +116,30 @@ def show(console: Console, report: Report) -> None:
         )  # fmt: skip
     console.print(table)
     decisions = report["decisions"]
-    table = Table(title=f"graph, trees and network (on {decisions['network_on']}), apart {decisions['furthest']:.1g}")
+    table = Table(title=f"graph, trees and network as the engine runs them, apart {decisions['furthest']:.1g}")
     for column in ("batch", "p50 ms", "p99 ms", "CPU p50 ms", "decisions/s"):
         table.add_column(column, justify="right")
     for row in decisions["sizes"]:
         times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
         table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+    console.print(table)
+    console.print(policy_table(report["policy"]))
+    peer = report["torch_geometric"]
+    if "absent" in peer:
+        console.print(f"NOT compared with torch-geometric: {peer['absent']}", style="yellow")
+    table = Table(title=f"beside torch-geometric {peer.get('version', '')} on {peer.get('on', '')}")
+    for column in ("batch", "p50 ms", "p99 ms", "ours p50 ms", "ours over it", "named again, not seen"):
+        table.add_column(column, justify="right")
+    for row in peer.get("sizes", ()):
+        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "ours_p50_ms"))
+        table.add_row(str(row["batch"]), *times, f"{row['over_torch_geometric']:.2f}", f"{row['not_seen']:.1%}")
+    if table.rows:
+        console.print(table)
+    replay = report["replay"]
+    table = Table(title=f"a history of {replay['applications']:,} applications, applications/s")
+    for column in ("", "device", "CPU"):
+        table.add_column(column, justify="right")
+    for stage in ("replay", "score"):
+        table.add_row(stage, *(f"{replay[f'{stage}_{on}_per_s']:,.0f}" for on in ("device", "cpu")))
     console.print(table)
     console.print(f"differing from an oracle: {report['differing'] or 'nothing'}")

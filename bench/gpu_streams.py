@@ -20,6 +20,7 @@ ARRAYS = ("entity_state", "graph_state", "neighbor_state", "neighbor_mask")
 HOP_COUNTS = ("near_count", "near_code", "far_count", "far_code")
 HOP_ARRAYS = (*HOP_COUNTS, "near", "far")
 START_MS = 1_700_000_000_000
+SPREAD = np.uint64(0xD1342543DE82EF95)  # odd: tokens fill 64 bits, as keyed ones do, and a hash spreads them
 GAPS_MS = np.array([0, 0, 1, 60_000, 1_800_000, 24_000_000, 540_000_000], dtype=np.int64)
 
 
@@ -41,7 +42,7 @@ def random_log(
     applied, forgotten = (fields["kind"] == kind for kind in (APPLICATION, FORGOTTEN))
     fields["fraud"][applied] = fields["default"][applied] = -2
     kind = np.arange(SLOTS_MAX) // 2 + 1
-    tokens = (1000 * kind + rng.integers(0, identifiers, (events, SLOTS_MAX))).astype(np.uint64) << np.uint64(40)
+    tokens = ((kind << 32) + rng.integers(0, identifiers, (events, SLOTS_MAX))).astype(np.uint64) * SPREAD
     tokens[rng.random((events, SLOTS_MAX)) < 0.3] = 0
     fields["tokens"][applied] = tokens[applied]
     fields["tokens"][forgotten, 0] = tokens[forgotten, 0]

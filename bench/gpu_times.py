@@ -9,18 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.gpu_streams import ARRAYS, random_log
-from bench.gpu_trees import demo_bundles, demo_models
-from features.assemble import count, snapshot
+from bench.gpu_trees import demo_models
 from features.events import APPLICATION, Events
 from features.graph import EntityGraph
 from features.schema import SLOTS_MAX
 from gpu_kernels.device import Cuda, Device, Launch
 from gpu_kernels.graph import DeviceGraph
 from gpu_kernels.trees import DeviceTrees
-from models.device import Device as Placement
 from models.device import open_session
-from models.device_scorer import DeviceScorer
-from models.scorer import Scorer
 from models.shap import Explainer
 
 WARM_ROUNDS = 5
@@ -62,6 +58,10 @@ class Timed:
     def __init__(self, device: Device, clock: Clock) -> None:
         self._device, self._clock = device, clock
         self.xp, self.address, self.fill, self.host = device.xp, device.address, device.fill, device.host
+        self.memory, self.index, self.stream = device.memory, device.index, device.stream
+        self.deciding, self.beside, self.staging, self.fetch = (
+            device.deciding, device.beside, device.staging, device.fetch,
+        )  # fmt: skip
         self.spans: list[tuple[str, Any, Any]] = []
 
     def kernels(self, source: Any) -> Launch:
@@ -105,13 +105,13 @@ def graph_times(
     while start < history:
         end = min(start + max(sizes), history)
         for graph in (host, there):
-            graph.observe(*_batch(log, start, end, own=False))
+            graph.observe(*batch_of(log, start, end, own=False))
         start = end
     for size in sizes:
         spans, on_cpu, moved = [], [], 0
         kernels: dict[str, list[float]] = defaultdict(list)
         for i in range(rounds + WARM_ROUNDS):
-            batch = _batch(log, start, start + size, own=True)
+            batch = batch_of(log, start, start + size, own=True)
             start += size
             timed.taken()
             began = clock.mark()
@@ -140,7 +140,7 @@ def tree_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: int
     """Margins and exact contributions of the demo's first forest, on the device and on the CPU."""
     _, _, model = demo_models()[0]
     columns, rng = len(model.encoding.owner), np.random.default_rng(11)
-    explainer, session = Explainer(model.forest, columns), open_session(model.trees_onnx, None)
+    explainer, session = Explainer(model.forest, columns), open_session(model.trees_onnx)
     there, found = DeviceTrees(device, model.forest, explainer.tables, columns), []
     for size in sizes:
         times: dict[str, list[float]] = defaultdict(list)
@@ -157,47 +157,6 @@ def tree_times(device: Device, clock: Clock, sizes: tuple[int, ...], rounds: int
     return found
 
 
-def decision_times(
-    device: Device, placement: Placement, clock: Clock, sizes: tuple[int, ...], rounds: int, history: int
-) -> Report:
-    """Graph, columns, trees and network of the demo's consumer bundle, on the device and on the CPU.
-
-    `furthest`: the largest difference of a probability between them. Columns that the host knows stand ready on both.
-    """
-    bundle = next(found for found in demo_bundles() if found.schema.name == "consumer")
-    schema, here, on_device = bundle.schema, Scorer(bundle), DeviceScorer(bundle, device, placement)
-    rng = np.random.default_rng(10)
-    log = random_log(rng, history + sum(sizes) * (rounds + WARM_ROUNDS), IDENTIFIERS, 0.0, 0.0)
-    host, there, start, found, furthest = EntityGraph(), DeviceGraph(device), history, [], 0.0
-    for graph in (host, there):
-        graph.observe(*_batch(log, 0, history, own=False))
-    for size in sizes:
-        spans, on_cpu = [], []
-        for _ in range(rounds + WARM_ROUNDS):
-            batch, rows = _batch(log, start, start + size, own=True), np.arange(size)
-            features = fresh_rows(rng, size, len(schema.features))
-            start += size
-            began = clock.mark()
-            scores = on_device.score(there.observe(*batch), features)
-            spans.append(clock.ms(began, clock.mark()))
-            cpu_began, given = time.perf_counter(), features.copy()
-            view = host.observe(*batch)
-            count(schema, given, view, rows)
-            state = np.zeros((size, len(schema.sources)), dtype=np.uint8)
-            expected = here.score(snapshot(schema, given, state, view, rows))
-            on_cpu.append((time.perf_counter() - cpu_began) * 1e3)
-            apart = [
-                abs(getattr(scores, f"{n}_probability") - getattr(expected, f"{n}_probability")) for n in schema.labels
-            ]
-            furthest = max(furthest, float(np.max(apart)))
-        p50, p99 = np.percentile(spans[WARM_ROUNDS:], [50, 99])
-        found.append({
-            "batch": size, "p50_ms": float(p50), "p99_ms": float(p99), "decisions_per_s": size / float(p50) * 1e3,
-            "cpu_p50_ms": float(np.median(on_cpu[WARM_ROUNDS:])),
-        })  # fmt: skip
-    return {"network_on": placement.name, "working": placement.working, "furthest": furthest, "sizes": found}
-
-
 def fresh_rows(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
     """float32 [rows, columns] over the magnitudes that occur, a tenth missing."""
     made = rng.lognormal(3.0, 3.0, (rows, columns)).astype(np.float32)
@@ -205,7 +164,8 @@ def fresh_rows(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.
     return made
 
 
-def _batch(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:
+def batch_of(log: Events, start: int, end: int, *, own: bool) -> tuple[Events, Any, Any]:
+    """Some events of a log, the sequence numbers of its applications if they are own, and all slots as links."""
     part = Events(log.fields[start:end], log.time_ms[start:end])
     mine = part.fields["sequence"][part.fields["kind"] == APPLICATION] if own else np.empty(0, dtype=np.int64)
     return part, np.ascontiguousarray(mine), np.ones((len(mine), SLOTS_MAX), dtype=np.bool_)

@@ -39,7 +39,7 @@ def tree_differences(device: Device, model: LabelModel, rows: NDArray[np.float32
     there = DeviceTrees(device, model.forest, explainer.tables, rows.shape[1])
     given = device.xp.asarray(rows)
     margins, contributions = device.host(there.margins(given)), device.host(there.contributions(given))
-    (served,) = open_session(model.trees_onnx, None).run(None, {"row": rows})
+    (served,) = open_session(model.trees_onnx).run(None, {"row": rows})
     expected = {
         "margins of ONNX Runtime": (margins, served[:, 0]),
         "contributions served": (contributions, explainer.contributions(rows)),

@@ -2,7 +2,8 @@
 
 In the open loop calls are due at times drawn before (a Poisson process) and their latency counts from then, whether or
 not the client came to send them: nothing is left out because the server was slow (coordinated omission). All latencies
-are kept, so percentiles are exact. The client is bench/client.c under asyncio, faster than what it measures.
+are kept, so percentiles are exact. The client is bench/client.c under asyncio, faster than what it measures. A load
+begins when garbage is collected and connections are made: in a large process that takes longer than a short load.
 """
 
 import asyncio
@@ -92,12 +93,11 @@ async def closed_loop(
     """So many calls always open, for so long or until there are no more messages; what was answered while warming up
     is not counted. Over HTTP/1.1 there are as many connections as calls.
     """
-    start = time.perf_counter() + warm_up_seconds
-    seen, ended = _Seen(start, start + seconds), asyncio.Event()
+    ended = asyncio.Event()
 
     def answered(connection: Connection, due: float, status: int, reply: bytes) -> None:
         now = time.perf_counter()
-        if now >= start:
+        if now >= seen.start:
             seen.note(now < seen.end, now - due, status, reply)
         if now < seen.end:
             ask(connection, now)
@@ -111,12 +111,14 @@ async def closed_loop(
 
     with _no_collector():
         made = await connect(target, in_flight if target.http else min(connections, in_flight), answered)
+        start = time.perf_counter() + warm_up_seconds
+        seen = _Seen(start, start + seconds)
         for n in range(in_flight):
             ask(made[n % len(made)], time.perf_counter())
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), None if seconds == float("inf") else warm_up_seconds + seconds)
         await _finish(made, seen)
-    return seen.result(seen.end - start)
+    return seen.result(seen.end - seen.start)
 
 
 async def open_loop(
@@ -125,9 +127,6 @@ async def open_loop(
 ) -> Result:  # fmt: skip
     """Calls at random times, so many a second on average, whatever the server does; ends early without messages."""
     gaps = np.random.default_rng(seed).exponential(1 / per_second, round(per_second * (seconds + warm_up_seconds)))
-    first = time.perf_counter() + 0.1
-    times = (first + np.cumsum(gaps)).tolist()
-    seen = _Seen(first + warm_up_seconds, float("inf"))
 
     def answered(connection: Connection, due: float, status: int, reply: bytes) -> None:
         if due >= seen.start:
@@ -152,6 +151,9 @@ async def open_loop(
 
     with _no_collector():
         made = await connect(target, connections, answered)
+        first = time.perf_counter() + 0.1
+        times = (first + np.cumsum(gaps)).tolist()
+        seen = _Seen(first + warm_up_seconds, float("inf"))
         alarm.start(send)
         try:
             send()

@@ -24,7 +24,8 @@ from features.forgotten import Requests, to_learn_from, without_records
 from features.graph import EntityGraph
 from features.neighborhood import Neighborhood
 from features.older import older
-from features.replay import CHUNK, Rows
+from features.place import CHUNK, HERE, Graph, Place
+from features.replay import Rows
 from features.schema import SLOTS_MAX, Schema, SchemaError
 from features.statistics import STATISTICS
 
@@ -99,10 +100,10 @@ class Archive:
             raise ArchiveError(f"{place}: is decided twice, or as of no place of this log")
         return found
 
-    def log(self, stops: NDArray[np.int64]) -> Iterator[Events]:
-        """The events in order, in stretches of at most CHUNK that end at every number of `stops`, and at the last."""
+    def log(self, stops: NDArray[np.int64], most: int = CHUNK) -> Iterator[Events]:
+        """The events in order, in stretches of at most `most` that end at every number of `stops`, and at the last."""
         every, start = pl.scan_parquet(self.folder / EVENTS), 0
-        for end in np.unique([*range(CHUNK, self.sequence, CHUNK), *stops.tolist(), self.sequence]).tolist():
+        for end in np.unique([*range(most, self.sequence, most), *stops.tolist(), self.sequence]).tolist():
             page = every.slice(start, end - start).collect()
             try:
                 events = unpack(page["event"].to_list(), page["time_ms"].to_list())
@@ -142,25 +143,38 @@ def digest(file: Path) -> str:
 
 
 def rows(
-    folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None, deep: bool = False
-) -> Rows:
+    folder: Path, schema: Schema, *, warn: Callable[[str], None] = lambda problem: None, place: Place = HERE,
+    deep: bool = False,
+) -> Rows:  # fmt: skip
     """Training rows of a schema's decisions in log order, with hops if `deep`; their ids are sequence numbers, labels
     those of the end.
 
     Rows of an older version of the schema are read by feature name: what is new is NaN, counts of the log are made;
     `warn` is told how many decisions of versions that cannot be read are left out, and why. Retries after a crash are
     looked at from their `as_of` with their own marks masked, as they were decided; applicants whom the log forgets are
-    left out. Raises ArchiveError where none can be read, and with sequence number and feature where the log does not
-    give what the evidence kept.
+    left out. The log is walked at `place`. Raises ArchiveError where none can be read, and with sequence number and
+    feature where the log does not give what the evidence kept.
     """
     archive = Archive.open(folder)
     kept = kept_rows(archive, schema, warn)
+    requests = Requests.read(archive.log(_NOTHING))
+    walked = place.walked(lambda graph, chunk: _walked(archive, schema, kept, requests, graph, chunk), deep)
+    left = to_learn_from(*walked, warn)
+    if not left.application_ids:
+        raise ArchiveError(f"{folder}: every applicant of schema {schema.name} is forgotten")
+    return left
+
+
+def _walked(
+    archive: Archive, schema: Schema, kept: "Kept", requests: Requests, graph: Graph, chunk: int
+) -> tuple[Rows, NDArray[np.uint64], NDArray[np.uint64]]:
+    """The rows of every decision, and the slots that a later request empties, of each and of all applications."""
+    folder, retried = archive.folder, kept.as_of >= kept.sequence
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:] = schema.link_slots
-    graph, retried, requests = EntityGraph(deep), kept.as_of >= kept.sequence, Requests.read(archive.log(_NOTHING))
     snapshots, order, times = [], [], np.zeros(len(kept.sequence), dtype=np.int64)
     emptied, by_application = np.zeros(len(kept.sequence), dtype=np.uint64), []
-    for events in archive.log(kept.as_of[retried]):
+    for events in archive.log(kept.as_of[retried], chunk):
         first, end = graph.sequence + 1, graph.sequence + len(events)
         inside = np.arange(*np.searchsorted(kept.sequence, (first, end + 1)))
         other = events.fields["kind"][kept.sequence[inside] - first] != APPLICATION
@@ -178,18 +192,11 @@ def rows(
                 order.append(at)
     labels = graph.labels(kept.sequence)
     joined = Snapshot.join(snapshots)
-    made = Rows(
-        schema,
-        joined.take(np.argsort(np.concatenate(order))) if retried.any() else joined,
-        [str(number) for number in kept.sequence],
-        times,
-        {name: labels[name] for name in schema.labels},
-        graph.last_ms,
-    )
-    left = to_learn_from(made, emptied, np.concatenate(by_application), warn)
-    if not left.application_ids:
-        raise ArchiveError(f"{folder}: every applicant of schema {schema.name} is forgotten")
-    return left
+    if retried.any():
+        joined = joined.take(np.argsort(np.concatenate(order)))
+    ids = [str(number) for number in kept.sequence]
+    made = Rows(schema, joined, ids, times, {name: labels[name] for name in schema.labels}, graph.last_ms)
+    return made, emptied, np.concatenate(by_application)
 
 
 def recorded(folder: Path) -> pl.DataFrame:

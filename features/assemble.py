@@ -108,6 +108,22 @@ def complete(
     return _with_neighbors(made, view, rows)
 
 
+def uncounted(
+    schema: Schema, applications: Sequence[Application], profiles: Profiles, time_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """float32 [B, F] of applications of one schema at their times, int64 [B], NaN where the graph counts, and the
+    sources' states, uint8 [B, S]; `count` fills in the rest where no cross reads it.
+    """
+    features, plan, rows = declared(schema, applications), _plan(schema), np.arange(len(applications))
+    state = np.empty((len(rows), len(schema.sources)), dtype=np.uint8)
+    _fill(
+        plan.sources, schema.source_columns, plan.fresh_days, profiles.fetched_at_ms, profiles.numbers, time_ms, rows,
+        state, features,
+    )  # fmt: skip
+    schema.fill_crosses(features)
+    return features.astype(np.float32), state
+
+
 def freshness(
     schema: Schema, fetched_at_ms: NDArray[np.int64], now_ms: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:

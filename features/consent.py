@@ -80,8 +80,14 @@ def as_logged(
     tokens = tokens_of([application.tokens for application in applications])
     if not _lacks(tokens, view.entity_state, rows):
         return applications
-    empty = ~logged(view)[rows] & (rows >= 0)[:, None]
-    return [a._replace(tokens=np.where(e, np.uint64(0), a.tokens)) for a, e in zip(applications, empty, strict=True)]
+    return within(applications, logged(view)[rows] | (rows < 0)[:, None])
+
+
+def within(applications: Sequence[Application], slots: NDArray[np.bool_]) -> Sequence[Application]:
+    """Applications with the identifiers of some slots only, bool [B, 16]: the very same where they have no others."""
+    if not (tokens_of([application.tokens for application in applications])[~slots]).any():
+        return applications
+    return [a._replace(tokens=np.where(s, a.tokens, np.uint64(0))) for a, s in zip(applications, slots, strict=True)]
 
 
 @njit(cache=True, nogil=True)

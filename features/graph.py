@@ -54,13 +54,11 @@ class EntityGraph:
         own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
         people together. Raises SequenceGapError before anything is recorded.
         """
-        fields = events.fields.view()
-        fields.flags.writeable = False  # as read from a store: another type would be compiled for itself
         own = np.ascontiguousarray(own)
-        if not follow(fields, self.sequence, own):
+        if not self.follows(events, own):
             after = f"events after {self.sequence}, {own[:3].tolist()} … among them, expected"
-            raise SequenceGapError(f"{after}, {fields['sequence'][:3].tolist()} … found")
-        view = empty_view(len(own), own - 1)
+            raise SequenceGapError(f"{after}, {events.fields['sequence'][:3].tolist()} … found")
+        fields, view = _as_read(events), empty_view(len(own), own - 1)
         if room := len(events):
             nodes, applications, _ = self._state.sizes.tolist()
             self._reserve(nodes + room * SLOTS_MAX, applications + room, self.sequence + room + 1)
@@ -98,6 +96,10 @@ class EntityGraph:
             self._walk(part, time_ms[start:end], own[rows], links[rows], seen)
             found.append(hop_kernels.gather(self._state, part, own[rows], before, seen.time_ms))
         return Hops.join(found)
+
+    def follows(self, events: Events, own: NDArray[np.int64]) -> bool:
+        """Whether `events` continue the log without a gap, with `own` among them, as `observe` takes them."""
+        return bool(follow(_as_read(events), self.sequence, np.ascontiguousarray(own)))
 
     def review(self, sequences: NDArray[np.int64], links: NDArray[np.bool_]) -> Neighborhood:
         """The present view of applications recorded before, each with its own marks masked out.
@@ -159,3 +161,10 @@ class EntityGraph:
             self._memory.grow(nodes, applications, sequences)
         finally:
             self._state = self._memory.state()
+
+
+def _as_read(events: Events) -> NDArray[np.void]:
+    """Their fields as read from a store: of another type they would be compiled for themselves."""
+    fields = events.fields.view()
+    fields.flags.writeable = False
+    return fields

@@ -195,7 +195,8 @@ def walk(  # type: ignore[no-untyped-def]
     s, events, time_ms, own, links, entity_state, graph_state, neighbor_state, neighbor_mask, view_ms
 ):
     move(s, MOVED * len(events))
-    nodes, epochs, row = s.work[0], s.work[1:3], 0
+    nodes, epochs = s.work[0], s.work[1:3]
+    row, none = np.int64(0), np.int64(-1)  # as literals each would have `gather` compiled again
     for i in range(len(events)):
         event = events[i]
         is_own = row < len(own) and event["sequence"] == own[row]
@@ -203,7 +204,7 @@ def walk(  # type: ignore[no-untyped-def]
         if event["kind"] == APPLICATION:
             _entities(s, event["tokens"], nodes)
             if is_own:
-                gather(s, row, nodes, time_ms[i], event["amount"], -1, links,
+                gather(s, row, nodes, time_ms[i], event["amount"], none, links,
                         entity_state, graph_state, neighbor_state, neighbor_mask)  # fmt: skip
             _epochs(time_ms[i], epochs)
             _record(s, event, nodes, time_ms[i], epochs)

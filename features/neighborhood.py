@@ -36,7 +36,8 @@ class Neighborhood(NamedTuple):  # made for every batch: see features.applicatio
 
 def join(first: Neighborhood, second: Neighborhood) -> Neighborhood:
     """The rows of two views, one after the other."""
-    arrays: Any = (np.concatenate(pair) for pair in zip(first[:-1], second[:-1], strict=True))
+    pairs: Any = zip(first[:-1], second[:-1], strict=True)
+    arrays: Any = (np.concatenate(pair) for pair in pairs)
     hops = None if first.hops is None or second.hops is None else first.hops.join([first.hops, second.hops])
     return Neighborhood(*arrays)._replace(hops=hops)
 

@@ -5,9 +5,10 @@ beginning. Either way they are the same, bit for bit; a snapshot only saves time
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.events import EVENT, Events
 from features.graph import EntityGraph
@@ -19,6 +20,19 @@ from features.store import EpochError, Store
 _NONE = np.empty(0, dtype=np.int64)
 _NO_LINKS = np.empty((0, SLOTS_MAX), dtype=np.bool_)
 _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)
+
+
+class Recording(Protocol):
+    """A graph that goes on with the log."""
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last event recorded."""
+        ...
+
+    def observe(self, events: Events, own: NDArray[np.int64], links: NDArray[np.bool_]) -> object:
+        """As EntityGraph.observe."""
+        ...
 
 
 async def rebuild(store: Store, snapshots: Path | None, warn: Callable[[str], None]) -> tuple[EntityGraph, Lists]:
@@ -42,7 +56,7 @@ async def rebuild(store: Store, snapshots: Path | None, warn: Callable[[str], No
     return graph, lists
 
 
-async def read_to(store: Store, graph: EntityGraph, lists: Lists, last: int) -> None:
+async def read_to(store: Store, graph: Recording, lists: Lists, last: int) -> None:
     """Record the log up to the event numbered `last`; the next page is fetched while one is recorded.
 
     Raises EpochError where the log holds less than is recorded.
@@ -62,7 +76,7 @@ async def read_to(store: Store, graph: EntityGraph, lists: Lists, last: int) -> 
         raise EpochError(f"the log ends at {graph.sequence}, {last} expected")
 
 
-def record(graph: EntityGraph, lists: Lists, events: Events) -> None:
+def record(graph: Recording, lists: Lists, events: Events) -> None:
     """Record events that are nobody's own."""
     graph.observe(events, _NONE, _NO_LINKS)
     lists.observe(events, _NONE, _NO_TOKENS)

@@ -8,16 +8,14 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features.application import Application, Profile, Report, Snapshot
+from features.application import Application, Profile, Report, Snapshot, tokens_of
 from features.assemble import complete, declared, empty_snapshot
 from features.events import APPLICATION, EVENT, EVENT_VERSION, LABEL_UNCHANGED, LABELS, REPORT, Events, label_value
-from features.graph import EntityGraph
 from features.hops import Hops
 from features.neighborhood import Neighborhood
+from features.place import HERE, Graph, Place
 from features.profiles import Profiles, ProfileTable
 from features.schema import SLOTS_MAX, Schema
-
-CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
 
 
 @dataclass(frozen=True)
@@ -80,26 +78,35 @@ class _Part:
 
 
 def replay(
-    history: History, progress: Callable[[int], None] = lambda done: None, *, deep: bool = False
+    history: History, progress: Callable[[int], None] = lambda done: None, place: Place = HERE, *, deep: bool = False
 ) -> dict[str, Rows]:
-    """Rows by schema name, with hops if `deep`. A report of an application not seen before is an error, as it is on the
-    wire (KeyError).
+    """Rows by schema name, walked at a place, with hops if `deep`. `progress` is told how many events more are walked:
+    fewer, where a device failed and the walk begins again. A report of an application not seen before is an error, as
+    on the wire (KeyError).
     """
-    graph, profiles = EntityGraph(deep), history.profile_table
     schemas = [event.schema for event in history.events if isinstance(event, Application)]
     rows, by_name = Counter([schema.name for schema in schemas]), {schema.name: schema for schema in schemas}
-    parts = {name: _Part(by_name[name], count) for name, count in rows.items()}
     times_ms = np.array([event.event_time_ms for event in history.events], dtype=np.int64)
-    known: dict[str, tuple[int, Schema]] = {}
-    for start in range(0, len(history.events), CHUNK):
-        chunk = history.events[start : start + CHUNK]
-        _observe(graph, chunk, times_ms[start : start + CHUNK], known, profiles, parts)
-        progress(len(chunk))
-    return {name: _rows(part, times_ms, graph) for name, part in parts.items()}
+    told = 0
+
+    def walk(graph: Graph, chunk: int) -> dict[str, Rows]:
+        nonlocal told
+        progress(-told)
+        told = 0
+        parts = {name: _Part(by_name[name], count) for name, count in rows.items()}
+        known: dict[str, tuple[int, Schema]] = {}
+        for start in range(0, len(history.events), chunk):
+            some = history.events[start : start + chunk]
+            _observe(graph, some, times_ms[start : start + chunk], known, history.profile_table, parts)
+            progress(len(some))
+            told += len(some)
+        return {name: _rows(part, times_ms, graph) for name, part in parts.items()}
+
+    return place.walked(walk, deep)
 
 
 def _observe(
-    graph: EntityGraph, chunk: Sequence[Application | Report], times_ms: NDArray[np.int64],
+    graph: Graph, chunk: Sequence[Application | Report], times_ms: NDArray[np.int64],
     known: dict[str, tuple[int, Schema]], profiles: ProfileTable, parts: Mapping[str, _Part],
 ) -> None:  # fmt: skip
     """Observe one chunk, whose applications become `known`, and add their rows to `parts`."""
@@ -115,7 +122,7 @@ def _observe(
         else:
             reports.append((i, event))
     _pack_reports(fields, reports, known)
-    tokens = np.array([a.tokens for a in own], dtype=np.uint64).reshape(-1, SLOTS_MAX)
+    tokens = tokens_of([a.tokens for a in own])
     fields["kind"][at], fields["tokens"][at] = APPLICATION, tokens
     by_schema: dict[str, list[int]] = {}
     for row, application in enumerate(own):
@@ -161,7 +168,7 @@ def _labels(schema: Schema, kind: str) -> tuple[int, ...]:
     return tuple(label_value(schema, name, kind) for name in LABELS)
 
 
-def _rows(part: _Part, times_ms: NDArray[np.int64], graph: EntityGraph) -> Rows:
+def _rows(part: _Part, times_ms: NDArray[np.int64], graph: Graph) -> Rows:
     labels = graph.labels(part.sequences)
     snapshot = replace(part.snapshot, hops=Hops.join(part.hops)) if part.hops else part.snapshot
     return Rows(

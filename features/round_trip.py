@@ -89,7 +89,7 @@ class _Line(asyncio.Protocol):
         self._answer = answer
         self._replies, self._count = [], count
         limit_s = self.connection.socket_timeout
-        late = None if limit_s is None else loop.call_later(limit_s, self._fail, RedisTimeoutError(LATE))
+        late = None if limit_s is None else loop.call_later(limit_s, self._be_late)
         self._transport.write(packed)
         try:
             return await answer
@@ -135,6 +135,9 @@ class _Line(asyncio.Protocol):
         self._fit = False
         self._fail(RedisConnectionError(f"the store is gone: {error or 'it closed the connection'}"))
         self._stream.connection_lost(error)
+
+    def _be_late(self) -> None:
+        self._fail(RedisTimeoutError(LATE))
 
     def _fail(self, error: Exception) -> None:
         self._fit = False

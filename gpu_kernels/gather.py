@@ -44,6 +44,14 @@ class View:
             xp.zeros((rows, SLOTS, FANOUT), dtype=np.uint8), as_of, time_ms,
         )  # fmt: skip
 
+    def take(self, xp: Any, rows: NDArray[np.int64]) -> "View":
+        """Of some of the rows, int64 [n]."""
+        there = xp.asarray(rows)
+        return View(
+            self.entity_state[there], self.graph_state[there], self.neighbor_state[there], self.neighbor_mask[there],
+            self.as_of[rows], self.time_ms[rows], None if self.hops is None else self.hops.take(rows),
+        )  # fmt: skip
+
     def rows(self, part: slice) -> dict[str, Any]:
         """The device's arrays for some rows, by field of Batch."""
         names = ("entity_state", "graph_state", "neighbor_state", "neighbor_mask")

@@ -7,7 +7,7 @@ rates are gathered from the sorted uses and the rings of before; (5) one thread 
 application its labels, one a slot its totals, each in log order, so that sums of doubles round as on the CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -58,6 +58,24 @@ class DeviceGraph:
         self._at_most = [0, 0]  # nodes, applications: known without asking the device
         self._hold(self._allocated(room))
 
+    def reserve(self, nodes: int, applications: int, sequence: int) -> None:
+        """Make room for so many in all."""
+        self._grow([nodes, applications, sequence + 1])
+
+    def put(self, name: str, at: Any, rows: Any) -> None:
+        """Write rows of one of its arrays (State in graph.cuh); at: a slice, or places as an array of the device."""
+        self._arrays[name][at] = rows
+
+    def name(self, tokens: Any, nodes: Any) -> None:
+        """Find nodes by their tokens from here on; uint64 and int32 [n] of the device, none known before."""
+        batch = stage(self._device, _BATCH, {}, {}, {}, {"use_key": tokens, "at": nodes})
+        self._apply.rehash(self._words, batch, len(tokens))
+
+    def stand(self, nodes: int, applications: int, sequence: int, last_ms: int) -> None:
+        """What is there is a graph of so many, up to an event."""
+        self.sequence, self.last_ms, self._at_most = sequence, last_ms, [nodes, applications]
+        self._arrays["sizes"][:] = self._device.xp.asarray(np.array([nodes, applications], dtype=np.int64))
+
     def observe(self, log: Log, own: NDArray[np.int64], links: NDArray[np.bool_]) -> View:
         """Record events that continue the log; the view strictly before each own one.
 
@@ -102,6 +120,11 @@ class DeviceGraph:
         self._gather.counters(self._words, batch, len(masked))
         self._gather.outcomes(self._words, batch, len(masked))
         return replace(view, hops=self._hops.gather(self._words, batch, len(masked), 0, True)) if self.deep else view
+
+    def labels(self, sequences: NDArray[np.int64]) -> NDArray[np.int8]:
+        """int8 [B, 2], fraud and default, 1 bad, 0 good, -1 unknown: what is known by now of applications recorded."""
+        applications = self._arrays["of_sequence"][self._device.xp.asarray(sequences)]
+        return self._host(self._arrays["label"][applications])
 
     def _record(
         self, fields: NDArray[np.void], time_ms: NDArray[np.int64], own: NDArray[np.int64], links: NDArray[np.bool_],
@@ -155,11 +178,11 @@ class DeviceGraph:
             self._at_most[0] = int(self._host(self._arrays["sizes"])[0])
             need[0] = self._at_most[0] + applications * SLOTS
         self._at_most = need[:2]
-        room = list(self._room)
-        for i in range(3):
-            while room[i] < need[i]:
-                room[i] *= 2
-        if tuple(room) == self._room:
+        self._grow(need)
+
+    def _grow(self, need: Sequence[int]) -> None:
+        room = tuple(_doubled(*pair) for pair in zip(self._room, need, strict=True))
+        if room == self._room:
             return
         old, new = self._arrays, self._allocated((room[0], room[1], room[2]))
         for name, array in old.items():
@@ -169,6 +192,7 @@ class DeviceGraph:
         self._hold(new)
         others = {"use_key": old["key"], "at": old["place"]}
         self._apply.rehash(self._words, stage(self._device, _BATCH, {}, {}, {}, others), len(old["key"]))
+        self._host(new["sizes"])  # waits: what goes back to the pool may be given to another stream
 
     def _allocated(self, room: tuple[int, int, int]) -> dict[str, Any]:
         """Empty arrays; the hash has twice as many places as there may be nodes."""
@@ -195,6 +219,12 @@ class DeviceGraph:
 
     def _host(self, array: Any) -> NDArray[Any]:
         return self._device.host(array)
+
+
+def _doubled(room: int, need: int) -> int:
+    while room < need:
+        room *= 2
+    return room
 
 
 def _rows(

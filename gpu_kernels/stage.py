@@ -51,7 +51,7 @@ def stage(
     words = struct.words(
         {**integers, **{name: base + at for name, (at, *_) in places.items()}, **others}, device.address
     )
-    host = np.empty(copied, dtype=np.uint8)
+    host = device.staging(copied)
     host[: words.nbytes] = words.view(np.uint8)
     for name, array in given.items():
         start, stop, *_ = places[name]

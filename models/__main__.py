@@ -19,16 +19,20 @@ from features import table
 from features.application import InvalidFieldError
 from features.archive import ArchiveError
 from features.columns import read_frame
+from features.place import Place, PlaceError
 from features.schema import SchemaError
 from features.specs import SPLITS
 from models import compare, registry, show
 from models.bundle import Bundle, BundleError, read_manifest
+from models.communities_command import communities
 from models.evaluate import metrics
-from models.scorer import LABELS, Scorer
-from models.tables import LABEL_DELAY_ROWS, Say, probabilities, replayed, score_table, train_table
+from models.history_scorer import HistoryScorer
+from models.scorer import LABELS
+from models.tables import LABEL_DELAY_ROWS, Say, replayed, score_table, train_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
+app.command()(communities)
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
 DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet or CSV table of that schema")]
@@ -44,6 +48,7 @@ SchemasFolder = Annotated[
     Path, typer.Option("--schemas", envvar="MIAOPI_SCHEMAS", exists=True, help="folder that MIAOPI_SCHEMAS names")
 ]
 SchemaName = Annotated[str, typer.Option("--schema", help="name of the schema")]
+DeviceChoice = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N: where history is walked and scored")]
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
 SCHEMAS = Path("features/schemas")
 
@@ -66,8 +71,8 @@ def train_command(
     trees_max: Annotated[int, typer.Option(min=0, help="trees kept, which bounds a decision's time; 0: no limit")] = 0,
     keep_gnn: Annotated[bool, typer.Option("--keep-gnn", help="also where it does not raise the AUPRC")] = False,
     network: Annotated[str, typer.Option(help="gnn, or deep: two hops, for a GPU")] = "gnn",
-    device: Annotated[str, typer.Option(help="where the network is trained: cpu, cuda or cuda:N")] = "cpu",
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
+    device: DeviceChoice = "auto",
 ) -> None:
     """Train a bundle on the rows of a table, replayed in order of time, or on an archive's decisions."""
     from models.archive import train_archive
@@ -75,7 +80,7 @@ def train_command(
     from models.networks import device as opened
     from models.recipe import NETWORKS, TrainConfig, steps_at_most
 
-    source = _one_of(data, archive)
+    source, place = _one_of(data, archive), Place.of(device, _warn)
     loaded = schemas.load(schema)
     if split not in ("", *SPLITS):
         raise SchemaError(f"--split: must be {' or '.join(SPLITS)}")
@@ -85,25 +90,28 @@ def train_command(
         split = split or loaded.table.split
     if network not in NETWORKS:
         raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
-    opened(device)  # before hours of work
-    config = TrainConfig(
-        seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, device
-    )
+    on = (
+        "cpu" if (network, device) == ("gnn", "auto") else place.choice
+    )  # on a CPU the same seed gives the same network
+    opened(on)  # before hours of work
+    config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, on)
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
         f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
-        + (f" --network {network} --device {device}" if (network, device) != ("gnn", "cpu") else "")
+        + (f" --network {network} --device {on}" if (network, on) != ("gnn", "cpu") else "")
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     try:
         with _bar(steps_at_most(loaded, config)) as progress:
             if data is None:
-                bundle = train_archive(loaded, source, out, config, command=command, warn=_warn, progress=progress)
+                bundle = train_archive(
+                    loaded, source, out, config, command=command, warn=_warn, progress=progress, place=place
+                )
             else:
                 bundle = train_table(
                     loaded, data, out, config, command=command, label_delay_rows=label_delay_rows, warn=_warn,
-                    progress=progress,
+                    progress=progress, place=place,
                 )  # fmt: skip
     except TrainingError as error:
         raise SystemExit(str(error)) from None
@@ -122,13 +130,15 @@ def score(
     ] = None,
     label: Annotated[str, typer.Option(help="fraud or default; the schema's first unless given")] = "",
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
+    device: DeviceChoice = "auto",
 ) -> None:
     """Score the rows of a table with a bundle; its columns of labels, if it has them, are not looked at."""
-    loaded = Bundle.open(bundle)
+    loaded, place = Bundle.open(bundle), Place.of(device, _warn)
     with console.status("scoring") as status:
         scored = score_table(
-            loaded, data, history, label, label_delay_rows=label_delay_rows, warn=_warn, progress=status.update
-        )
+            loaded, data, history, label, label_delay_rows=label_delay_rows, warn=_warn, progress=status.update,
+            place=place,
+        )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     scored.write_csv(out)
     _say(f"{len(scored)} rows scored by {loaded.version} into {out}")
@@ -140,12 +150,13 @@ def evaluate(
     schema: SchemaFile,
     data: DataFile,
     label_delay_rows: Delay = LABEL_DELAY_ROWS,
+    device: DeviceChoice = "auto",
 ) -> None:
     """Score a table with a bundle and print its figures of rows learned from, that only calibrated, and later."""
-    loaded = Bundle.load(bundle, schemas.load(schema))
+    loaded, place = Bundle.load(bundle, schemas.load(schema)), Place.of(device, _warn)
     found = table.read(loaded.schema, data, warn=_warn)
-    rows = replayed(loaded.schema, found, label_delay_rows, settled=True, deep=loaded.deep)
-    scorer = Scorer(loaded)
+    rows = replayed(loaded.schema, found, label_delay_rows, settled=True, place=place, deep=loaded.deep)
+    scorer = HistoryScorer(loaded, place)
     until_ms = loaded.manifest["training"]["until_ms"]
     timed = loaded.schema.table is not None and bool(loaded.schema.table.time)
     if not timed:
@@ -154,7 +165,7 @@ def evaluate(
         # 0 rows learned from, 1 rows that stacked and calibrated alone, 2 rows the bundle has never seen
         bounds = [loaded.manifest["labels"][label]["learned_until_ms"], until_ms + 1]
         period = np.searchsorted(bounds, rows.event_time_ms, side="right") if timed else np.zeros(len(rows.snapshot))
-        probability = probabilities(scorer, rows.snapshot, label)
+        probability = scorer.probability(rows.snapshot, label)
         figures = {}
         for number, name in enumerate(("learned", "calibrated", "later") if timed else ("all",)):
             chosen = (period == number) & (rows.labels[label] >= 0)
@@ -297,5 +308,5 @@ def _warn(message: str) -> None:
 if __name__ == "__main__":
     try:
         app()
-    except (SchemaError, InvalidFieldError, ArchiveError, BundleError) as error:
+    except (SchemaError, InvalidFieldError, ArchiveError, BundleError, PlaceError) as error:
         raise SystemExit(str(error)) from None

@@ -15,6 +15,7 @@ from typing import Any
 
 from features.hops import FAR, NEAR
 from features.schema import Schema
+from models.attention import Weights
 from models.calibrate import Calibration
 from models.conformal import QUANTILES, Conformal
 from models.encode import Encoding
@@ -36,7 +37,7 @@ class BundleError(ValueError):
 @dataclass(frozen=True)
 class LabelModel:
     """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns.
-    deep: the network is the one that looks at two hops.
+    gnn_weights: the network's, where models.attention knows it. deep: the network is the one that looks at two hops.
     """
 
     trees_onnx: bytes
@@ -44,6 +45,7 @@ class LabelModel:
     encoding: Encoding
     gnn_onnx: bytes | None
     calibration: Calibration
+    gnn_weights: Weights | None = None
     deep: bool = False
 
 
@@ -154,9 +156,10 @@ def _label_model(
     encoding = Encoding(len(columns))  # where no category needs one
     if "encoding" in names:
         encoding = _encoding(path / names["encoding"], files[names["encoding"]], len(columns))
+    weights = _weights(path / names["weights"], files[names["weights"]]) if "weights" in names else None
     deep = spec.get("network") == DEEP
     _check(not deep or spec.get("hops") == [NEAR, FAR], path / MANIFEST, f"{label}: hops are not {NEAR} and {FAR}")
-    return LabelModel(trees, forest, encoding, gnn, calibration, deep)
+    return LabelModel(trees, forest, encoding, gnn, calibration, weights, deep)
 
 
 def _residual_model(
@@ -194,6 +197,13 @@ def _encoding(file: Path, packed: bytes, columns: int) -> Encoding:
     known = all(0 <= lookup.column < columns for lookup in (*encoding.own, *encoding.extra))
     _check(encoding.columns == columns and known, file, f"is no encoding of {columns} columns")
     return encoding
+
+
+def _weights(file: Path, packed: bytes) -> Weights:
+    try:
+        return Weights.unpack(packed)
+    except UNREADABLE as error:
+        raise BundleError(f"{file}: are no weights of a network: {error}") from None
 
 
 def _says(text: bytes, document: Mapping[str, Any]) -> bool:

@@ -21,8 +21,8 @@ from features.events import LABELS
 from features.replay import Rows
 from models.bundle import Bundle, BundleError
 from models.evaluate import Labels, Probability, metrics, paired_difference, psi, span
-from models.scorer import Scorer
-from models.tables import Say, probabilities, replayed, silent
+from models.history_scorer import HistoryScorer
+from models.tables import Say, replayed, silent
 
 STOPPED_SHARE = 0.1
 RESAMPLES = 1000
@@ -209,7 +209,7 @@ def _contest(champion: Bundle, challenger: Bundle, first: Rows, second: Rows, ti
         raise BundleError(f"the schemas of {champion.version} and {challenger.version} read other rows or labels")
     sides = []
     for bundle, rows in ((champion, first), (challenger, second)):
-        scorer, window = Scorer(bundle), bundle.manifest["training"]
-        probability = {label: probabilities(scorer, rows.snapshot, label) for label in bundle.models}
+        scorer, window = HistoryScorer(bundle), bundle.manifest["training"]
+        probability = {label: scorer.probability(rows.snapshot, label) for label in bundle.models}
         sides.append(Side(bundle.version, probability, (window["from_ms"], window["until_ms"]) if timed else None))
     return Contest(sides[0], sides[1], first.labels, first.event_time_ms)

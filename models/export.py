@@ -101,6 +101,9 @@ def _fill(
         if model.gnn_onnx is not None:
             files["gnn"] = f"{label}_gnn.onnx"
             (folder / files["gnn"]).write_bytes(model.gnn_onnx)
+        if model.gnn_weights is not None:
+            files["weights"] = f"{label}_gnn.npz"
+            (folder / files["weights"]).write_bytes(model.gnn_weights.pack())
         columns = [schema.feature_names[i] for i in schema.columns(label)]
         found = {
             **findings[label], **({"hops": [NEAR, FAR]} if model.deep else {}), "trees": len(model.forest.roots),

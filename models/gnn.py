@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from features.application import Snapshot
 from features.schema import Schema
+from models.attention import Weights
 from models.networks import GraphNetwork
 
 INPUTS = ("features", "entity_state", "neighbor_state", "neighbor_mask")  # fields of Snapshot, in forward's order
@@ -218,3 +219,23 @@ def compress(numbers: Tensor) -> Tensor:
     vectorised body of an array and its tail, so with where in the batch a row stands.
     """
     return torch.sign(numbers) * ((1.0 + torch.abs(numbers)).sqrt().sqrt().sqrt() - 1.0)
+
+
+def weights_of(model: GNN) -> Weights:
+    """Its parameters, for models.attention."""
+    intakes = {name: getattr(model, name).weights() for name in ("own", "entity", "neighbor")}
+    given = {
+        "own": intakes["own"][0].t(), "own_bias": intakes["own"][1], "entity": intakes["entity"][0].t(),
+        "slot_bias": model.types(model.slot_types) + intakes["entity"][1],
+        "neighbor": torch.cat([intakes["neighbor"][0], model.recency.weight], -1).t(),
+        "neighbor_bias": intakes["neighbor"][1], "decay": -model.decay.exp(),
+        "look": model.look.query.weight.t(), "look_bias": model.look.query.bias,
+        "ties": model.ties(model.slot_types), "entity_merge": model.entity_merge.weight.t(),
+        "gather": model.gather.query.weight.t(), "gather_bias": model.gather.query.bias,
+        "merge": model.application_merge.weight.t(), "merge_bias": model.application_merge.bias,
+        "norm": model.norm.weight, "norm_bias": model.norm.bias, "norm_epsilon": torch.tensor([model.norm.eps]),
+        "hidden": model.hidden.weight.t(), "hidden_bias": model.hidden.bias, "head": model.head.weight[0],
+        "head_bias": model.head.bias, "score_limit": torch.tensor([SCORE_LIMIT]),
+    }  # fmt: skip
+    arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in given.items()}
+    return Weights(own_columns=model.own_columns.numpy(), **arrays)

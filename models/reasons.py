@@ -30,24 +30,43 @@ GRAPH_PATTERN = ("GRAPH_PATTERN", "申请与其关联网络的模式异常", "un
 
 
 def feature_reasons(
-    schema: Schema, columns: NDArray[np.int64], contributions: Doubles, features_row: Floats, top: int = 4,
-    label: str = "",
-) -> list[Reason]:  # fmt: skip
-    """At most `top` features of one application that moved it towards bad, the strongest first.
+    schema: Schema, columns: NDArray[np.int64], contributions: Doubles, features: Floats, top: int = 4, label: str = "",
+) -> list[list[Reason]]:  # fmt: skip
+    """Of each of B applications at most `top` features that moved it towards bad, the strongest first.
 
-    columns: int64 [n] of features_row, float32 [F]; contributions: float64 [n], log-odds of the model of `label`, which
-    the evidence names. The value of a personal feature appears nowhere: reasons end in logs and records (R21).
+    columns: int64 [n] of features, float32 [B, F]; contributions: float64 [B, n], log-odds of the model of `label`,
+    which the evidence names. The value of a personal feature appears nowhere: reasons end in logs and records (R21).
     """
-    strongest = np.argsort(-contributions, kind="stable")[:top]
-    at = columns[strongest]
-    reasons = []
-    for column, value, contribution in zip(
-        at.tolist(), features_row[at].tolist(), contributions[strongest].tolist(), strict=True
-    ):
-        if contribution > 0:
-            code, zh, en, evidence = _said(schema, column, None if math.isnan(value) else value, label)
-            reasons.append(Reason(code, zh, en, contribution, evidence))
-    return reasons
+    found: list[list[Reason]] = [[] for _ in features]
+    strongest = _strongest(columns, contributions, features, top)
+    for row, column, value, contribution in zip(*(some.tolist() for some in strongest), strict=True):
+        code, zh, en, evidence = _said(schema, column, None if math.isnan(value) else value, label)
+        found[row].append(Reason(code, zh, en, contribution, evidence))
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _strongest(columns, contributions, features, top):  # type: ignore[no-untyped-def]
+    """Row, column, value and contribution of at most `top` positive contributions of each row, the greatest first and
+    of equal ones the first: int64 [m], int64 [m], float64 [m], float64 [m].
+    """
+    rows, count = contributions.shape
+    row_of, column_of = np.empty(rows * top, np.int64), np.empty(rows * top, np.int64)
+    values, moved = np.empty(rows * top), np.empty(rows * top)
+    taken, m = np.empty(count, np.bool_), 0
+    for row in range(rows):
+        taken[:] = False
+        for _ in range(min(top, count)):
+            best, at = 0.0, -1
+            for i in range(count):
+                if contributions[row, i] > best and not taken[i]:
+                    best, at = contributions[row, i], i
+            if at < 0:
+                break
+            taken[at] = True
+            row_of[m], column_of[m], values[m], moved[m] = row, columns[at], features[row, columns[at]], best
+            m += 1
+    return row_of[:m], column_of[:m], values[:m], moved[:m]
 
 
 def graph_reason(schema: Schema, contribution: float, snapshot: Snapshot, row: int, label: str) -> Reason:

@@ -20,13 +20,14 @@ from features.replay import Rows
 from features.schema import Schema
 from features.specs import DAY_MS
 from models import calibrate, networks, trees
+from models.attention import Weights
 from models.bundle import DEEP, LabelModel
 from models.calibrate import Calibration
 from models.deep import DeepConfig, DeepGNN
 from models.encode import Categories
 from models.evaluate import metrics
 from models.folds import Folds, TrainingError, aggregate_columns, folds
-from models.gnn import GNN, GNNConfig, own_columns
+from models.gnn import GNN, GNNConfig, own_columns, weights_of
 from models.probe import random_snapshot
 from models.search import STEPS_MAX, Found, Search
 
@@ -113,6 +114,7 @@ class _Network:
 
     config: Any
     onnx: bytes
+    weights: Weights | None
     calibration: Calibration
     probability: Doubles
 
@@ -150,7 +152,11 @@ def train_label(
     chosen = name
     if network is not None:
         joined = replace(
-            variants[name], gnn_onnx=network.onnx, calibration=network.calibration, deep=config.network == DEEP
+            variants[name],
+            gnn_onnx=network.onnx,
+            calibration=network.calibration,
+            gnn_weights=network.weights,
+            deep=config.network == DEEP,
         )
         variants, validation = variants | {NETWORK: joined}, validation | {NETWORK: network.probability}
         gain = metrics(labels, network.probability)["auprc"] > metrics(labels, validation[name])["auprc"]
@@ -226,4 +232,5 @@ def _admitted(
     probability = stacked.probability(margin, logit)
     stacked = replace(stacked, gnn_mean=float(networks.logits(network, earlier).mean()))
     example = random_snapshot(rows.schema, EXAMPLE_ROWS, 0, deep=config.network == DEEP)
-    return _Network(settings, networks.to_onnx(network, example), stacked, probability), "kept"
+    weights = weights_of(network) if isinstance(network, GNN) else None
+    return _Network(settings, networks.to_onnx(network, example), weights, stacked, probability), "kept"

@@ -9,7 +9,7 @@ Invariant: a row's answer does not depend, in any bit, on the batch it came in. 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,14 @@ from features.schema import Schema
 from models.bundle import Bundle, BundleError, LabelModel, ResidualModel
 from models.conformal import QUANTILES
 from models.device import CPU, Device, Network, open_session
+from models.device import TOLERANCE as LOGITS_APART
 from models.probe import TOLERANCE, furthest, probe
 from models.reasons import feature_reasons, graph_reason
 from models.shap import Explainer
 from models.walker import Walker
+
+if TYPE_CHECKING:
+    from models.device_scorer import DeviceScorer
 
 Fit = TypeVar("Fit")
 LABELS = ("fraud", "default")
@@ -41,44 +45,54 @@ UNFIT = (  # what onnxruntime raises at a model that it cannot load or run
 class Scores:
     """Calibrated probabilities, float64 [B], 0–1; NaN where the bundle has no model of that label.
 
-    graph: float64 [B] log-odds by the graph network of each label that has one.
+    graph: float64 [B] log-odds by the graph network of each label that has one. contributions: float64 [B, m] of the
+    columns of each label's trees, where a device has computed them with the probabilities.
     """
 
     fraud_probability: NDArray[np.float64]
     default_probability: NDArray[np.float64]
     graph: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    contributions: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @staticmethod
+    def join(parts: Sequence["Scores"]) -> "Scores":
+        """Those of some parts of the rows, in order, by one bundle."""
+        graph = {label: np.concatenate([part.graph[label] for part in parts]) for label in parts[0].graph}
+        fraud, default = (np.concatenate([getattr(part, f"{label}_probability") for part in parts]) for label in LABELS)
+        return Scores(fraud, default, graph)
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Scores":
         """Those of some of the rows."""
-        graph = {label: logit[rows] for label, logit in self.graph.items()}
-        return Scores(self.fraud_probability[rows], self.default_probability[rows], graph)
+        graph, parts = ({label: a[rows] for label, a in some.items()} for some in (self.graph, self.contributions))
+        return Scores(self.fraud_probability[rows], self.default_probability[rows], graph, parts)
 
 
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    `device` runs the graph networks; `deep`: whether one needs snapshots with hops. Raises BundleError naming the
-    label, or residual_value, whose models this runtime cannot run or whose probe it scores otherwise; DeviceError where
-    a device that must be used cannot.
+    models: by label; deep: whether one needs snapshots with hops. `there` is the same on `device`, where that is no CPU
+    and the schema fits one. Raises BundleError naming the label, or residual_value, whose models this runtime cannot
+    run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
         self.device, self.deep = device, bundle.deep
         self._schema = bundle.schema
-        self._models = {}
+        self.models: dict[str, LabelScorer] = {}
         for label, model in bundle.models.items():
             said = bundle.manifest["labels"][label]["probe"]
-            self._models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model, device), said)
+            self.models[label] = _fit(bundle, label, partial(_probed, bundle.schema, label, model), said)
         self._residual = None
         if bundle.residual is not None:
             said = bundle.manifest["residual_value"]["probe"]
             probed = partial(_residual_probed, bundle.schema, bundle.residual)
             self._residual = _fit(bundle, "residual_value", probed, said)
+        self.there = None if device.index is None else _joined(device, bundle.schema, self.models)
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of B applications."""
         probabilities, graph = {}, {}
-        for label, model in self._models.items() if len(snapshot) else ():
+        for label, model in self.models.items() if len(snapshot) else ():
             probabilities[label], logit = model.score_with_graph(snapshot)
             if logit is not None:
                 graph[label] = logit
@@ -97,20 +111,20 @@ class Scorer:
 
         With the calibrated bias they sum to the trees' part of the log-odds. Raises KeyError for an unknown label.
         """
-        return self._models[label].explain(snapshot)
+        return self.models[label].explain(snapshot)
 
     def reasons(self, label: str, snapshot: Snapshot, scores: Scores, top: int = 4) -> list[list[Reason]]:
         """For each of B applications and their scores at most `top` reasons that moved the label's log-odds up, the
         strongest first. Raises KeyError for an unknown label.
         """
-        model = self._models[label]
-        found = []
-        graphs = model.above_mean(scores.graph[label]) if label in scores.graph else np.zeros(len(snapshot))
-        for row, (parts, graph) in enumerate(zip(model.explain(snapshot), graphs.tolist(), strict=True)):
-            some = feature_reasons(self._schema, model.columns, parts, snapshot.features[row], top, label)
-            if graph > 0:
-                some.append(graph_reason(self._schema, graph, snapshot, row, label))
-            found.append(sorted(some, key=lambda r: -r.contribution)[:top])
+        model = self.models[label]
+        parts = model.explain(snapshot, scores.contributions.get(label))
+        found = feature_reasons(self._schema, model.columns, parts, snapshot.features, top, label)
+        if label in scores.graph:
+            for row, graph in enumerate(model.above_mean(scores.graph[label]).tolist()):
+                if graph > 0:
+                    found[row].append(graph_reason(self._schema, graph, snapshot, row, label))
+                    found[row] = sorted(found[row], key=lambda r: -r.contribution)[:top]
         return found
 
 
@@ -143,37 +157,48 @@ def _residual_probed(schema: Schema, model: ResidualModel) -> tuple["ResidualSco
     return scorer, scorer.log_shares(scorer.rows(probe(schema)))
 
 
-def _probed(
-    schema: Schema, label: str, model: LabelModel, device: Device = CPU
-) -> tuple["LabelScorer", NDArray[np.float64]]:
-    scorer, rows = LabelScorer(model, schema.columns(label), device), probe(schema, deep=model.deep)
-    (margin,) = open_session(model.trees_onnx, None).run(None, {"row": scorer.rows(rows)})
+def _joined(device: Device, schema: Schema, models: Mapping[str, "LabelScorer"]) -> "DeviceScorer | None":
+    """The models on a device; None where that is not there or not for this schema."""
+    from models.device_scorer import DeviceScorer, unfit  # with the kernels, which no CPU needs
+
+    if unfit(schema):
+        return None
+    there = DeviceScorer(schema, models)
+    device.join(there)
+    return None if device.index is None else there
+
+
+def _probed(schema: Schema, label: str, model: LabelModel) -> tuple["LabelScorer", NDArray[np.float64]]:
+    scorer, rows = LabelScorer(model, schema.columns(label)), probe(schema, deep=model.deep)
+    (margin,) = open_session(model.trees_onnx).run(None, {"row": scorer.rows(rows)})
     apart = furthest(scorer.margins(rows), margin[:, 0])
     if apart > TOLERANCE:
         raise ValueError(f"the forest's margins differ by {apart:.2g} from its ONNX")
+    if scorer.network is not None:
+        given = network_inputs(rows, scorer.network.inputs)
+        if not (apart := np.abs(scorer.network.run(given) - scorer.network.by_onnx(given)).max()) <= LOGITS_APART:
+            raise ValueError(f"the network's logits differ by {apart:.2g} from its ONNX")
     return scorer, scorer.score(rows)
 
 
 class LabelScorer:
     """The models of one label. `columns`: those of the schema that they read, int64 [n]."""
 
-    def __init__(self, model: LabelModel, columns: NDArray[np.int64], device: Device = CPU) -> None:
-        self.columns = columns
-        self._encoding = model.encoding
+    def __init__(self, model: LabelModel, columns: NDArray[np.int64]) -> None:
+        self.columns, self.encoding, self.forest = columns, model.encoding, model.forest
+        self.calibration, self.deep = model.calibration, model.deep
+        self.network = None if model.gnn_onnx is None else Network(model.gnn_onnx, model.gnn_weights)
         self._owner = model.encoding.owner[len(columns) :]
         self._trees = Walker(model.forest, len(model.encoding.owner))
-        self._gnn = None if model.gnn_onnx is None else Network(device, model.gnn_onnx)
-        self._calibration = model.calibration
-        self._forest = model.forest
 
     @cached_property
-    def _explainer(self) -> Explainer:
-        """Made when first asked, which takes a while: a challenger explains nothing."""
-        return Explainer(self._forest, len(self._encoding.owner))
+    def explainer(self) -> Explainer:
+        """Made when first asked, which takes a while: on the CPU a challenger explains nothing."""
+        return Explainer(self.forest, len(self.encoding.owner))
 
     def rows(self, snapshot: Snapshot) -> NDArray[np.float32]:
         """float32 [B, m] columns of the trees."""
-        return self._encoding(snapshot.features.take(self.columns, axis=1))  # an index would leave it in other order
+        return self.encoding(snapshot.features.take(self.columns, axis=1))  # an index would leave it in other order
 
     def margins(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] log-odds by the trees."""
@@ -186,18 +211,18 @@ class LabelScorer:
     def score_with_graph(self, snapshot: Snapshot) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """float64 [B] probabilities, and float64 [B] log-odds by the graph network where there is one."""
         trees = self.margins(snapshot)
-        if self._gnn is None:
-            return self._calibration.probability(trees), None
-        graph = self._gnn.run(network_inputs(snapshot, self._gnn.inputs))
-        return self._calibration.probability(trees, graph), graph
+        if self.network is None:
+            return self.calibration.probability(trees), None
+        graph = self.network.run(network_inputs(snapshot, self.network.inputs))
+        return self.calibration.probability(trees, graph), graph
 
-    def explain(self, snapshot: Snapshot) -> NDArray[np.float64]:
-        """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says."""
-        parts = self._explainer.contributions(self.rows(snapshot))
+    def explain(self, snapshot: Snapshot, known: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """float64 [B, n] log-odds by `columns`, as `Scorer.explain` says; known: of the trees' columns, [B, m]."""
+        parts = self.explainer.contributions(self.rows(snapshot)) if known is None else known.copy()
         own = parts[:, : len(self.columns)]
         for i, owner in enumerate(self._owner):  # a category may stand in two columns; it is one reason
             own[:, owner] += parts[:, len(self.columns) + i]
-        return self._calibration.weights[0] * own
+        return self.calibration.weights[0] * own
 
     def graph(self, snapshot: Snapshot) -> NDArray[np.float64]:
         """float64 [B] log-odds by the graph network above its mean; 0 without a network or a known mean."""
@@ -206,8 +231,8 @@ class LabelScorer:
 
     def above_mean(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """As `graph`, of the network's log-odds."""
-        mean = self._calibration.gnn_mean
-        return np.zeros(len(logit)) if mean is None else self._calibration.weights[1] * (logit - mean)
+        mean = self.calibration.gnn_mean
+        return np.zeros(len(logit)) if mean is None else self.calibration.weights[1] * (logit - mean)
 
 
 def network_inputs(snapshot: Snapshot, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -240,7 +265,7 @@ class ResidualScorer:
         names = list(spec.features)
         self._columns = np.array([schema.column[name] for name in names], dtype=np.int64)
         self._kind, self._list_price = names.index(spec.kind), names.index(spec.list_price)
-        self._trees = open_session(model.onnx, None)
+        self._trees = open_session(model.onnx)
         self._conformal, presence = model.conformal, np.array(model.presence)
         self._needed, self._ignored = presence > 0, presence < 0
 

@@ -4,27 +4,25 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from features import table
-from features.application import Snapshot
+from features.place import HERE, Place
 from features.replay import Rows, replay
 from features.schema import Schema
 from features.table import TableRow
 from features.tokens import Tokenizer
 from models.bundle import DEEP, Bundle, BundleError
-from models.scorer import Scorer, in_parts
+from models.history_scorer import HistoryScorer
 
 if TYPE_CHECKING:
     from models.recipe import TrainConfig
 
 LABEL_DELAY_ROWS = 500
 
-Doubles = NDArray[np.float64]
 Say = Callable[[str], None]
 
 
@@ -34,21 +32,21 @@ def silent(message: str) -> None:
 
 def train_table(
     schema: Schema, data: Path, out: Path, config: "TrainConfig", *, command: str = "",
-    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
+    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent, place: Place = HERE,
 ) -> Path:  # fmt: skip
     """A bundle in the folder `out`, trained on the rows of a file; the outcomes of all of them are known by then."""
     from models.train import train  # here alone: scoring needs no training library
 
     found = table.read(schema, data, warn=warn)
     deep = config.network == DEEP
-    rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress, deep=deep)
+    rows = replayed(schema, found, label_delay_rows, settled=True, progress=progress, place=place, deep=deep)
     config = replace(config, categories=table.category_names(schema, found))
     return train(rows, out, config, command=command, progress=progress)
 
 
 def score_table(
     bundle: Bundle, data: Path, history: Path | None = None, label: str = "", *,
-    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent,
+    label_delay_rows: int = LABEL_DELAY_ROWS, warn: Say = silent, progress: Say = silent, place: Place = HERE,
 ) -> pl.DataFrame:  # fmt: skip
     """The id column and `score`, the probability of `label` (the first of the bundle), in the order of the file.
 
@@ -61,9 +59,9 @@ def score_table(
     later = table.read(bundle.schema, data, labelled=False, warn=warn)
     past = table.read(bundle.schema, history, warn=warn) if history else []
     every = table.merged(past, later)
-    rows = replayed(bundle.schema, every, label_delay_rows, progress=progress, deep=bundle.deep)
+    rows = replayed(bundle.schema, every, label_delay_rows, progress=progress, place=place, deep=bundle.deep)
     asked = np.array([i for i, row in enumerate(every) if not row.past], dtype=np.int64)
-    found = probabilities(Scorer(bundle), rows.snapshot.take(asked), label)
+    found = HistoryScorer(bundle, place).probability(rows.snapshot.take(asked), label)
     order = np.argsort([every[i].position for i in asked], kind="stable")
     name = (bundle.schema.table.id if bundle.schema.table else "") or "row"
     return pl.DataFrame({name: [every[asked[i]].row_id for i in order], "score": found[order]})
@@ -71,15 +69,10 @@ def score_table(
 
 def replayed(
     schema: Schema, rows: Sequence[TableRow], label_delay_rows: int, *, settled: bool = False, progress: Say = silent,
-    deep: bool = False,
+    place: Place = HERE, deep: bool = False,
 ) -> Rows:  # fmt: skip
-    """The rows walked through the graph, with hops if `deep`; `settled` where every outcome is known at the end."""
+    """The rows walked through the graph at a place, with hops if `deep`; `settled` where all is known at the end."""
     progress(f"replay of {len(rows)} rows")
     tokenizer = Tokenizer(secrets.token_bytes(32))  # tokens tie rows together; none outlives this process
     ordered = list(table.in_log_order(rows, label_delay_rows))
-    return replay(table.history(schema, tokenizer, ordered, settled=settled), deep=deep)[schema.name]
-
-
-def probabilities(scorer: Scorer, snapshot: Snapshot, label: str) -> Doubles:
-    """float64 [N] probabilities of a label."""
-    return in_parts(lambda part: cast(Doubles, getattr(scorer.score(part), f"{label}_probability")), snapshot)
+    return replay(table.history(schema, tokenizer, ordered, settled=settled), place=place, deep=deep)[schema.name]

@@ -13,7 +13,7 @@ from features.application import REPAYMENT_METHODS, Snapshot
 from features.archive import Archive, ArchiveError
 from features.events import REPORT, REPORTED
 from features.export import ASKED, POLICY_COLUMNS
-from features.graph import EntityGraph
+from features.place import HERE, Graph, Place
 from features.schema import SLOTS_MAX, Schema
 from policy.decide import Outcome
 from policy.inputs import Asked, Known
@@ -23,27 +23,28 @@ from policy.specs import GRADES, LISTS
 
 
 def from_archive(
-    folder: Path, schemas: Collection[Schema], scored_by: Mapping[str, str], whole: bool, warn: Warn
-) -> Records:
+    folder: Path, schemas: Collection[Schema], scored_by: Mapping[str, str], whole: bool, warn: Warn,
+    place: Place = HERE,
+) -> Records:  # fmt: skip
     """The archived decisions of some schemas, of which those that an archive has none of do not matter.
 
     scored_by: by schema name the version of the bundle that will score; what the graph tells is there where another
-    version scored before, and everywhere if `whole`. Raises ArchiveError where nothing can be read, or an older
-    version wrote the archive.
+    version scored before, and everywhere if `whole`. The log is walked at `place`. Raises ArchiveError where nothing
+    can be read, or an older version wrote the archive.
     """
     opened = Archive.open(folder)
     frame = opened.decisions(["sequence", "as_of", "time_ms", "product", "schema", "bundle", "outcome",
                               "fraud_probability", "default_probability", *POLICY_COLUMNS])  # fmt: skip
     sequence, parts = frame["sequence"].to_numpy(), []
-    place, taken = np.full(opened.sequence + 1, -1, dtype=np.int64), np.zeros(len(frame), dtype=np.bool_)
-    place[sequence] = np.arange(len(frame))
+    row_of, taken = np.full(opened.sequence + 1, -1, dtype=np.int64), np.zeros(len(frame), dtype=np.bool_)
+    row_of[sequence] = np.arange(len(frame))
     for schema in schemas:
         mine = _of(opened, frame, schema)
         if mine.any():
             others = frame["bundle"].filter(pl.Series(mine)) != scored_by.get(schema.name, "")
             anew = schema.name in scored_by and (whole or bool(others.any()))
-            numbers, snapshot = _rows(opened, schema, anew, warn)
-            parts.append(Part(schema, place[numbers], snapshot))
+            numbers, snapshot = _rows(opened, schema, anew, warn, place)
+            parts.append(Part(schema, row_of[numbers], snapshot))
             taken[parts[-1].rows] = True
     told = pl.all_horizontal(pl.col(f"{ASKED}amount_minor", "listed", "outcome").is_not_null())
     said = frame.select(told).to_series().to_numpy()
@@ -57,7 +58,7 @@ def from_archive(
     if len(unplaced):
         warn(f"{len(unplaced)} approvals by people have no place in the log, since an older version took them, and are "
              "not counted")  # fmt: skip
-    return _joined(opened, frame, order, parts, {why: rows for why, rows in left_out.items() if rows})
+    return _joined(opened, frame, order, parts, {why: rows for why, rows in left_out.items() if rows}, place)
 
 
 def _of(opened: Archive, frame: pl.DataFrame, schema: Schema) -> NDArray[np.bool_]:
@@ -67,17 +68,17 @@ def _of(opened: Archive, frame: pl.DataFrame, schema: Schema) -> NDArray[np.bool
     return frame["schema"].is_in(mine).to_numpy()
 
 
-def _rows(opened: Archive, schema: Schema, whole: bool, warn: Warn) -> tuple[Numbers, Snapshot]:
+def _rows(opened: Archive, schema: Schema, whole: bool, warn: Warn, place: Place) -> tuple[Numbers, Snapshot]:
     """Sequence numbers and rows of a schema's decisions."""
     if whole:
-        made = archive.rows(opened.folder, schema, warn=warn)
+        made = archive.rows(opened.folder, schema, warn=warn, place=place)
         return np.array(made.application_ids, dtype=np.int64), made.snapshot
     kept = archive.kept_rows(opened, schema, warn)
     return kept.sequence, bare(kept.features, kept.source_state)
 
 
 def _joined(
-    opened: Archive, frame: pl.DataFrame, order: Numbers, parts: list[Part], left_out: Mapping[str, int]
+    opened: Archive, frame: pl.DataFrame, order: Numbers, parts: list[Part], left_out: Mapping[str, int], place: Place
 ) -> Records:
     """The decisions `order` of the frame as Records, with what the log says of them."""
     at = np.full(len(frame), -1, dtype=np.int64)
@@ -85,7 +86,7 @@ def _joined(
     kept = [_placed(part, at[part.rows]) for part in parts]
     chosen = frame[order]
     sequence = chosen["sequence"].to_numpy()
-    tokens, labels, reports = _log(opened, sequence)
+    tokens, labels, reports = place.walked(lambda graph, chunk: _log(opened, sequence, graph, chunk))
     hubs = {name: np.zeros(len(order), dtype=np.uint64) for name in HUBS}
     minor_per_major = np.ones(len(order), dtype=np.int64)
     for part in kept:
@@ -110,13 +111,15 @@ def _placed(part: Part, rows: Numbers) -> Part:
     return Part(part.schema, rows[kept], part.snapshot.take(kept))
 
 
-def _log(opened: Archive, sequence: Numbers) -> tuple[NDArray[np.uint64], dict[str, NDArray[np.int8]], Reports]:
+def _log(
+    opened: Archive, sequence: Numbers, graph: Graph, chunk: int
+) -> tuple[NDArray[np.uint64], dict[str, NDArray[np.int8]], Reports]:
     """uint64 [N, 16] tokens of the applications, their labels at the end, and the reports on them."""
-    graph, nothing = EntityGraph(), np.empty(0, dtype=np.int64)
+    nothing = np.empty(0, dtype=np.int64)
     row_of = np.full(opened.sequence + 1, -1, dtype=np.int64)
     row_of[sequence] = np.arange(len(sequence))
     tokens, found = np.zeros((len(sequence), SLOTS_MAX), dtype=np.uint64), []
-    for events in opened.log(nothing):
+    for events in opened.log(nothing, chunk):
         graph.observe(events, nothing, np.empty((0, SLOTS_MAX), dtype=np.bool_))
         rows = row_of[events.fields["sequence"]]
         tokens[rows[rows >= 0]] = events.fields["tokens"][rows >= 0]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from features import table
 from features.application import Application, InvalidFieldError, Report
+from features.place import HERE, Place
 from features.replay import replay
 from features.schema import Schema
 from features.specs import OUTCOME_KINDS
@@ -23,9 +24,11 @@ TERM = "term_months"
 
 
 def from_table(
-    schema: Schema, file: Path, label_delay_rows: int, amount_minor: int, term_months: int, warn: Warn
-) -> Records:
-    """The rows of a file in order of time, outcomes reported so many rows later; unscored, nothing recorded.
+    schema: Schema, file: Path, label_delay_rows: int, amount_minor: int, term_months: int, warn: Warn,
+    place: Place = HERE,
+) -> Records:  # fmt: skip
+    """The rows of a file in order of time, outcomes reported so many rows later; unscored, nothing recorded. They are
+    walked at `place`.
 
     amount_minor and term_months are asked where the table has no amount and no feature `term_months`. Raises
     SchemaError, and InvalidFieldError where such a number is outside what the schema lends.
@@ -33,7 +36,7 @@ def from_table(
     found = table.read(schema, file, warn=warn)
     ordered = list(table.in_log_order(found, label_delay_rows))
     history = table.history(schema, Tokenizer(secrets.token_bytes(32)), ordered, settled=True)
-    made = replay(history)[schema.name]
+    made = replay(history, place=place)[schema.name]
     applications = [event for event in history.events if isinstance(event, Application)]
     n, part = len(applications), Part(schema, np.arange(len(applications)), made.snapshot)
     tokens = np.array([a.tokens for a in applications])

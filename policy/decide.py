@@ -8,10 +8,11 @@ Pure and deterministic: the same application, values and policy file give the sa
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from policy.errors import PolicyError, cannot_read
 from policy.inputs import Asked
 from policy.kernel import FUNDED_LESS, NO_FUNDER, close, judge
 from policy.plan import offers_of, plan_of, votes_max
-from policy.program import Floats, Judged, assemble, slots
+from policy.program import Compiled, Floats, Ints, Judged, Plan, Program, assemble, slots
 from policy.rates import all_in_rates
 from policy.reasons import REASONS_PATH, reason_texts
 from policy.rows import Table
@@ -44,6 +45,7 @@ from policy.tables import load_tables
 from policy.wording import Wording
 
 POLICY = "policy.json"
+Judge = Callable[[Program, Plan, Floats, Ints, Judged], None]  # as policy.kernel.judge
 
 
 class Policy:
@@ -51,7 +53,7 @@ class Policy:
 
     `version` is the SHA-256 of its file, a zero byte and the file of the reasons' words. `funders` are all that the
     table of funders names. `tables` are all by name, also those that decide nothing; `rows` are those of the others,
-    each with its table's name.
+    each with its table's name. `judge` runs the tables: policy.kernel's, unless policy.device puts its own there.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Policy:
         slot = slots(deciding, self.inputs)
         self._program = assemble(deciding, slot)
         self._plan = plan_of(deciding, slot, states, bounds[2:], schema.minor_per_major)
+        self._names, self.judge = tuple(table.name for table in deciding), cast(Judge, judge)
         self._exposure_at = int(self._plan.places[at.EXPOSURE_MAX])
         self._votes_max = votes_max(deciding, states)
         self._offers = offers_of(deciding, slot)
@@ -107,6 +110,11 @@ class Policy:
         version = hashlib.sha256(raw + b"\0" + raw_words).hexdigest()
         return cls(product, version, schema, tables, texts, inputs)
 
+    @property
+    def compiled(self) -> Compiled:
+        """Its tables as numbers."""
+        return Compiled(self._program, self._plan, self._names, self._votes_max)
+
     def decide(self, asked: Asked, values: Floats, lent: Mapping[str, int] = MappingProxyType({})) -> Decisions:
         """Decisions on B applications, in their order: an earlier one's shares count as lent for a later one.
 
@@ -114,7 +122,7 @@ class Policy:
         `funders` has lent already.
         """
         judged = Judged.empty(len(asked), self._program, self._votes_max)
-        judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
+        self.judge(self._program, self._plan, np.ascontiguousarray(values), asked.amount_minor, judged)
         self._close(asked, judged, 0, len(asked))
         parts = None
         if self._offers is not None:

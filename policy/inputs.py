@@ -71,6 +71,10 @@ class Known:
     exposure_minor: NDArray[np.int64]
     listed: NDArray[np.int64]
 
+    def take(self, rows: NDArray[np.int64]) -> "Known":
+        """Of some of the rows."""
+        return Known(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 _KNOWN = (
     "amount_minor", "term_months", "repayment", "human_review_requested", "fraud_probability", "default_probability",

@@ -108,7 +108,7 @@ def walk(p: Program, values: Floats) -> tuple[NDArray[np.int8], Floats]:
     return status, memory
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _vote(votes, ints, i, outcome, kind, number):  # type: ignore[no-untyped-def]
     votes[i, ints[at.COUNT, i]] = outcome << 40 | kind << 32 | number
     ints[at.COUNT, i] += 1

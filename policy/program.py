@@ -49,6 +49,15 @@ class Plan(NamedTuple):
     capacities: Ints  # [n, 1 + inputs]: slot, then columns, -1 where there are fewer
 
 
+class Compiled(NamedTuple):
+    """A policy as numbers, with the names of its tables and more votes than one application can get."""
+
+    program: Program
+    plan: Plan
+    names: tuple[str, ...]
+    votes_max: int
+
+
 class Judged(NamedTuple):
     """Of B applications. memory: float64 [width, B]; status: int8 [rows, B] and votes: int64 [B, ·], `COUNT` of them,
     see policy.kernel; ints: int64 [7, B], explain one bit a model of MODEL_OF, degraded two bits a source, 1 missing,

@@ -52,6 +52,11 @@ class Decided:
             np.zeros(rows, np.int64), [()] * rows, np.zeros(rows, np.int64),
         )  # fmt: skip
 
+    def take(self, rows: Numbers) -> "Decided":
+        """Of some of them."""
+        some = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "reasons"}
+        return Decided(**some, reasons=[self.reasons[row] for row in rows.tolist()])
+
 
 @dataclass(frozen=True)
 class Part:

@@ -33,6 +33,11 @@ class Score(Protocol):
         """Of the bundle."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether one process alone may score by it."""
+        ...
+
     def __call__(self, snapshot: Snapshot) -> Scored:
         """What it says of a snapshot of its schema."""
         ...
@@ -72,6 +77,8 @@ def known_by(
 ) -> Known:
     """What is known once the tasks are scored; `progress` is told how many rows are."""
     known = replace(known, **{f.name: getattr(known, f.name).copy() for f in fields(Scored)})
+    if any(task.score.alone for task in tasks):
+        workers = Workers()
     for task, found in workers.run(scored, tasks):
         for field in fields(Scored):
             getattr(known, field.name)[task.rows] = getattr(found, field.name)

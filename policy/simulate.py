@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from policy import versions
 from policy.decide import POLICY, Decisions, Outcome, Policy
+from policy.device import run_at
 from policy.inputs import Asked, Known, input_values
 from policy.ledger import Borrower, Ledger
 from policy.records import Decided, Numbers, Part, Records, Reports, Resolved, Shares, bare
 from policy.specs import EXPOSURE
 from policy.workers import Workers
 
-CHUNK = 2048  # rows decided in one call at most
+CHUNK, DEVICE_CHUNK = 2048, 65_536  # rows decided in one call at most, here and on a device
 PARTS = 8  # of the borrowers, which run apart
 BY_PERSON = -1  # what a person decided, beside the kinds of reports
 OUTPUTS = ("outcome", "approved_amount_minor", "annual_rate", "grade")
@@ -68,6 +69,7 @@ class Task:
     recorded: Decided | None
     resolved: Resolved
     shares: Sequence[Shares]
+    device: str
 
 
 def check(records: Records, policies: Path) -> dict[str, Policy]:
@@ -93,11 +95,12 @@ def _in_service(records: Records, policies: Path) -> dict[str, tuple[Path, Polic
 
 
 def simulate(
-    records: Records, runs: Sequence[Run], workers: Workers, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Decided]:
-    """By name of the run, what is decided; `progress` is told how many decisions are done."""
+    records: Records, runs: Sequence[Run], workers: Workers, progress: Callable[[int], None] = lambda done: None,
+    device: str = "cpu",
+) -> dict[str, Decided]:  # fmt: skip
+    """By name of the run, what is decided; `progress` is told how many decisions are done. device: policy.device."""
     done = {run.name: Decided.empty(len(records)) for run in runs}
-    for task, found in workers.run(walk, [task for run in runs for task in _tasks(records, run)]):
+    for task, found in workers.run(walk, [task for run in runs for task in _tasks(records, run, device)]):
         into = done[task.run]
         for field in fields(Decided):
             if field.name != "reasons":
@@ -108,7 +111,7 @@ def simulate(
     return done
 
 
-def _tasks(records: Records, run: Run) -> Iterator[Task]:
+def _tasks(records: Records, run: Run, device: str) -> Iterator[Task]:
     policies = _in_service(records, run.policies)
     places = {name: (place, policy.version) for name, (place, policy) in policies.items()}
     every = np.arange(len(records))
@@ -117,10 +120,12 @@ def _tasks(records: Records, run: Run) -> Iterator[Task]:
     for number in range(parts):
         rows = every[group == number]
         if len(rows):
-            yield _task(records, run, places, rows)
+            yield _task(records, run, places, rows, device)
 
 
-def _task(records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], rows: Numbers) -> Task:
+def _task(
+    records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], rows: Numbers, device: str
+) -> Task:  # fmt: skip
     at = np.full(len(records), -1, dtype=np.int64)
     at[rows] = np.arange(len(rows))
     view, known = run.view, run.view.known
@@ -136,16 +141,9 @@ def _task(records: Records, run: Run, policies: Mapping[str, tuple[Path, str]], 
         records.product[rows], records.applicant[rows], records.asked.take(rows),
         View(tuple(parts), Known(*(getattr(known, f.name)[rows] for f in fields(Known)))),
         Reports(reports.sequence, at[reports.row], reports.kind, reports.amount_minor),
-        None if records.recorded is None else _take(records.recorded, rows),
+        None if records.recorded is None else records.recorded.take(rows),
         Resolved(resolved.as_of[by_people], at[resolved.row[by_people]], resolved.amount_minor[by_people]),
-        [records.shares[row] for row in rows.tolist()] if records.shares else (),
-    )  # fmt: skip
-
-
-def _take(decided: Decided, rows: Numbers) -> Decided:
-    return Decided(
-        decided.outcome[rows], decided.approved_amount_minor[rows], decided.annual_rate[rows], decided.grade[rows],
-        decided.exposure_minor[rows], [decided.reasons[row] for row in rows.tolist()], decided.by_person_minor[rows],
+        [records.shares[row] for row in rows.tolist()] if records.shares else (), device,
     )  # fmt: skip
 
 
@@ -175,6 +173,7 @@ class _Walker:
         self._funded = any(policy.funders for policy in self._policies.values())
         self._careful = self._funded or any(EXPOSURE.inputs[0] in p.columns for p in self._policies.values())
         self._chunk: list[int] = []
+        self._chunk_max = CHUNK if task.device == "cpu" else DEVICE_CHUNK
         self._borrowers: set[Borrower] = set()
         self._told = self._next = 0
         self._events = _events(task)
@@ -196,6 +195,7 @@ class _Walker:
         policy = Policy.load(place, name, part.schema)
         if policy.version != version:
             raise SimulationError(f"{place / POLICY}: changed meanwhile")
+        run_at(policy, task.device)
         mine = np.flatnonzero(task.product[part.rows] == code)
         rows, known = part.rows[mine], task.view.known
         self._policies[code], self._place[rows] = policy, np.arange(len(rows))
@@ -238,7 +238,7 @@ class _Walker:
             self.decided.exposure_minor[row] = self._ledger.exposure(self._borrower[row])
         self._chunk.append(row)
         self._next = row + 1
-        if len(self._chunk) >= CHUNK or row in self._early:
+        if len(self._chunk) >= self._chunk_max or row in self._early:
             self.flush()
         if row in self._early:
             self._resolve(row, self._early.pop(row))

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from features import schema as schemas
 from features.application import InvalidFieldError
 from features.archive import ArchiveError
+from features.place import Place, PlaceError
 from features.schema import Schema, SchemaError
 from policy import stress
 from policy.archived import from_archive
@@ -30,7 +31,7 @@ from policy.workers import workers
 if TYPE_CHECKING:
     from policy.bundles import BundleScore
 
-REFUSED = (ArchiveError, InvalidFieldError, PolicyError, SchemaError, SimulationError, StressError)
+REFUSED = (ArchiveError, InvalidFieldError, PlaceError, PolicyError, SchemaError, SimulationError, StressError)
 PAGE, FINDINGS = "report.html", "simulation.json"
 console = Console(stderr=True)
 
@@ -65,6 +66,9 @@ def simulate(
     term_months: Annotated[int, typer.Option(min=0, help="with --data: asked, where it has no term_months")] = 0,
     label_delay_rows: Annotated[int, typer.Option(min=1, help="with --data: rows until an outcome is known")] = 500,
     processes: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda:N: where history is walked and scored and tables run")
+    ] = "auto",
 ) -> None:
     """What another policy or bundle would have decided, against what was; the last line is JSON."""
     from policy import bundles, report  # models and plots, for this command alone
@@ -72,17 +76,19 @@ def simulate(
     if (archive is None) == (data is None) or (data is None) != (schema is None):
         raise typer.BadParameter("either --archive, or --data and --schema")
     try:
-        scores = bundles.by_schema(bundle or ())
+        place = Place.of(device, _warn)
+        scores = bundles.by_schema(bundle or (), place)
         stresses = _stresses(stress_file, income, unemployment, residual)
         if archive is not None:
             read = {made.name: made for made in (schemas.load(path) for path in sorted(schema_folder.glob("*.yaml")))}
             read |= {name: score.schema for name, score in scores.items()}
             versions = {name: score.version for name, score in scores.items()}
-            records = from_archive(archive, read.values(), versions, bool(stresses.scenarios), _warn)
+            records = from_archive(archive, read.values(), versions, bool(stresses.scenarios), _warn, place)
         elif data is not None and schema is not None:
             of = _same(schemas.load(schema), scores)
-            records = from_table(of, data, label_delay_rows, amount_minor, term_months, _warn)
-        question = Question(policy, None if base == RECORDED else Path(base), Terms(lgd, reject_factor), seed)
+            records = from_table(of, data, label_delay_rows, amount_minor, term_months, _warn, place)
+        against, there = None if base == RECORDED else Path(base), "cpu" if place.device is None else place.choice
+        question = Question(policy, against, Terms(lgd, reject_factor), seed, there)
         with workers(processes) as some, _bar() as steps:
             found = study(records, question, scores, stresses, some, steps)
     except (*REFUSED, bundles.BundleError) as error:

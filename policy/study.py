@@ -18,12 +18,15 @@ RECORDED, SIMULATED, BASE = "recorded", "simulated", "base"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. base: folder of the policies compared with, None for what was recorded."""
+    """What is asked. base: folder of the policies compared with, None for what was recorded. device: where the tables
+    of policies run, as policy.device.run_at has it.
+    """
 
     policies: Path
     base: Path | None = None
     terms: Terms = field(default_factory=Terms)
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def study(
         steps.plan(_rows(tasks))
         worse = cheaper(known_by(known, tasks, workers, steps.done), scenario)
         runs.append(Run(scenario.name, question.policies, View(_bare(parts), worse)))
-    found = simulate(records, runs, workers, steps.done)
+    found = simulate(records, runs, workers, steps.done, question.device)
     columns = [Column(run.name, found[run.name], run.view.known) for run in runs]
     base = None
     if question.base is not None:

@@ -32,6 +32,7 @@ from server.challengers import Challengers
 from server.engine import Engine
 from server.native.start import NotBuiltError
 from server.native.start import start as start_native
+from server.placement import Placement
 from server.products import Product
 from server.reviews import Reviews
 from server.service import SERVICE, Service, Tenant
@@ -69,10 +70,16 @@ def make_tenant(
     store = Store(redis, name, tokenizer, schemas, durability, kept_days)
     consortium = None if shared is None else Consortium(Store(redis, CONSORTIUM, shared, [], durability), shared)
     entries = ListEntries(name, store, tokenizer, consortium)
-    engine = Engine(name, store, loaded, challengers, entries, settings.snapshots)
+    placement = Placement(_device(loaded), settings.device_batch_min)
+    engine = Engine(name, store, loaded, challengers, entries, settings.snapshots, placement)
     batcher = Batcher(engine.decide, settings.batch_max, settings.queue_max, settings.deadline_min_ms)
     reviews = Reviews(ReviewQueue(redis, name, store), tokenizer, loaded, engine)
     return Tenant(engine, batcher, tokenizer, entries, reviews)
+
+
+def _device(loaded: Mapping[str, Product]) -> Device:
+    """The one that all products share."""
+    return next(iter(loaded.values())).scorer.device
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> None:
@@ -87,12 +94,15 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> None:
 
 
 def _serving(tenants: dict[str, Tenant], runs_on: Device) -> dict[str, Callable[[], bool]]:
-    """By service of the health protocol: the engines have all read their logs; the device works."""
+    """By service of the health protocol: the engines have all read their logs; they decide where they are meant to."""
 
     def ready() -> bool:
         return all(t.engine.ready for t in tenants.values())
 
-    return {"": ready, SERVICE: ready, device.SERVICE: lambda: runs_on.working}
+    def placed() -> bool:
+        return runs_on.working and all(runs_on.index is None or t.engine.graph.there for t in tenants.values())
+
+    return {"": ready, SERVICE: ready, device.SERVICE: placed}
 
 
 async def _watch(servicer: health.aio.HealthServicer, serving: Mapping[str, Callable[[], bool]]) -> None:
@@ -110,7 +120,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loaded = products.load(settings)
-    runs_on = next(iter(loaded.values())).scorer.device
+    runs_on = _device(loaded)
     async with AsyncExitStack() as stack:
         challengers = Challengers()
         # what is shared has times of now: a server that is fed history takes nothing of it
@@ -132,7 +142,8 @@ async def serve(settings: Settings) -> None:
             fronts.append(await start_native(service, settings, serving, MESSAGE_MAX_BYTES))
         log.info(
             "serving", listen=settings.listen, native=settings.native_listen, products=sorted(loaded),
-            tenants=len(tenants), replay=settings.replay, device=runs_on.name, native_decode=service.requests.native,
+            tenants=len(tenants), replay=settings.replay, native_decode=service.requests.native, device=runs_on.name,
+            device_problem=runs_on.problem, on_cpu=[name for name, p in loaded.items() if p.scorer.there is None],
         )  # fmt: skip
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +154,8 @@ async def serve(settings: Settings) -> None:
         await asyncio.gather(server.stop(settings.drain_seconds), *drained)
         await asyncio.gather(*(t.batcher.drain() for t in tenants.values()))
         await _end(background)
-        log.info("stopped", challengers=dict(challengers.counts))
+        counted = {"device_batches": runs_on.batches, "cpu_batches": runs_on.cpu_batches, "losses": runs_on.losses}
+        log.info("stopped", challengers=dict(challengers.counts), **counted if runs_on.index is not None else {})
 
 
 def _connect(stack: AsyncExitStack, settings: Settings) -> Redis:

@@ -57,7 +57,8 @@ class Challengers:
             yield
         finally:
             self._deciding -= 1
-            self._changed.set()
+            if self._queue:
+                self._changed.set()
 
     def offer(
         self, store: Store, challengers: Mapping[str, Scorer], application_ids: Sequence[str], snapshot: Snapshot

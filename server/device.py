@@ -1,4 +1,4 @@
-"""The device that graph networks run on, while it serves: lost ones are logged, marked in health, and tried again."""
+"""The device that decides, while it serves: a lost one is logged, marked in health, and tried again."""
 
 import asyncio
 
@@ -19,7 +19,9 @@ async def follow(device: Device) -> None:
         if device.due:
             await asyncio.to_thread(device.retry)
         if working and not device.working:
-            log.error("device_lost", device=device.name, losses=device.losses, problem=device.problem)
+            log.error(
+                "device_lost", device=device.name, losses=device.losses, batches=device.batches, problem=device.problem
+            )
         elif device.working and not working:
             log.info("device_back", device=device.name, losses=device.losses, cpu_batches=device.cpu_batches)
         working = device.working

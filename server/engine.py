@@ -10,9 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -23,7 +22,7 @@ from features.assemble import assemble
 from features.consent import as_logged, logged
 from features.events import LABEL_BAD
 from features.forget import Forgetting, Forgotten, forget
-from features.graph import EntityGraph, SequenceGapError
+from features.graph import SequenceGapError
 from features.graph_snapshot import folder_of
 from features.list_entries import ListEntries
 from features.lists import Lists
@@ -39,7 +38,9 @@ from server.batcher import Reply
 from server.challengers import Challengers
 from server.clock import Clock
 from server.errors import ConflictError, NotFoundError, UnavailableError
+from server.placement import Placement, Told, links_of
 from server.products import Product
+from server.replies import Place, addressed
 from server.reservations import Scored, Totals, settle
 
 TAIL_SECONDS = 0.5  # how far an idle replica may lag behind the log
@@ -49,12 +50,14 @@ log = structlog.get_logger()
 
 class _Seen(NamedTuple):
     """What the log tells of a batch: int64 [B], the row of each application in what follows, -1 where none is needed;
-    the view; and of each row of it how many tokens are on each list, int64 [rows, 3].
+    the view; of each row of it how many tokens are on each list, int64 [rows, 3]; and, by product, what a device has
+    scored already.
     """
 
     rows: NDArray[np.int64]
     view: Neighborhood
     listed: NDArray[np.int64]
+    scored: Mapping[str, Told]
 
 
 class Engine:
@@ -62,7 +65,7 @@ class Engine:
 
     def __init__(
         self, tenant: str, store: Store, products: Mapping[str, Product], challengers: Challengers,
-        entries: ListEntries | None = None, snapshots: Path | None = None,
+        entries: ListEntries | None = None, snapshots: Path | None = None, placement: Placement | None = None,
     ) -> None:  # fmt: skip
         self.tenant = tenant
         self.ready = False
@@ -71,7 +74,7 @@ class Engine:
         self._challengers = challengers
         self._entries = entries
         self._snapshots = None if snapshots is None else folder_of(snapshots, tenant)
-        self._graph, self._lists = EntityGraph(), Lists()
+        self.graph, self._lists = placement or Placement(), Lists()
         self._complete = False  # whether the graph holds the log up to the store's cursor
         self._sequencer = asyncio.Lock()
         self._problem = ""  # what was logged of a store that is lost, once
@@ -89,6 +92,8 @@ class Engine:
                         await self._entries.share()
                     await self._catch_up()
                     self.ready, self._problem = True, ""
+                if await self.graph.return_to(self._sequencer):
+                    log.info("graph_on_device", tenant=self.tenant, events=self.graph.sequence)
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
             if (task := asyncio.current_task()) and task.cancelling():  # swallowed inside: wait_for of Python 3.11
@@ -139,7 +144,7 @@ class Engine:
             stage_us = str(clock)
             for i in waits:
                 body = stored[first_of[started.begun[i].sequence]]
-                replies[i] = Reply(wire.addressed(batch[i].application_id, body), stage_us)
+                replies[i] = Reply(addressed(batch[i].application_id, body), stage_us)
             for some in scored if own else ():  # else another replica decided, on other rows
                 if challengers := some.product.challengers:
                     ids = [application.application_id for application in some.applications]
@@ -153,7 +158,7 @@ class Engine:
         stored = await self._store.decision(application_id)
         if stored is None:
             raise NotFoundError("application_id: no decision is stored for it")
-        return wire.addressed(application_id, stored[0])
+        return addressed(application_id, stored[0])
 
     async def report(self, report: Report) -> int:
         """Append an outcome; its sequence number. Raises NotFoundError, ConflictError."""
@@ -184,7 +189,7 @@ class Engine:
             except (StoreError, SequenceGapError) as error:
                 self._lost(error)
                 raise UnavailableError("the event log is being read again; send the same request again") from error
-            fraud = self._graph.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
+            fraud = self.graph.host.labels(np.array([sequence]))["fraud"][0] == LABEL_BAD
             now_ms = np.array([round(time.time() * 1000)])
             return bool(fraud), int(self._lists.count(tokens[None], _NO_TOKENS, now_ms)[0, LISTS.index("black")])
 
@@ -199,14 +204,15 @@ class Engine:
 
     async def _rebuild(self) -> None:
         warn = partial(log.warning, "snapshot_unfit", tenant=self.tenant)
-        self._graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
+        graph, self._lists = await rebuild(self._store, self._snapshots, lambda problem: warn(problem=problem))
+        self.graph.hold(graph)
         if self._entries is not None:
             await self._entries.take_again()
         self._complete = True
-        log.info("log_read", tenant=self.tenant, events=self._graph.sequence, entities=self._graph.nodes)
+        log.info("log_read", tenant=self.tenant, events=graph.sequence, entities=graph.nodes)
 
     async def _catch_up(self) -> None:
-        await read_to(self._store, self._graph, self._lists, await self._store.position())
+        await read_to(self._store, self.graph, self._lists, await self._store.position())
 
     def _lost(self, error: Exception) -> None:
         if (problem := str(error)) != self._problem:
@@ -216,44 +222,40 @@ class Engine:
         self._complete = self._complete and not isinstance(error, (EpochError, SequenceGapError))
 
     def _observe(self, batch: Sequence[Application], started: Started, products: Mapping[str, Product]) -> _Seen:
-        """Record the events read."""
-        before = self._graph.sequence
-        self._graph.deep = any(product.deep for product in products.values())
-        own: dict[int, Application] = {}
-        for application, (status, _, sequence, _) in zip(batch, started.begun, strict=True):
+        """Record the events read; what a device may take is scored too."""
+        before = self.graph.sequence
+        self.graph.host.deep = any(product.deep for product in products.values())
+        own: dict[int, int] = {}
+        for i, (status, _, sequence, _) in enumerate(started.begun):
             if status == "NEW" and sequence <= before:
                 raise SequenceGapError(f"new event {sequence} after event {before}")
             if status in ("NEW", "PENDING"):
-                own.setdefault(sequence, application)
+                own.setdefault(sequence, i)
         fresh = sorted([sequence for sequence in own if sequence > before])
-        mine, sequences = [own[sequence] for sequence in fresh], np.array(fresh, dtype=np.int64)
-        view = self._graph.observe(started.events, sequences, _links(mine))
+        mine, sequences = [batch[own[sequence]] for sequence in fresh], np.array(fresh, dtype=np.int64)
+        found = None
+        if len(fresh) == len(own):
+            found = self.graph.decide(products, batch, started, sequences, [own[sequence] for sequence in fresh])
+        view = self.graph.observe(started.events, sequences, links_of(mine)) if found is None else found.view
         shared = tokens_of([a.shared_tokens for a in mine])
         listed = self._lists.observe(
             started.events, sequences, shared * logged(view) if np.count_nonzero(shared) else shared
         )
         if again := [sequence for sequence in own if sequence <= before]:
             # begun before and never decided: look from here, with its own marks masked
-            mine = [own[sequence] for sequence in again]
-            now = self._graph.review(np.array(again), _links(mine))
+            mine = [batch[own[sequence]] for sequence in again]
+            now = self.graph.host.review(np.array(again), links_of(mine))
             tokens, shared = tokens_of([a.tokens for a in mine]), tokens_of([a.shared_tokens for a in mine])
             on = self._lists.count(tokens * logged(now), shared * logged(now), now.time_ms)
             view, listed = join(view, now), np.concatenate([listed, on])
         row_of = {sequence: row for row, sequence in enumerate(fresh + again)}
         rows = np.array([row_of.get(b.sequence, -1) for b in started.begun], dtype=np.int64)
-        return _Seen(rows, view, listed)
+        return _Seen(rows, view, listed, {} if found is None else found.scored)
 
     def _score(
-        self,
-        product: Product,
-        batch: Sequence[Application],
-        borrowers: Sequence[str],
-        started: Started,
-        mine: Sequence[int],
-        seen: _Seen,
-        epoch: str,
-        clock: Clock,
-    ) -> Scored:
+        self, product: Product, batch: Sequence[Application], borrowers: Sequence[str], started: Started,
+        mine: Sequence[int], seen: _Seen, epoch: str, clock: Clock,
+    ) -> Scored:  # fmt: skip
         """Step 3 for the applications of one product, at `mine` of the batch; `borrowers` are theirs."""
         chosen, given = np.array(mine), [batch[i] for i in mine]
         at = seen.rows[chosen]
@@ -263,18 +265,20 @@ class Engine:
             profiles = profiles.take(started.place[chosen])
         if applications is not given:
             profiles = profiles.about(product.schema, logged(seen.view)[at])
-        snapshot = assemble(product.schema, applications, profiles, seen.view, at)
-        clock.mark("assemble")
-        scores = product.scorer.score(snapshot)
+        if product.name in seen.scored:
+            snapshot, scores = seen.scored[product.name]
+        else:
+            snapshot = assemble(product.schema, applications, profiles, seen.view, at)
+            clock.mark("assemble")
+            scores = product.scorer.score(snapshot)
         asked, known = Asked.of(applications), product.known(snapshot, scores, seen.listed[at])
         clock.mark("score")
         values = input_values(product.schema, product.policy.columns, snapshot, asked, known)
-        sources = product.schema.sources
-        fetched_at_ms = [dict(compress(zip(sources, row, strict=True), row)) for row in profiles.fetched_at_ms.tolist()]
-        begun = [started.begun[i] for i in mine]
+        begun = np.array([(b.sequence, b.time_ms) for b in (started.begun[i] for i in mine)], dtype=np.int64)
+        place = Place(epoch, begun[:, 0], seen.view.as_of[at], begun[:, 1])
         return Scored(
-            product, mine, applications, borrowers, snapshot, scores, asked, known, values, fetched_at_ms, epoch,
-            begun, seen.view.as_of[at].tolist(), seen.view.time_ms[at].tolist(),
+            product, mine, applications, borrowers, snapshot, scores, asked, known, values, profiles.fetched_at_ms,
+            seen.view.time_ms[at], place,
         )  # fmt: skip
 
 
@@ -282,18 +286,12 @@ def _settled(application: Application, begun: Begun) -> Reply | Exception | None
     """The answer that `begin` already gives; None where a decision has to be taken."""
     match begun.status:
         case "DECIDED":
-            return Reply(wire.addressed(application.application_id, begun.decision), "")
+            return Reply(addressed(application.application_id, begun.decision), "")
         case "CONFLICT":
             return ConflictError("application_id: known with another body")
         case "PAST":
             return wire.past_event()
     return None
-
-
-def _links(applications: Sequence[Application]) -> NDArray[np.bool_]:
-    """bool [B, 16], as EntityGraph.observe takes them."""
-    slots: list[Any] = [a.schema.link_slots for a in applications]
-    return np.frombuffer(bytearray().join(slots), np.bool_).reshape(-1, SLOTS_MAX)
 
 
 _NO_TOKENS = np.empty((0, SLOTS_MAX), dtype=np.uint64)

@@ -26,9 +26,11 @@ from features.graph import EntityGraph
 from features.neighborhood import join
 from features.profiles import Layouts
 from features.schema import SLOTS_MAX
+from features.store import Begun, Started
 from models import registry
 from policy import versions
 from policy.inputs import Asked, input_values
+from server.placement import Placement
 from server.products import Product, load_scorers
 from server.settings import Settings
 
@@ -143,7 +145,8 @@ def rehearse(product: Product) -> None:
     tokens[: schema.slots] = np.arange(1, schema.slots + 1)
     application = Application("", "", schema, product.name, schema.amount_minor[0], schema.term_months[0], tokens, {})
     graph, own, links = EntityGraph(product.deep), np.array([1]), np.ones((1, SLOTS_MAX), dtype=np.bool_)
-    view = graph.observe(unpack([finish(pack_application(application), 0, 1)], [1]), own, links)
+    events = unpack([finish(pack_application(application), 0, 1)], [1])
+    view = graph.observe(events, own, links)
     view = join(view, graph.review(own, links))
     both, layouts = as_logged([application] * 2, view, np.arange(2)), Layouts([schema])
     later_ms = 2**40  # than the application: nothing is known at it
@@ -156,6 +159,12 @@ def rehearse(product: Product) -> None:
     asked = Asked.of(both)
     values = input_values(schema, product.policy.columns, snapshot, asked, product.known(snapshot, scores))
     product.policy.decide(asked, values)
+    if product.scorer.there is not None:
+        placement = Placement(product.scorer.device)
+        placement.host.deep = product.deep
+        placement.copy()
+        begun = Started([Begun("NEW", 1, 1, b"")], {schema.name: profiles}, np.arange(1), events, [], [0], {})
+        placement.decide({product.name: product}, [application], begun, own, [0])
 
 
 def _state(file: Path) -> _State:

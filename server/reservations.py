@@ -6,37 +6,35 @@ the policy alone decides again. After REFUSALS_MAX refusals a person must look: 
 for ever. Within a batch an earlier application counts for a later one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features import evidence
-from features.application import Application, Reason, Snapshot
-from features.evidence import Facts
-from features.evidence import asked as asked_facts
+from features.application import REPAYMENT_METHODS, Application, Reason, Snapshot
 from features.reservations import Proposal, Reservation
-from features.store import Begun, Store
+from features.store import Store
 from models.scorer import Scores
 from policy.decide import Decision, Decisions, Outcome
 from policy.inputs import Asked, Known
-from server import wire
 from server.clock import Clock
 from server.products import Product
+from server.replies import Place, decision_replies
 
 REFUSALS_MAX = 2
 _EXPOSURE = "exposure_minor"
+_OUTCOMES, _REPAYMENTS = np.array([o.name for o in Outcome], "S"), np.array(REPAYMENT_METHODS, "S")
 
 
 @dataclass(frozen=True)
 class Scored:
     """B applications of one product, at `indices` of their batch, ready for its policy.
 
-    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. fetched_at_ms: of each, by
-    source. as_of, time_ms: as evidence.Facts keep them, of each.
+    values: float64 [B, C], the policy's inputs; exposure is filled in when it decides. fetched_at_ms: int64 [B,
+    sources]. time_ms: as evidence.Facts keep it, int64 [B].
     """
 
     product: Product
@@ -48,19 +46,18 @@ class Scored:
     asked: Asked
     known: Known
     values: NDArray[np.float64]
-    fetched_at_ms: Sequence[Mapping[str, int]]
-    epoch: str
-    begun: Sequence[Begun]
-    as_of: Sequence[int]
-    time_ms: Sequence[int]
+    fetched_at_ms: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
+    place: Place
 
-    @cached_property
-    def facts_known(self) -> list[tuple[float | None, float | None, float | None, list[int]]]:
-        """Of each fraud and default probability, residual_low and listed, as evidence.Facts keep them."""
-        known = self.known
-        numbers = (known.fraud_probability, known.default_probability, known.residual_low)
-        columns = ([evidence.known(x) for x in column.tolist()] for column in numbers)
-        return list(zip(*columns, known.listed.tolist(), strict=True))
+    def take(self, rows: NDArray[np.int64]) -> "Scored":
+        """Some of the rows, as they are encoded."""
+        epoch, *places = self.place
+        return replace(
+            self, snapshot=self.snapshot.take(rows), asked=self.asked.take(rows), known=self.known.take(rows),
+            fetched_at_ms=self.fetched_at_ms[rows], time_ms=self.time_ms[rows],
+            place=Place(epoch, *(column[rows] for column in places)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,16 +75,15 @@ class Totals:
 
 
 class _Proposed(NamedTuple):
-    """A decision on row `row` of `scored`, the features that moved the models, the totals that it used, and as it is
-    to be stored.
+    """A decision on row `row` of `scored`, the features that moved the models, exposure and funders' totals before it,
+    and as it is to be stored.
     """
 
     scored: Scored
     row: int
     decision: Decision
-    model_reasons: list[Reason]
-    exposure_minor: int
-    lent: Mapping[str, int]
+    model_reasons: Sequence[Reason]
+    before: tuple[int, list[int]]
     proposal: Proposal
 
 
@@ -173,12 +169,14 @@ def _propose(scored: Scored, rows: Sequence[int], totals: Totals, clock: Clock) 
         decisions = policy.decide(asked, values, totals.lent)
         reasons = model_reasons(scored, turn, decisions)
         clock.mark("policy")
-        for i, (row, borrower) in enumerate(zip(turn.tolist(), borrowers, strict=True)):
-            decision = decisions[i]
-            lent = {funder: totals.lent.get(funder, 0) for funder in policy.funders}
-            out.append(_encoded(scored, row, decision, reasons[i], totals.exposure_minor[borrower], lent))
+        made = [decisions[i] for i in range(len(turn))]
+        before: list[tuple[int, list[int]]] = []
+        for borrower, decision in zip(borrowers, made, strict=True):
+            lent = [totals.lent.get(funder, 0) for funder in policy.funders]
+            before.append((totals.exposure_minor[borrower], lent))
             if decision.approved_amount_minor:
                 totals.add(borrower, decision)
+        out += _encoded(scored, turn, made, reasons, before)
         clock.mark("encode")
     return out
 
@@ -199,29 +197,39 @@ def _turns(scored: Scored, rows: Sequence[int]) -> list[NDArray[np.int64]]:
 
 
 def _encoded(
-    scored: Scored, row: int, decision: Decision, reasons: list[Reason], exposure_minor: int, lent: Mapping[str, int]
-) -> _Proposed:
-    product, application, begun = scored.product, scored.applications[row], scored.begun[row]
-    fraud_probability, default_probability, residual_low, listed = scored.facts_known[row]
-    facts = Facts(
-        product.bundle_version, product.policy.version, product.schema.hash, scored.epoch, begun.sequence,
-        scored.as_of[row], scored.time_ms[row], scored.fetched_at_ms[row], decision.outcome.name,
-        fraud_probability, default_probability, decision.approved_amount_minor, decision.annual_rate, decision.grade,
-        asked_facts(application), exposure_minor, lent, residual_low, listed,
-        [reason.code for reason in decision.reasons],
+    scored: Scored, rows: NDArray[np.int64], decisions: Sequence[Decision], reasons: Sequence[Sequence[Reason]],
+    before: Sequence[tuple[int, list[int]]],
+) -> list[_Proposed]:  # fmt: skip
+    """Decisions on some rows; before: what the borrower had of exposure, and each funder had lent."""
+    product, whole = scored.product, scored if len(rows) == len(scored.indices) else scored.take(rows)
+    known, place, asked = whole.known, whole.place, vars(whole.asked)
+    outcome, amount, rate, _, grade, *_ = zip(*decisions, strict=True)
+    exposure, lent = zip(*before, strict=True)
+    shared = evidence.Shared(
+        product.bundle_version, product.policy.version, product.schema.hash, place.epoch, tuple(product.schema.sources),
+        product.policy.funders,
     )  # fmt: skip
-    body = wire.decision_reply(product, decision, reasons, facts, begun.time_ms)
-    reservation = None
-    if decision.outcome <= Outcome.LIMIT:
-        shares = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares)
-        reservation = Reservation(
-            scored.borrowers[row], decision.approved_amount_minor, decision.exposure_max_minor, shares
-        )
-    proposal = Proposal(
-        application.application_id, body, evidence.pack(facts, scored.snapshot.features[row]), reservation,
-        decision.outcome is Outcome.REVIEW, f"{scored.epoch}:{begun.sequence}",
+    columns = evidence.Columns(
+        place.sequence, place.as_of, whole.time_ms, whole.fetched_at_ms, _OUTCOMES.take(outcome),
+        known.fraud_probability, known.default_probability, amount, rate, grade,
+        asked | {"repayment": _REPAYMENTS.take(asked["repayment"])}, exposure, lent, known.residual_low, known.listed,
+        ["\0".join([r.code for r in d.reasons]) for d in decisions],
     )  # fmt: skip
-    return _Proposed(scored, row, decision, reasons, exposure_minor, lent, proposal)
+    packed = evidence.pack(shared, columns, whole.snapshot.features)
+    bodies = decision_replies(product, decisions, reasons, known.fraud_probability, known.default_probability, place)
+    proposed = []
+    for i, (row, number, decision) in enumerate(zip(rows.tolist(), place.sequence.tolist(), decisions, strict=True)):
+        reservation = None
+        if decision.outcome <= Outcome.LIMIT:
+            shares = tuple([(s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in decision.shares])
+            most = decision.exposure_max_minor
+            reservation = Reservation(scored.borrowers[row], decision.approved_amount_minor, most, shares)
+        proposal = Proposal(
+            scored.applications[row].application_id, bodies[i], packed[i], reservation,
+            decision.outcome == Outcome.REVIEW, f"{place.epoch}:{number}",
+        )  # fmt: skip
+        proposed.append(_Proposed(scored, row, decision, reasons[i], before[i], proposal))
+    return proposed
 
 
 def _contended(refused: _Proposed, now: Totals) -> _Proposed:
@@ -232,4 +240,6 @@ def _contended(refused: _Proposed, now: Totals) -> _Proposed:
         found |= {_EXPOSURE: now.exposure_minor[borrower], "exposure_max_minor": decision.exposure_max_minor}
     told = ", ".join(f"{name}={minor}" for name, minor in found.items())
     decision = refused.scored.product.policy.contended(decision, told)
-    return _encoded(refused.scored, refused.row, decision, refused.model_reasons, refused.exposure_minor, refused.lent)
+    rows = np.array([refused.row])
+    (proposed,) = _encoded(refused.scored, rows, [decision], [refused.model_reasons], [refused.before])
+    return proposed

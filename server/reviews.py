@@ -30,6 +30,7 @@ from server import wire
 from server.engine import Engine
 from server.errors import ConflictError, NotFoundError, PermissionDeniedError, PreconditionError, UnavailableError
 from server.products import Product
+from server.replies import funding
 
 PAGE_MAX, PAGE_USUAL = 256, 64
 NOTE_MAX = 1000
@@ -140,7 +141,7 @@ class Reviews:
                 raise PreconditionError(
                     f"approved_amount_minor: the funders lend {funded} of {amount} at this rate now"
                 )
-        asked.funding.extend(wire.funding(shares))
+        asked.funding.extend(funding(shares))
         taken = tuple((s.offer.funder, s.amount_minor, s.offer.cap_minor) for s in shares)
         whose = borrower(self._products[case.product].schema, int(case.applicant, 16))
         return Reservation(whose, asked.approved_amount_minor, may.exposure_max_minor, taken)

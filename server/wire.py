@@ -1,4 +1,4 @@
-"""Between the wire and the value objects: every check of a request, and every field of a reply.
+"""From the wire to value objects: every check of a request.
 
 What passes here is valid; nothing is written before it passed. Checks raise InvalidFieldError with the field's path.
 """
@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 
 from features.application import (
     ENTITIES_MAX,
@@ -16,7 +16,6 @@ from features.application import (
     Application,
     InvalidFieldError,
     Profile,
-    Reason,
     Report,
     check_text,
     entity_tokens,
@@ -25,14 +24,10 @@ from features.application import (
     make_profile,
 )
 from features.assemble import SKEW_MS
-from features.evidence import Facts
 from features.schema import Schema
 from features.specs import OUTCOME_KINDS
 from features.tokens import Tokenizer
-from policy.decide import Decision
-from policy.funding import Share
 from proto.miaopi.v1 import decision_pb2 as pb
-from server.products import Product
 
 ID_MAX = 128
 ENTITY_ID_MAX = 256
@@ -40,9 +35,7 @@ FEATURES_MAX = 1024
 CONSENTS_MAX = 64
 FETCHED_AHEAD_MS = 86_400_000  # a later fetch time is a mistake in its unit, and would never be replaced
 EVENT_TIME_MAX = 4_102_444_800_000  # the year 2100: a log's clock never goes back
-REASONS_KEPT = 8192
 MONEY_MAX = 10**15  # minor units; far below where a float64 loses whole numbers
-_OUTCOMES = tuple(pb.Outcome.keys())
 VEHICLE_KINDS = ("new", "used", "new_energy", "commercial")
 
 
@@ -189,62 +182,6 @@ def report(request: pb.ReportOutcomeRequest, replaying: bool) -> Report:
 def past_event() -> InvalidFieldError:
     """An event older than the end of the log, which only a replaying client can send."""
     return InvalidFieldError("event_time_ms", "lies before the end of the log")
-
-
-def decision_reply(
-    product: Product, decision: Decision, reasons: Sequence[Reason], facts: Facts, event_time_ms: int
-) -> bytes:
-    """The serialised DecideResponse of a decision without application_id, which may be personal: as stored.
-
-    reasons: beside the decision's own. The parts of a message may follow one another: what is often the same is made
-    once.
-    """
-    head = pb.DecideResponse(
-        outcome=_OUTCOMES[decision.outcome],
-        approved_amount_minor=decision.approved_amount_minor,
-        annual_rate=decision.annual_rate,
-        all_in_rate=decision.all_in_rate,
-        grade=decision.grade,
-        fraud_probability=math.nan if facts.fraud_probability is None else facts.fraud_probability,
-        default_probability=facts.default_probability,
-        log_position=pb.LogPosition(
-            epoch=facts.epoch, sequence=facts.sequence, as_of=facts.as_of, event_time_ms=event_time_ms
-        ),
-        degraded=decision.degraded,
-    )
-    parts = [head.SerializeToString(), *map(_policy_reason, decision.reasons)]
-    if reasons or decision.shares:
-        rest = pb.DecideResponse(reasons=map(_said, reasons), funding=funding(decision.shares))
-        parts.append(rest.SerializeToString())
-    return b"".join((*parts, product.versions))
-
-
-def _said(reason: Reason) -> pb.Reason:
-    code, zh, en, contribution, evidence, legal = reason
-    return pb.Reason(
-        code=code, text_zh=zh, text_en=en, contribution=contribution, evidence=evidence, legal_source=legal
-    )
-
-
-@lru_cache(REASONS_KEPT)  # of a row the same words again and again
-def _policy_reason(reason: Reason) -> bytes:
-    """A reason as a part of a DecideResponse."""
-    return pb.DecideResponse(reasons=(_said(reason),)).SerializeToString()
-
-
-def funding(shares: Sequence[Share]) -> list[pb.FundingShare]:
-    """Who lends how much, as replies say it."""
-    return [
-        pb.FundingShare(
-            funder=s.offer.funder, amount_minor=s.amount_minor, funder_rate=s.offer.funder_rate, mode=s.offer.mode
-        )
-        for s in shares
-    ]
-
-
-def addressed(application_id: str, stored: bytes) -> bytes:
-    """The DecideResponse to send: the stored one with its first field, application_id, in front."""
-    return pb.DecideResponse(application_id=application_id).SerializeToString() + stored
 
 
 def _application_numbers(request: pb.DecideRequest, schema: Schema) -> dict[str, float]:

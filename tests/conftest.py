@@ -1,11 +1,14 @@
 """Real things to test against: an embedded Valkey for the whole run, a tenant of its own for each test."""
 
 import asyncio
+import gc
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 from redis.asyncio import Redis
@@ -22,6 +25,12 @@ from models import registry
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TOKENIZER = Tokenizer(b"a secret of tests")
+# a machine that is busy refutes no property
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
+for _name in ("COLUMNS", "LINES"):  # who starts the workers of a run tells them the size of a terminal that is none
+    os.environ.pop(_name, None)
+SCANNED = 10_000  # keys that a SCAN looks at: tests share the store, so one of them has to pass by what all others keep
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -30,6 +39,12 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     if item.path.name in ("test_native_front.py", "test_native_peer.py", "test_bench_load.py", "test_round_trip.py"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+def pytest_collection_finish() -> None:
+    """What all modules hold stays, half a million objects: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 // end, in the order it is given, on one or several workers; what comes out must not depend on either.
 #pragma once
 #include <math.h>
+#include <string.h>
 
 #include <thread>
 #include <vector>
@@ -16,6 +17,11 @@ struct dim3_ {
 };
 static thread_local dim3_ blockIdx, blockDim, threadIdx, gridDim;
 
+static double __longlong_as_double(long long bits) {
+  double found;
+  memcpy(&found, &bits, sizeof found);
+  return found;
+}
 template <typename T> static T __ldcg(const T *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 template <typename T> static T atomicAdd(T *at, T by) { return __atomic_fetch_add(at, by, __ATOMIC_RELAXED); }
 template <typename T> static T atomicCAS(T *at, T expected, T now) {

@@ -4,6 +4,8 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ class Shim:
     reported at its end.
     """
 
-    xp = np
+    xp: Any = np
+    memory, index, stream = "cpu", 0, 0
 
     def __init__(self, seed: int = 0, workers: int = 1, sanitizer: str = "undefined") -> None:
         self._workers, self._sanitizer = workers, sanitizer
@@ -71,3 +74,15 @@ class Shim:
 
     def host(self, array: Any) -> NDArray[Any]:
         return np.array(array)
+
+    def deciding(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def beside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def staging(self, size: int) -> NDArray[np.uint8]:
+        return np.empty(size, dtype=np.uint8)
+
+    def fetch(self, arrays: Sequence[Any]) -> list[NDArray[Any]]:
+        return [np.array(array) for array in arrays]

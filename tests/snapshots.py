@@ -1,7 +1,9 @@
 """Random rows of a schema with a known cause of each label, for the tests of the models. No file, no replay."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -44,13 +46,17 @@ def random_rows(schema: Schema, rows: int, seed: int) -> Rows:
 
 
 def trained_bundle(schema: Schema, factory: pytest.TempPathFactory) -> Path:
-    """The folder of a bundle of the schema, trained once a test run."""
-    folder = factory.getbasetemp() / "trained" / schema.name
-    if not folder.exists():
-        from models.recipe import TrainConfig  # not above: this module must load without torch in a test
-        from models.train import train
+    """The folder of a bundle of the schema, trained once a test run by the worker that needs it first."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "trained" / schema.name
+    with (base / f"{schema.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            from models.recipe import TrainConfig  # not above: this module must load without torch in a test
+            from models.train import train
 
-        train(random_rows(schema, 2000, 0), folder, TrainConfig(search_seconds=0))
+            train(random_rows(schema, 2000, 0), folder, TrainConfig(search_seconds=0))
     return folder
 
 

@@ -16,6 +16,7 @@ from bench.load import Asked, Server
 from bench.payloads import First, Payloads
 from proto.miaopi.v1 import decision_pb2 as pb
 
+pytestmark = pytest.mark.alone
 APPLICATIONS = 1000
 
 
@@ -64,7 +65,7 @@ async def test_applications_never_repeat_and_are_known(people: Sequence[First], 
 
 @pytest.mark.parametrize(("per_call", "per_second"), [(1, 0.0), (64, 0.0), (1, 200.0)])
 def test_load(server: Server, people: Sequence[First], per_call: int, per_second: float) -> None:
-    asked = Asked(8 if per_call == 1 else 2, per_second, 1.5, 0.5, per_call)
+    asked = Asked(8 if per_call == 1 else 2, per_second, 0.6, 0.2, per_call)
     # as a server that somebody else started: profiles go through PutProfile
     remote = Server(server.address) if per_call == 1 and not per_second else server
     figures = uvloop.run(load.measure(remote, "demo", _others(people, f"load{per_call}{per_second}"), asked))
@@ -76,20 +77,21 @@ def test_load(server: Server, people: Sequence[First], per_call: int, per_second
 
 
 def test_latency(server: Server, people: Sequence[First]) -> None:
-    figures = uvloop.run(latency.measure(server, _others(people, "latency"), 1.5))
+    figures = uvloop.run(latency.measure(server, _others(people, "latency"), 0.6))
     assert figures["at_45_percent_per_second"] == pytest.approx(0.45 * figures["saturation_per_second"], abs=1)
     assert figures["ordinary_failed"] == figures["at_45_percent_failed"] == 0 and figures["ordinary_p99_ms"] > 0
 
 
 @pytest.mark.timeout(300)  # two servers, one after the other
-def test_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "OPEN_SECONDS", 2.0)
+def test_growth(people: Sequence[First], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payloads, "firsts", lambda product: people)
+    monkeypatch.setattr(growth, "OPEN_SECONDS", 0.4)
     monkeypatch.setattr(growth, "FEWEST", 100)
     figures = growth.run(1000, "native", "")["by_stored"]
     assert list(figures) == ["100", "1000"]
     before, after = figures.values()
-    assert before["per_second"] == after["per_second"] and before["failed"] == after["failed"] == 0
-    assert before["p50_ms"] <= before["p99_ms"] and min(after["rss_mb"], after["store_mb"]) > 0
+    assert before["per_second"] == after["per_second"] > 0 and before["failed"] == after["failed"] == 0
+    assert 0 < before["p50_ms"] <= before["p99_ms"] and min(after["rss_mb"], after["store_mb"]) > 0
 
 
 def test_soak(server: Server, people: Sequence[First], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,14 +124,14 @@ def test_stages_sum_to_the_whole(people: Sequence[First], redis_url: str) -> Non
 
 
 def test_compare_without_peers(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 1.0))
+    figures = uvloop.run(compare.measure(redis_url, people, (), True, 1, 0.3))
     assert {"native_over_echo", "default_over_echo", "batch_over_echo"} <= set(figures)
     assert not figures["failed"] and {"ceiling of gRPC", "native", "echo"} <= set(figures["per_second"])
 
 
 @pytest.mark.skipif(not contestants.PEERS_PYTHON.exists(), reason="no .venv-peers here: make peers")
 def test_compare_with_a_peer(people: Sequence[First], redis_url: str) -> None:
-    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 1.0))
+    figures = uvloop.run(compare.measure(redis_url, people, ("mosec",), True, 1, 0.3))
     assert figures["native_over_mosec"] > 0 and not figures["failed"]
 
 

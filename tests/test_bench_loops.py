@@ -23,6 +23,7 @@ from features.application import InvalidFieldError
 from server.calls import Call, Handler
 from server.native.front import Front
 
+pytestmark = pytest.mark.alone
 STALL_SECONDS = 0.3
 
 
@@ -83,6 +84,24 @@ async def test_an_open_loop_counts_from_when_a_call_was_due(tmp_path: Path) -> N
     assert result.percentile_ms(100)[0] >= 1e3 * STALL_SECONDS * 0.9
     assert result.late_percentile_ms(50) < result.percentile_ms(100)[0]
     assert result.latency_ms.min() > 0 and result.late_ms.min() >= 0  # none is sent, nor answered, before it is due
+
+
+@pytest.mark.parametrize("per_second", [0.0, 200.0])
+async def test_a_load_begins_when_garbage_is_collected(
+    per_second: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.loops.gc.collect", lambda: time.sleep(3 * STALL_SECONDS))
+
+    async def echoes(body: bytes, call: Call) -> bytes:
+        return body
+
+    async with served(echoes, tmp_path) as target:
+        if per_second:
+            result = await open_loop(target, repeat(b"x"), per_second, STALL_SECONDS, warm_up_seconds=0)
+        else:
+            result = await closed_loop(target, repeat(b"x"), in_flight=4, seconds=STALL_SECONDS)
+    assert result.answered > 0 and result.seconds > STALL_SECONDS / 2
+    assert result.percentile_ms(0)[0] < 1e3 * STALL_SECONDS > result.late_percentile_ms(0)
 
 
 async def test_calls_never_answered_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,93 +1,38 @@
-"""A device that fails, fails again, lies and comes back: every request is answered, as the CPU answers it.
+"""A device that fails, fails again, lies and comes back, and what the service says of it.
 
-There is no CUDA here. What stands for the device is onnxruntime's own session on the CPU behind the same binding, and
-only the failure is made up: it is raised where onnxruntime raises it, as its exception.
+There is no CUDA here: tests/gpu_faults.py stands for the device. What it means for decisions: test_placement.py.
 """
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
-from typing import Any
+import os
+import signal
+from pathlib import Path
 
-import numpy as np
+import grpc
 import onnxruntime
 import pytest
-from grpc_health.v1 import health, health_pb2
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pydantic import ValidationError
-from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
-from bench import history, world
-from features.replay import History
+from bench.serving import SECRET
 from features.schema import Schema
-from models import registry
 from models.bundle import Bundle
-from models.device import RETRY_SECONDS, RETRY_SECONDS_MAX, Device, DeviceError, open_session
-from models.probe import random_snapshot
+from models.device import RETRY_SECONDS, RETRY_SECONDS_MAX, Device, DeviceError
+from models.device_scorer import DeviceScorer
 from models.scorer import Scorer
+from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
 from server import __main__ as server
 from server import device as served_device
 from server import products
 from server.settings import Settings
 from tests.conftest import demo_bundle
-from tests.test_engine import TOKENIZER, engine_on, essence, run
+from tests.cuda_shim import COMPILER
+from tests.gpu_faults import ILLEGAL, Fault
+from tests.requests import loan_request
 
-ILLEGAL = onnx_errors.EPFail("CUDA failure 700: an illegal memory access was encountered")
-
-
-@dataclass
-class Fault:
-    """What happens to the device: `error` is raised after `healthy` batches more; `shift` is added to what it says."""
-
-    error: Exception | None = None
-    healthy: int = 0
-    shift: float = 0.0
-    batches: int = 0
-    opened: int = 0
-    now: float = 0.0
-
-    def open(self, model: bytes, index: int | None) -> Any:
-        if index is None:
-            return open_session(model, None)
-        self.opened += 1
-        self.check()
-        return _OnDevice(open_session(model, None), self)
-
-    def check(self) -> None:
-        if self.error is not None and self.healthy <= 0:
-            raise self.error
-        self.healthy -= 1
-
-    def device(self, choice: str = "cuda:0") -> Device:
-        return Device(choice, self.open, lambda: self.now)
-
-
-@dataclass
-class _OnDevice:
-    session: onnxruntime.InferenceSession
-    fault: Fault
-
-    def run_with_iobinding(self, binding: Any) -> None:
-        self.fault.check()
-        self.fault.batches += 1
-        self.session.run_with_iobinding(binding)
-
-    def io_binding(self) -> Any:
-        return _Shifted(self.session.io_binding(), self.fault) if self.fault.shift else self.session.io_binding()
-
-    def get_outputs(self) -> Any:
-        return self.session.get_outputs()
-
-
-class _Shifted:
-    def __init__(self, binding: Any, fault: Fault) -> None:
-        self._binding, self._iobinding, self._fault = binding, binding._iobinding, fault
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._binding, name)
-
-    def copy_outputs_to_cpu(self) -> list[Any]:
-        return [out + self._fault.shift for out in self._binding.copy_outputs_to_cpu()]
+shim = pytest.mark.skipif(COMPILER is None, reason="g++ is not installed: kernels were NOT run on the CPU")
 
 
 @pytest.fixture(scope="module")
@@ -95,86 +40,118 @@ def bundle(consumer: Schema) -> Bundle:
     return Bundle.load(demo_bundle("consumer"), consumer)
 
 
-def same(one: Scorer, other: Scorer, schema: Schema, seed: int) -> None:
-    rows = random_snapshot(schema, 9, seed)
-    np.testing.assert_array_equal(one.score(rows).fraud_probability, other.score(rows).fraud_probability)
-
-
-def test_a_failing_device_is_left_and_taken_again(bundle: Bundle, consumer: Schema) -> None:
-    fault, cpu = Fault(), Scorer(bundle)
+@shim
+def test_a_failing_device_is_left_and_taken_again(bundle: Bundle) -> None:
+    fault = Fault()
     device = fault.device()
-    scorer = Scorer(bundle, device)
-    same(scorer, cpu, consumer, 1)
-    before = fault.batches
-    assert before > 1 and (device.working, device.losses) == (True, 0)
+    there = Scorer(bundle, device).there
+    assert there is not None and state(device, there) == (True, 0, True)
 
-    fault.error = ILLEGAL
-    same(scorer, cpu, consumer, 2)
-    assert (device.working, device.losses) == (False, 1) and "CUDA failure 700" in device.problem
-    fault.error = None
-    same(scorer, cpu, consumer, 3)
-    assert fault.batches == before and device.cpu_batches == 2  # not touched again before its time
-
+    fault.after, before = 0, fault.operations
+    device.fail(ILLEGAL)
+    assert state(device, there) == (False, 1, False) and "CUDA_ERROR" in device.problem
     due = [device.due]
+    assert fault.operations == before  # not touched again before its time
     fault.now += RETRY_SECONDS
-    assert [*due, device.due, device.retry()] == [False, True, True]
-    same(scorer, cpu, consumer, 4)
-    assert fault.batches > before and device.cpu_batches == 2
+    due += [device.due, device.retry(), device.due]
+    assert state(device, there) == (False, 1, False)
+
+    fault.after = None
+    fault.now += 2 * RETRY_SECONDS
+    assert [*due, device.due, device.retry()] == [False, True, False, False, True, True]
+    assert state(device, there) == (True, 1, True)
 
 
-def test_retries_grow_rarer_while_the_device_stays_away(bundle: Bundle, consumer: Schema) -> None:
+def state(device: Device, there: DeviceScorer) -> tuple[bool, int, bool]:
+    """Whether the device works, how often it was lost, and whether somebody may score there."""
+    return device.working, device.losses, device.kernels is not None and there.kernels is device.kernels
+
+
+@shim
+def test_retries_grow_rarer_while_the_device_stays_away(bundle: Bundle) -> None:
     fault = Fault()
     device = fault.device()
     scorer = Scorer(bundle, device)
-    fault.error = onnx_errors.Fail("CUDA failure 100: no CUDA-capable device is detected")
-    scorer.score(random_snapshot(consumer, 2, 1))
+    fault.after = 0
+    device.fail(ILLEGAL)
+    assert [waited(device, fault) for _ in range(9)] == PAUSES
+    assert device.losses == 1 and scorer.there is not None
+
+
+@shim
+def test_retries_grow_rarer_where_what_comes_back_is_lost_at_once(bundle: Bundle) -> None:
+    """As where a graph does not fit; who has worked for as long as it was waited for starts anew."""
+    fault = Fault()
+    device = fault.device()
+    scorer = Scorer(bundle, device)
     pauses = []
     for _ in range(9):
-        start = fault.now
-        while not device.due:
-            fault.now += 1.0
-        pauses.append(fault.now - start)
-        assert not device.retry()
-    assert pauses == [min(RETRY_SECONDS * 2**i, RETRY_SECONDS_MAX) for i in range(9)]
-    assert device.losses == 1
+        device.fail(ILLEGAL)
+        pauses.append(waited(device, fault))
+        assert device.working
+        fault.now += 1.0
+    assert pauses == PAUSES
+    fault.now += RETRY_SECONDS_MAX
+    device.fail(ILLEGAL)
+    assert waited(device, fault) == RETRY_SECONDS and scorer.there is not None
 
 
-def test_a_device_that_says_otherwise_does_not_decide(bundle: Bundle, consumer: Schema) -> None:
-    """Neither at the start, by the probe, nor after it was lost."""
+PAUSES = [min(RETRY_SECONDS * 2**i, RETRY_SECONDS_MAX) for i in range(9)]
+
+
+def waited(device: Device, fault: Fault) -> float:
+    """Seconds until it is tried again, which is done."""
+    start = fault.now
+    while not device.due:
+        fault.now += 1.0
+    device.retry()
+    return fault.now - start
+
+
+@shim
+def test_a_device_that_says_otherwise_does_not_decide(bundle: Bundle) -> None:
+    """Neither at the start, by the probe, nor after it was lost; in trees any bit counts."""
+    fault = Fault()
+    fault.shift = 0.01
     with pytest.raises(DeviceError, match=r"device and CPU differ by 0\.01"):
-        Scorer(bundle, Fault(shift=0.01).device())
+        Scorer(bundle, fault.device())
+    for kernel in ("fill", "find_leaf", "contribute"):
+        fault = Fault()
+        fault.left_out = frozenset({kernel})
+        with pytest.raises(DeviceError, match="cannot be used"):
+            Scorer(bundle, fault.device())
     fault = Fault()
     device = fault.device()
     scorer = Scorer(bundle, device)
-    fault.error = ILLEGAL
-    scorer.score(random_snapshot(consumer, 2, 1))
-    fault.error, fault.shift = None, float("nan")
-    assert not device.retry()
-    same(scorer, Scorer(bundle), consumer, 2)
+    device.fail(ILLEGAL)
+    fault.shift = float("nan")
+    assert not device.retry() and scorer.there is not None
+    fault.shift, fault.left_out = 0.0, frozenset({"add_leaves"})
+    assert not device.retry() and "differ in the trees" in device.problem
 
 
-def test_a_bundle_that_comes_while_the_device_is_away_enters_with_it(bundle: Bundle, consumer: Schema) -> None:
-    fault, cpu = Fault(), Scorer(bundle)
-    device = fault.device()
-    first = Scorer(bundle, device)
-    fault.error = ILLEGAL
-    first.score(random_snapshot(consumer, 2, 1))
-    second = Scorer(bundle, device)
-    same(second, cpu, consumer, 2)
-    fault.error, before = None, fault.batches
-    assert device.retry()
-    entered = fault.batches
-    same(second, cpu, consumer, 3)
-    assert fault.batches > entered > before
-
-
-def test_a_bundle_met_by_a_failure_loads_on_the_cpu(bundle: Bundle, consumer: Schema) -> None:
+@shim
+def test_a_bundle_that_comes_while_the_device_is_away_enters_with_it(bundle: Bundle) -> None:
     fault = Fault()
     device = fault.device()
-    Scorer(bundle, device)
-    fault.error = ILLEGAL
-    same(Scorer(bundle, device), Scorer(bundle), consumer, 1)
-    assert not device.working
+    first = Scorer(bundle, device).there
+    device.fail(ILLEGAL)
+    second = Scorer(bundle, device).there
+    assert first is not None and second is not None and second.kernels is None
+    assert device.retry()
+    assert first.kernels is second.kernels is device.kernels
+
+
+@shim
+@pytest.mark.parametrize("after", [0, 5, 40, 70])
+def test_a_bundle_met_by_a_failure_loads_on_the_cpu(bundle: Bundle, after: int) -> None:
+    fault = Fault()
+    device = fault.device()
+    first = Scorer(bundle, device)
+    fault.after = after
+    second = Scorer(bundle, device)
+    assert not device.working and device.losses == 1
+    assert first.there is not None and second.there is not None and second.there.kernels is None
 
 
 @pytest.mark.parametrize("choice", ["gpu", "cuda", "cuda:-1", "cuda:x", ""])
@@ -185,53 +162,15 @@ def test_another_choice_is_refused(choice: str) -> None:
         Settings(device=choice)
 
 
-def test_without_a_device_auto_is_the_cpu_and_cuda_refuses(bundle: Bundle, consumer: Schema) -> None:
+def test_without_a_device_auto_is_the_cpu_and_cuda_refuses(bundle: Bundle) -> None:
     """With onnxruntime as it is installed here."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     auto = Device("auto")
-    same(Scorer(bundle, auto), Scorer(bundle), consumer, 1)
+    assert Scorer(bundle, auto).there is None
     assert auto.name == "cpu" and auto.working and "has no CUDA" in auto.problem
     with pytest.raises(DeviceError, match=r"cuda:1 cannot be used: .*has no CUDA"):
         products.load(Settings(device="cuda:1"))
-
-
-def small_world() -> History:
-    made, of_product = world.build(11, 1000), history.schemas_by_product()
-    known = history.profiles(made.profiles, of_product, TOKENIZER)
-    return history.history(made.events[:400], known, of_product, TOKENIZER)
-
-
-async def test_no_request_fails_when_the_device_does(redis: Redis, tenant: str) -> None:
-    """Decided by the engine on a real store, the device lost in the middle and back later: the CPU's own decisions."""
-    past, fault = small_world(), Fault()
-    device, on_cpu = fault.device(), products.load(Settings(device="cpu"))
-    folder = Settings().bundles
-    on_device = {
-        name: replace(p, scorer=registry.load(folder / p.schema.name, p.bundle_version, p.schema, device))
-        for name, p in on_cpu.items()
-    }
-    async with engine_on(redis, tenant, on_cpu, past) as (engine, _):
-        expected = await run(engine, past.events, 3)
-    fault.error, fault.healthy = ILLEGAL, 5
-    async with engine_on(redis, f"{tenant}-b", on_device, past) as (engine, _):
-        half = len(past.events) // 2
-        found = await run(engine, past.events[:half], 3)
-        assert (device.working, device.losses) == (False, 1) and device.cpu_batches > 5
-        fault.error, fault.now = None, RETRY_SECONDS
-        assert device.due
-        follower = asyncio.create_task(served_device.follow(device))
-        async with asyncio.timeout(20):
-            while not device.working:
-                await asyncio.sleep(0.01)
-        before = fault.batches
-        found += await run(engine, past.events[half:], 3)
-        assert fault.batches > before
-        follower.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await follower
-    assert [essence(one) for one in found] == [essence(one) for one in expected]
-    assert [one.fraud_probability for one in found] == [one.fraud_probability for one in expected]
 
 
 async def test_health_says_that_the_cpu_stands_in() -> None:
@@ -249,3 +188,47 @@ async def test_health_says_that_the_cpu_stands_in() -> None:
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
+
+
+@shim
+async def test_the_service_says_where_it_decides(
+    redis_url: str, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start to its end, over gRPC; no call fails while the device is lost and comes back."""
+    fault, where, states = Fault(), f"unix:{tmp_path}/server.sock", health_pb2.HealthCheckResponse
+    monkeypatch.setattr(products, "Device", fault.device)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    settings = Settings(listen=where, token_secrets={tenant: SECRET}, device="cuda:0")
+    with capture_logs() as logs:
+        serving = asyncio.create_task(server.serve(settings))
+        async with grpc.aio.insecure_channel(where) as channel:
+            stub, health = DecisionServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+
+            async def until(service: str, status: int) -> None:
+                asked = health_pb2.HealthCheckRequest(service=service)
+                async with asyncio.timeout(30):
+                    while (await health.Check(asked, wait_for_ready=True)).status != status:
+                        await asyncio.sleep(0.02)
+
+            async def decided(name: str) -> None:
+                for i in range(3):
+                    reply = await stub.Decide(loan_request(f"{name} {i}", tenant=tenant), timeout=10)
+                    assert reply.log_position.sequence > 0
+
+            await until("", states.SERVING)
+            await until(served_device.SERVICE, states.SERVING)
+            await decided("there")
+            fault.after = 30
+            await decided("lost")
+            await until(served_device.SERVICE, states.NOT_SERVING)
+            await until("", states.SERVING)
+            fault.after, fault.now = None, RETRY_SECONDS
+            await until(served_device.SERVICE, states.SERVING)
+            await decided("back")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    said = {entry["event"]: entry for entry in logs}
+    assert (said["serving"]["device"], said["serving"]["on_cpu"]) == ("cuda:0", [])
+    assert said["device_lost"]["problem"] and said["device_back"]["losses"] == 1
+    assert said["stopped"]["device_batches"] > 3 and said["stopped"]["cpu_batches"] >= 1
+    assert [entry["event"] for entry in logs].count("graph_on_device") >= 2

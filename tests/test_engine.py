@@ -20,13 +20,16 @@ from features.replay import History, replay
 from features.store import Store
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
-from server import products, wire
+from server import products
 from server.batcher import Reply
 from server.challengers import Challengers
 from server.engine import Engine
 from server.errors import NotFoundError, UnavailableError
+from server.placement import Placement
 from server.products import Product
+from server.replies import addressed
 from server.settings import Settings
+from tests.conftest import SCANNED
 
 TOKENIZER = Tokenizer(SECRET.encode())
 APPLICATIONS = 1000
@@ -48,7 +51,7 @@ def past() -> History:
 
 @asynccontextmanager
 async def engine_on(
-    redis: Redis, tenant: str, served: dict[str, Product], past: History
+    redis: Redis, tenant: str, served: dict[str, Product], past: History, placement: Placement | None = None
 ) -> AsyncIterator[tuple[Engine, Store]]:
     """A ready engine over a store that holds the profiles of `past`."""
     schemas = {p.schema.name: p.schema for p in served.values()}
@@ -56,7 +59,7 @@ async def engine_on(
     await store.prepare()
     knows = {source: schema for schema in schemas.values() for source in schema.sources}
     await load_profiles(store, [(t, knows[p.source], p) for t, some in past.profiles.items() for p in some.values()])
-    engine = Engine(tenant, store, served, Challengers())
+    engine = Engine(tenant, store, served, Challengers(), placement=placement)
     follower = asyncio.create_task(engine.follow())
     await until_ready(engine)
     yield engine, store
@@ -152,7 +155,7 @@ async def test_evidence_recomputes_the_decision(
         for row, name in enumerate(rows.application_ids):
             kept = stored[name]
             assert kept is not None
-            assert pb.DecideResponse.FromString(wire.addressed(name, kept[0])) == replies[name]
+            assert pb.DecideResponse.FromString(addressed(name, kept[0])) == replies[name]
             assert name.encode() not in kept[0]  # an id may be personal
             facts, features = evidence.unpack(kept[1])
             assert (facts.as_of, facts.bundle) == (replies[name].log_position.as_of, product.bundle_version)
@@ -192,7 +195,7 @@ async def test_recovers_when_the_log_is_lost(
     applications = [e._replace(event_time_ms=0) for e in past.events if isinstance(e, Application)][:4]
     async with engine_on(redis, tenant, served, past) as (engine, _):
         await run(engine, applications[:2], None)
-        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*", SCANNED)])
         with pytest.raises(UnavailableError):
             await decide(engine, applications[2:3])
         await until_ready(engine)

@@ -26,6 +26,7 @@ from server.challengers import Challengers
 from server.engine import Engine
 from server.products import Product
 from server.settings import Settings
+from tests.conftest import SCANNED
 from tests.lending import write_policies
 from tests.requests import GOOD_BORROWER, loan_request
 
@@ -234,7 +235,7 @@ def at_once(stubs: Sequence[DecisionServiceStub], requests: Sequence[pb.DecideRe
 def counters(redis_url: str, kind: str) -> dict[str, int]:
     """Minor units by borrower's token (x) or funder (f), where there are any."""
     with sync_redis.Redis.from_url(redis_url) as redis:
-        keys = cast(list[bytes], list(redis.scan_iter(f"{{{TENANT}}}:{kind}:*")))
+        keys = cast(list[bytes], list(redis.scan_iter(f"{{{TENANT}}}:{kind}:*", SCANNED)))
         found = {key.decode().rsplit(":", 1)[1]: int(cast(bytes, redis.get(key))) for key in keys}
     return {name: minor for name, minor in found.items() if minor}
 

@@ -26,7 +26,7 @@ from server import privacy
 from server.errors import UnavailableError
 from server.products import Product
 from tests import test_engine
-from tests.conftest import TOKENIZER, application, profiles_of
+from tests.conftest import SCANNED, TOKENIZER, application, profiles_of
 from tests.lending import write_policies
 from tests.test_engine import engine_on, past, run, served
 
@@ -214,7 +214,7 @@ async def test_it_is_on_record_under_tokens(redis: Redis, tenant: str, store: St
         for sequence, purpose in ((1, "contacts"), (2, None))
     ]
     held = b""
-    async for key in redis.scan_iter(f"{{{tenant}}}*"):
+    async for key in redis.scan_iter(f"{{{tenant}}}*", SCANNED):
         held += key + await redis.dump(key)
     assert b"110101199003071234" not in held
 
@@ -297,7 +297,7 @@ async def test_who_is_forgotten_still_owes_what_is_approved(
     facts = [evidence.unpack(s[1])[0] for s in stored if s is not None]
     assert [f.exposure_minor for f in facts] == [4_000_000, 0]
     prefix = f"{{{tenant}}}:x:"
-    keys = {key.decode().removeprefix(prefix) async for key in redis.scan_iter(f"{prefix}*")}
+    keys = {key.decode().removeprefix(prefix) async for key in redis.scan_iter(f"{prefix}*", SCANNED)}
     assert keys <= {a.borrower for a in asked}
 
 

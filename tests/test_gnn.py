@@ -27,8 +27,14 @@ def model(schema: Schema) -> gnn.GNN:
     return network
 
 
-def onnx_logits(model: gnn.GNN, *snapshots: Snapshot) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(networks.to_onnx(model, snapshots[0]), providers=["CPUExecutionProvider"])
+@pytest.fixture(scope="module")
+def exported(schema: Schema, model: gnn.GNN) -> bytes:
+    """The same as ONNX, once, which takes seconds."""
+    return networks.to_onnx(model, random_snapshot(schema, 2, 0))
+
+
+def onnx_logits(exported: bytes, *snapshots: Snapshot) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     return [session.run(None, {n: getattr(s, n) for n in gnn.INPUTS})[0] for s in snapshots]
 
 
@@ -40,18 +46,18 @@ def without_neighbors(snapshot: Snapshot) -> Snapshot:
     )
 
 
-def test_torch_and_onnx_agree(schema: Schema, model: gnn.GNN) -> None:
+def test_torch_and_onnx_agree(schema: Schema, model: gnn.GNN, exported: bytes) -> None:
     snapshots = [random_snapshot(schema, rows, rows) for rows in (64, 1, 2, 257)]
     empty = without_neighbors(random_snapshot(schema, 32, 5))
     unknown = replace(empty, entity_state=np.full_like(empty.entity_state, np.nan))
-    for snapshot, exported in zip(
-        [*snapshots, empty, unknown], onnx_logits(model, *snapshots, empty, unknown), strict=True
+    for snapshot, said in zip(
+        [*snapshots, empty, unknown], onnx_logits(exported, *snapshots, empty, unknown), strict=True
     ):
-        assert np.isfinite(exported).all()
-        np.testing.assert_allclose(exported, networks.logits(model, snapshot), atol=1e-5, rtol=0)
+        assert np.isfinite(said).all()
+        np.testing.assert_allclose(said, networks.logits(model, snapshot), atol=1e-5, rtol=0)
 
 
-def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, model: gnn.GNN) -> None:
+def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, exported: bytes) -> None:
     """Slots with neighbours are taken out of the batch: of none, one, two or all of them there."""
     snapshot = random_snapshot(schema, 48, 6)
     seen = snapshot.neighbor_mask.copy()
@@ -61,13 +67,13 @@ def test_how_many_neighbours_others_have_changes_no_bit(schema: Schema, model: g
     seen[24:32, 2, 0] = True
     snapshot = replace(snapshot, neighbor_mask=seen, neighbor_state=snapshot.neighbor_state * seen[..., None])
     parts = [np.arange(i, i + size) for size in (1, 2, 3, 48) for i in range(0, 48, size)]
-    together, *apart = onnx_logits(model, snapshot, *(snapshot.take(rows) for rows in parts))
+    together, *apart = onnx_logits(exported, snapshot, *(snapshot.take(rows) for rows in parts))
     for rows, alone in zip(parts, apart, strict=True):
         np.testing.assert_array_equal(alone, together[rows])
 
 
-def test_onnx_carries_no_paths(schema: Schema, model: gnn.GNN) -> None:
-    assert b".py" not in networks.to_onnx(model, random_snapshot(schema, 2, 0))
+def test_onnx_carries_no_paths(exported: bytes) -> None:
+    assert b".py" not in exported
 
 
 def test_what_masked_places_hold_is_irrelevant(schema: Schema, model: gnn.GNN) -> None:

@@ -1,13 +1,15 @@
 """DeviceGraph = EntityGraph = the oracle, bit for bit, whatever the batches and the order of threads."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.gpu_streams import ARRAYS, batches, graph_differences, random_log
+from bench.gpu_streams import ARRAYS, batches, differing, graph_differences, random_log
 from features import graph_kernels as graph
 from features.events import (
     APPLICATION,
@@ -17,17 +19,20 @@ from features.events import (
     LABEL_UNKNOWN,
     Events,
 )
+from features.graph import EntityGraph
 from features.hops import FAR, NEAR
 from features.neighborhood import FANOUT, N_ENTITY, N_GRAPH, N_NEIGHBOR, empty_view
 from features.schema import RECORD_MAX, SLOTS_MAX
+from gpu_kernels import copying, hops
 from gpu_kernels import graph as device_graph
-from gpu_kernels import hops
 from gpu_kernels.apply import TOTALS
+from gpu_kernels.device import Device
 from gpu_kernels.gather import View
 from gpu_kernels.graph import DeviceGraph
 from gpu_kernels.layout import FOLDER
 from tests.gpu_devices import NAMES, opened
 
+Batch = tuple[Events, Any, Any]
 SMALL = 2000  # logs of each device, beside those that hypothesis draws
 
 
@@ -58,6 +63,67 @@ def test_equals_where_priors_are_estimated_and_rooms_grow(name: str) -> None:
         assert not differing, (seed, differing)
         estimated += some
     assert estimated > 500
+
+
+class Busy(copying.Copy):
+    """Records the next stretch of a log on the host after each piece that is copied."""
+
+    def __init__(self, device: Device, host: EntityGraph, log: Iterator[Batch], seen: list[Any]) -> None:
+        super().__init__(device, host)
+        self._host, self._log, self._seen = host, log, seen
+
+    def _put(self, there: DeviceGraph, records: Any, at: Any) -> None:
+        super()._put(there, records, at)
+        if isinstance(at, slice) and (batch := next(self._log, None)):  # else it is being finished
+            self._host.observe(*batch)
+            self._seen.append(batch[0].fields)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_of_the_host_goes_on_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied anywhere in a log, at once or while it is recorded, it says what the host's says from there on."""
+    device, rows, meanwhile = opened(name), 0, 0
+    for seed in range(120):
+        rng, seen = np.random.default_rng(seed), list[Any]()
+        monkeypatch.setattr(copying, "RECORDS", int(rng.choice([3, 20, 1 << 18])))
+        forgets = 0.0 if seed % 3 else 0.02
+        long = seed % 30 == 1  # long enough for priors that are estimated from a slot's totals
+        log = random_log(rng, 900 if long else 90, 40 if long else int(rng.choice([3, 8, 40])), forgets)
+        host, parts, copied = EntityGraph(), batches(rng, log, 12), 700 if long else int(rng.integers(0, 60))
+        while host.sequence < copied:
+            host.observe(*next(parts))
+        copy = Busy(device, host, parts, seen) if seed % 4 else copying.Copy(device, host)
+        there = copy.finish(copy.take(), seen)
+        assert (there.sequence, there.last_ms) == (host.sequence, host.last_ms)
+        meanwhile += len(seen)
+        for batch in parts:
+            assert differing(device, host.observe(*batch), there.observe(*batch)) == [], (seed, copied)
+            rows += len(batch[1])
+    assert rows > 1000 and meanwhile > 300
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_larger_than_the_first_room_is_copied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its hash still moving into a larger one, in several parts."""
+    monkeypatch.setattr(copying, "RECORDS", 1 << 14)
+    device, log = opened(name), random_log(np.random.default_rng(1), 16_000, 1 << 20, forgets=0.0, reports=0.1)
+    host, none, no_links = EntityGraph(), np.empty(0, np.int64), np.empty((0, 16), np.bool_)
+    cut = next(
+        i for i in range(0, 15_000, 50) if host.observe(part_of(log, i, i + 50), none, no_links) and moving(host)
+    )
+    there = copying.at_once(device, host)
+    part = part_of(log, cut + 50, cut + 300)
+    own = np.ascontiguousarray(part.fields["sequence"][part.fields["kind"] == APPLICATION])
+    links = np.ones((len(own), 16), np.bool_)
+    assert differing(device, host.observe(part, own, links), there.observe(part, own, links)) == []
+
+
+def part_of(log: Events, start: int, end: int) -> Events:
+    return Events(log.fields[start:end], log.time_ms[start:end])
+
+
+def moving(graph: EntityGraph) -> bool:
+    return bool(graph._memory.moving)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.gpu_policy import shipped_differences
 from bench.gpu_streams import graph_differences
 from bench.gpu_trees import demo_models, random_rows, tree_differences
 from tests.cuda_shim import COMPILER, Shim
@@ -23,6 +24,7 @@ def run() -> list[str]:
     for seed in range(4):
         device = Shim(seed, WORKERS, "thread")
         found += graph_differences(device, seed, 400, 300, deep=True, room=(2, 1, 1))[0]
+    found += shipped_differences(Shim(0, WORKERS, "thread"), 200)
     schema, label, model = demo_models()[0]
     return found + tree_differences(Shim(0, WORKERS, "thread"), model, random_rows(schema, label, model, 20, 0), False)
 

@@ -27,7 +27,7 @@ from features.store import Store
 from features.tokens import Tokenizer
 from server.challengers import Challengers
 from server.engine import Engine
-from tests.conftest import TOKENIZER
+from tests.conftest import SCANNED, TOKENIZER
 
 SHARED = Tokenizer(b"a secret of a consortium")
 
@@ -292,7 +292,7 @@ async def test_a_log_that_lost_what_it_took_takes_it_again(redis: Redis, tenant:
     async with asyncio.timeout(60):  # the graph may be compiled first
         while not engine.ready:
             await asyncio.sleep(0.01)
-        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}-mine}}:*")])
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}-mine}}:*", SCANNED)])
         while await redis.xlen(f"{{{tenant}-mine}}:log") != 1:
             await asyncio.sleep(0.01)
     follower.cancel()

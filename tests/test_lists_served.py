@@ -32,7 +32,7 @@ from server import lists
 from server.batcher import Reply
 from server.errors import PreconditionError
 from server.products import Product
-from tests.conftest import ROOT, TOKENIZER, application
+from tests.conftest import ROOT, SCANNED, TOKENIZER, application
 from tests.requests import loan_request
 from tests.test_engine import decide, engine_on, past, served
 from tests.test_service import bad_field, refusal
@@ -257,7 +257,7 @@ def test_no_identifier_is_kept(stubs: Stubs, redis_url: str) -> None:
     parts: list[bytes] = []
     with sync_redis.Redis.from_url(redis_url) as redis:
         for tenant in (*SECRETS, "consortium"):
-            for key in redis.scan_iter(f"{{{tenant}}}:*"):
+            for key in redis.scan_iter(f"{{{tenant}}}:*", SCANNED):
                 parts.append(key)
                 match redis.type(key):
                     case b"hash":

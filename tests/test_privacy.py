@@ -14,7 +14,7 @@ from features import schema as schemas
 from features.tokens import Tokenizer
 from proto.miaopi.v1 import decision_pb2 as pb
 from proto.miaopi.v1.decision_pb2_grpc import DecisionServiceStub
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SCANNED
 from tests.requests import GOOD_BORROWER, loan_request
 from tests.test_service import bad_field, put_profiles, refusal
 
@@ -117,7 +117,7 @@ def test_it_is_recorded_and_no_identifier_is_kept(stub: DecisionServiceStub, red
     assert [int(fields[b"sequence"]) for _, fields in entries] == sequences
     told = [json.loads(fields[b"request"]) for _, fields in entries]
     assert [(t["purpose"], t["requested_by"]) for t in told] == [("contacts", "Li"), (None, "Wang")]
-    held = b"".join(key + cast(bytes, redis.dump(key)) for key in redis.scan_iter(f"{{{TENANT}}}*"))
+    held = b"".join(key + cast(bytes, redis.dump(key)) for key in redis.scan_iter(f"{{{TENANT}}}*", SCANNED))
     assert held and not any(text in held for text in (person.encode(), b"13700001111"))
 
 

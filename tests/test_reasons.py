@@ -14,7 +14,7 @@ def explained(consumer: Schema, **values: float) -> list[tuple[str, str, str, st
     for rank, (name, value) in enumerate(values.items()):
         row[consumer.column[name]] = value
         contributions[np.searchsorted(columns, consumer.column[name])] = 1.0 / (rank + 1)
-    reasons = feature_reasons(consumer, columns, contributions, row)
+    (reasons,) = feature_reasons(consumer, columns, contributions[None], row[None])
     assert [r.contribution for r in reasons] == sorted((r.contribution for r in reasons), reverse=True)
     return [(r.code, r.zh, r.en, r.evidence) for r in reasons]
 
@@ -39,7 +39,7 @@ def test_a_reason_names_its_model(consumer: Schema) -> None:
         contributions = np.where(
             np.isin(columns, [consumer.column["telecom_months"], consumer.column["tax_income"]]), 1, 0
         )
-        reasons = feature_reasons(consumer, columns, contributions.astype(np.float64), row, label=label)
+        (reasons,) = feature_reasons(consumer, columns, contributions.astype(np.float64)[None], row[None], label=label)
         assert {r.evidence for r in reasons} == {f"{label}: telecom_months=2", f"{label}: tax_income"}
 
 
@@ -91,6 +91,6 @@ def test_personal_values_stay_out(consumer: Schema) -> None:
 def test_at_most_top_and_only_towards_bad(consumer: Schema) -> None:
     columns = consumer.columns("default")
     row = np.ones(len(consumer.features), dtype=np.float32)
-    assert len(feature_reasons(consumer, columns, np.ones(len(columns)), row)) == 4
-    assert len(feature_reasons(consumer, columns, np.ones(len(columns)), row, top=2)) == 2
-    assert feature_reasons(consumer, columns, np.zeros(len(columns)), row) == []
+    assert len(feature_reasons(consumer, columns, np.ones((1, len(columns))), row[None])[0]) == 4
+    assert len(feature_reasons(consumer, columns, np.ones((1, len(columns))), row[None], top=2)[0]) == 2
+    assert feature_reasons(consumer, columns, np.zeros((1, len(columns))), row[None]) == [[]]

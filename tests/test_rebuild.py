@@ -94,11 +94,11 @@ async def test_what_does_not_fit_is_left_and_the_log_read(
         await engine.forget(TOKENIZER, Forgetting(people[0], "Li"))
         await unlink(redis, tenant, Store(redis, tenant, TOKENIZER, []))
         async with started(redis, tenant, served, tmp_path) as other:  # its tokens are those of before
-            assert other._graph.sequence > 60 and (await redis.hget(f"{{{tenant}}}:meta", "rewritten"))
+            assert other.graph.sequence > 60 and (await redis.hget(f"{{{tenant}}}:meta", "rewritten"))
 
 
 async def until_same(one: Engine, other: Engine) -> None:
     async with asyncio.timeout(20):
-        while one._graph.sequence < other._graph.sequence or other._graph.sequence < one._graph.sequence:
+        while one.graph.sequence < other.graph.sequence or other.graph.sequence < one.graph.sequence:
             await asyncio.sleep(0.01)
-    assert_equal((one._graph, one._lists), (other._graph, other._lists))
+    assert_equal((one.graph.host, one._lists), (other.graph.host, other._lists))

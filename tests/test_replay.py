@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features import replay as module
+from features import place
 from features.application import Application, Profile, Report, Snapshot
 from features.assemble import assemble
 from features.events import finish, pack_application, pack_report, unpack
@@ -49,7 +49,7 @@ def same(one: NDArray[np.generic], other: NDArray[np.generic]) -> bool:
 
 @pytest.mark.parametrize("chunk", [7, 2048])
 def test_equals_event_by_event(past: History, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(place, "CHUNK", chunk)
     some = replace(past, events=past.events[:700])
     expected, found = one_by_one(some), replay(some)
     assert found.keys() == expected.keys() and len(found) > 1

@@ -15,9 +15,10 @@ from bench import simulate as bench
 from features import archive
 from features.application import REPAYMENT_METHODS
 from features.archive import ArchiveError
+from features.place import Place
 from features.replay import History
 from features.specs import OUTCOME_KINDS
-from policy import versions
+from policy import device, versions
 from policy.archived import from_archive
 from policy.decide import Policy
 from policy.errors import PolicyError
@@ -28,6 +29,7 @@ from policy.simulate import Run, SimulationError, View, check, simulate
 from policy.study import SIMULATED
 from policy.workers import Workers, workers
 from tests.conftest import ROOT
+from tests.gpu_devices import NAMES, opened
 from tests.policy_files import chained, read_tables, table, write
 from tests.test_archive import write_again
 from tests.test_engine import past
@@ -108,6 +110,18 @@ def test_processes_change_nothing(world: Path, records: Records) -> None:
         together = run(records, world / "other", some)
     for field in fields(Decided):
         assert list(getattr(alone, field.name)) == list(getattr(together, field.name)), field.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_device_changes_nothing(name: str, world: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(opened(name), "cuda:0")
+    monkeypatch.setattr(device, "LEAST", 1)
+    monkeypatch.setattr(device, "_place", {"cuda:0": place}.__getitem__)
+    runs = [Run(SIMULATED, world / "other", View(records.parts, records.known), True)]
+    found, alone = simulate(records, runs, Workers(), device="cuda:0")[SIMULATED], run(records, world / "other")
+    for field in fields(Decided):
+        assert list(getattr(alone, field.name)) == list(getattr(found, field.name)), field.name
+    assert place.device is not None  # it did not fail
 
 
 def one_by_one(records: Records, policies: Path) -> list[tuple[int, int, int]]:

@@ -12,10 +12,15 @@ import yaml
 from typer.testing import CliRunner
 
 from features import schema as schemas
+from features.place import Place
 from models.recipe import TrainConfig
 from models.tables import train_table
+from policy import device
 from policy.__main__ import app
+from policy.device import differences
+from policy.program import Judged
 from tests.conftest import ROOT, SHARED_DATA, demo_bundle
+from tests.gpu_devices import opened
 from tests.policy_files import chained, table, write
 from tests.test_engine import past
 from tests.test_report import Page
@@ -72,6 +77,28 @@ def test_a_worse_economy_approves_less_and_cars_alone_leave_consumers(out: Path)
     cars = {name: column["by"]["product"]["auto"] for name, column in columns.items()}
     assert cars["cheap cars"]["exposure_minor"] < cars["simulated"]["exposure_minor"]
     assert cars["cheap cars"]["approval_rate"] <= cars["simulated"]["approval_rate"]
+
+
+def test_tables_on_a_device_find_the_same(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(opened("shim"), "cuda:0")
+    monkeypatch.setattr(place, "walked", Place().walked)  # how it walks is tested elsewhere, and takes longer
+    monkeypatch.setattr(Place, "of", lambda choice, warn: place if choice == "cuda:0" else Place())
+    monkeypatch.setattr(device, "_place", {"cuda:0": place}.__getitem__)
+    monkeypatch.setattr(device, "LEAST", 1)
+    entered: list[list[str]] = []
+
+    def compared(*both: Judged) -> list[str]:
+        entered.append(differences(*both))
+        return entered[-1]
+
+    monkeypatch.setattr(device, "differences", compared)
+    for choice in ("cpu", "cuda:0"):
+        done, said = simulated(
+            "--archive", world / "decided", "--policy", world / "other", "--out", tmp_path / choice, "--device", choice
+        )
+        assert done == 0, said
+        assert bool(entered) == (choice == "cuda:0") and not any(entered)
+    assert findings(tmp_path / "cuda:0") == findings(tmp_path / "cpu") and place.device is not None
 
 
 def test_the_page_needs_nothing_and_names_nobody(out: Path) -> None:

@@ -122,7 +122,7 @@ async def test_an_engine_starts_from_it(lender: Lender, tmp_path: Path, redis: R
     follower.cancel()
     await asyncio.wait({follower})
     whole = await rebuild(Store(redis, lender.tenant, TOKENIZER, []), None, print)
-    assert_equal((engine._graph, engine._lists), whole)
+    assert_equal((engine.graph.host, engine._lists), whole)
 
 
 async def test_the_command(consumer: Schema, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from features.events import APPLICATION, REPORT
 from features.reservations import Proposal, Reservation
 from features.schema import Schema
 from features.store import EpochError, Store, StoreError
-from tests.conftest import TOKENIZER, application, profiles_of
+from tests.conftest import SCANNED, TOKENIZER, application, profiles_of
 
 
 def income(fetched_at_ms: int, value: float) -> Profile:
@@ -70,7 +70,7 @@ async def test_what_was_decided_on_a_log_that_is_gone_is_not_stored(
     late, other = (Store(redis, tenant, TOKENIZER, [consumer]) for _ in range(2))
     await late.open()
     await late.begin([application(consumer, "before")])
-    keys = [key async for key in redis.scan_iter(f"{{{tenant}}}:*")]
+    keys = [key async for key in redis.scan_iter(f"{{{tenant}}}:*", SCANNED)]
     kept = {key: await redis.dump(key) for key in keys}
     mine = [application(consumer, name) for name in ("a", "b")]
     begun = (await late.begin(mine)).begun
@@ -78,7 +78,7 @@ async def test_what_was_decided_on_a_log_that_is_gone_is_not_stored(
         Proposal(a.application_id, b"late", b"", Reservation(a.borrower, 5, 10), place=f"{late.epoch}:{b.sequence}")
         for a, b in zip(mine, begun, strict=True)
     ]
-    await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*")])
+    await redis.delete(*[key async for key in redis.scan_iter(f"{{{tenant}}}:*", SCANNED)])
     if lost == "its end":
         for key, value in kept.items():
             await redis.restore(key, 0, value or b"")
@@ -231,7 +231,7 @@ async def test_keys_and_values_hold_no_identifier(store: Store, redis: Redis, te
     assert (await store.commit([decided])).decisions == [b"decision"]
     await store.report([(Report("110101199003071234-o", "110101199003071234", "repaid"), consumer)])
     held = b""
-    async for key in redis.scan_iter(f"{{{tenant}}}*"):
+    async for key in redis.scan_iter(f"{{{tenant}}}*", SCANNED):
         held += key + await redis.dump(key)
     assert held and b"110101199003071234" not in held and b"my-device-id" not in held
 

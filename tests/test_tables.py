@@ -116,7 +116,7 @@ def test_a_reason_of_an_open_category_shows_no_code(bundle: Bundle) -> None:
     columns, row = bundle.schema.columns("default"), np.full(len(bundle.schema.features), np.nan, np.float32)
     at = bundle.schema.column["employer"]
     row[at] = category_code("E1")
-    (reason,) = feature_reasons(bundle.schema, columns, (columns == at).astype(float), row)
+    ((reason,),) = feature_reasons(bundle.schema, columns, (columns == at).astype(float)[None], row[None])
     assert (reason.code, reason.en, reason.evidence) == ("EMPLOYER", "employer", "employer")
 
 

@@ -29,7 +29,7 @@ def test_every_shipped_forest_gives_the_margins_of_its_onnx() -> None:
         rows[rng.random(rows.shape) < 0.1] = np.nan
         rows[rng.random(rows.shape) < 0.01] = np.inf
         rows[rng.random(rows.shape) < 0.01] = -np.inf
-        (served,) = open_session(model.trees_onnx, None).run(None, {"row": rows})
+        (served,) = open_session(model.trees_onnx).run(None, {"row": rows})
         walker = Walker(forest, rows.shape[1])
         found = walker.margins(rows)
         np.testing.assert_array_equal(found, served[:, 0])
