@@ -94,8 +94,8 @@ class Place:
             return cls()
 
     def walked(self, walk: Callable[[Graph, int], T], deep: bool = False) -> T:
-        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice. deep:
-        its views carry hops, which are brought together on the CPU.
+        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice. Hops,
+        if `deep`, are walked on the CPU.
         """
         if self.device is not None and not deep:
             try:

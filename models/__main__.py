@@ -84,19 +84,15 @@ def train_command(
         split = split or loaded.table.split
     if network not in NETWORKS:
         raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
-    try:
-        on = str(opened(place.choice))  # before hours of work
-    except InvalidFieldError as error:
-        if device != "auto":
-            raise
-        _warn(f"the network is trained on the CPU: {error}")
-        on = "cpu"
+    # on a CPU the same seed gives the same network
+    on = "cpu" if (network, device) == ("gnn", "auto") else place.choice
+    opened(on)  # before hours of work
     config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, on)
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
         f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
-        + ("" if (network, on) == ("gnn", "cpu") else f" --network {network} --device {on}")
+        + (f" --network {network} --device {on}" if (network, on) != ("gnn", "cpu") else "")
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     try:

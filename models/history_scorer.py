@@ -13,7 +13,7 @@ from gpu_kernels.device import Device as Kernels
 from models.bundle import Bundle
 from models.device import CPU
 from models.device_scorer import DeviceScorer
-from models.scorer import PART, Scorer, Scores
+from models.scorer import DEEP_PART, PART, Scorer, Scores
 
 DEVICE_PART = 4096  # rows scored in one call on a device: a network keeps some 50 kB a row there
 
@@ -36,7 +36,8 @@ class HistoryScorer:
 
     def score(self, snapshot: Snapshot) -> Scores:
         """The probabilities of N applications."""
-        part = PART if self._place.device is None else DEVICE_PART
+        sizes = (PART, DEVICE_PART) if snapshot.hops is None else (DEEP_PART, PART)
+        part = sizes[self._place.device is not None]
         parts = [self._part(snapshot.take(slice(i, i + part))) for i in range(0, max(len(snapshot), 1), part)]
         return Scores.join(parts)
 

@@ -96,7 +96,7 @@ def load_scorers(
 
     def load(version: str) -> Scorer:
         scorer = known.get(version) or registry.load(folder, version, schema, device)
-        if scorer.deep and scorer.device.index is None and deep_on_cpu != "slow":
+        if scorer.deep and scorer.there is None and deep_on_cpu != "slow":
             raise BundleError(
                 f"{folder / version}: its network looks at two hops, which is for a GPU, and there is none here; "
                 "MIAOPI_DEEP_ON_CPU=slow serves it on the CPU, which takes several times as long"

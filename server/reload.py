@@ -161,6 +161,7 @@ def rehearse(product: Product) -> None:
     product.policy.decide(asked, values)
     if product.scorer.there is not None:
         placement = Placement(product.scorer.device)
+        placement.host.deep = product.deep
         placement.copy()
         begun = Started([Begun("NEW", 1, 1, b"")], {schema.name: profiles}, np.arange(1), events, [], [0], {})
         placement.decide({product.name: product}, [application], begun, own, [0])

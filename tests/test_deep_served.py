@@ -1,7 +1,10 @@
 """A deep champion where there is no GPU: refused, or served by the CPU at its pace, as the setting says."""
 
+import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +18,15 @@ from features.store import Store
 from models import registry
 from models.bundle import BundleError
 from server import products, reload
+from server.placement import Placement
 from server.settings import Settings
 from tests.conftest import ROOT, demo_bundle
+from tests.cuda_shim import COMPILER
 from tests.deep_bundles import deep_bundle
+from tests.gpu_faults import Fault
+from tests.placed import until_there
 from tests.test_challengers import background, until
-from tests.test_engine import TOKENIZER, engine_on, run
+from tests.test_engine import TOKENIZER, engine_on, essence, run
 
 APPLICATIONS = 120
 
@@ -87,6 +94,36 @@ async def test_a_retry_sees_its_hops_without_itself(
         await run(engine, others, 2)
         (reply,) = await run(engine, [lost], None)
         assert reply.log_position.as_of == len(mine) == await store.position()
+
+
+@pytest.mark.skipif(COMPILER is None, reason="g++ is not installed: kernels were NOT run on the CPU")
+@pytest.mark.parametrize("role", ["champion", "challenger"])
+async def test_on_a_device_it_decides_as_on_the_cpu(
+    redis: Redis, tenant: str, consumer: Schema, bundles: Path, deep: Path, past: History, role: str
+) -> None:
+    """Without the setting, as there is a device; the snapshots offered to a deep challenger hold hops there too."""
+    admit = registry.promote if role == "champion" else registry.challenge
+    admit(bundles, deep, consumer)
+    slow = products.load(Settings(bundles=bundles, device="cpu", deep_on_cpu="slow"))
+    device = Fault().device()
+    version, scorers, refused = products.load_scorers(bundles / "consumer", consumer, {}, device, "refuse")
+    assert not refused
+    there = {**slow, "consumer": replace(slow["consumer"], scorer=scorers.pop(version), challengers=scorers)}
+    asked = [e for e in past.events if isinstance(e, Application) and e.product == "consumer"]
+    found = list[Any]()
+    for served, placement in ((slow, Placement()), (there, Placement(device))):
+        async with engine_on(redis, f"{tenant}-{len(found)}", served, past, placement) as (engine, _):
+            if served is there:
+                await until_there(engine)
+            found.append(await run(engine, asked, 3))
+            await asyncio.sleep(0)
+            offered = [some.snapshot.hops for some in engine._challengers._queue]
+            assert len(offered) > 0 if role == "challenger" else not offered
+            assert all(hops is not None for hops in offered)
+    assert (device.losses, device.cpu_batches) == (0, 0) and device.batches > 1
+    for one, other in zip(*found, strict=True):
+        assert abs(one.fraud_probability - other.fraud_probability) <= 1e-6
+        assert essence(one) == essence(other)
 
 
 async def test_a_running_server_goes_on_with_the_champion_it_has(
