@@ -129,6 +129,9 @@ def test_random_logs_with_what_they_forget(name: str) -> None:
         for one, other in zip(placed(name).walked(walk), HERE.walked(walk), strict=True):
             assert one.keys() == other.keys()
             for array, expected in other.items():
+                if array == "hops":  # which nobody asked for
+                    assert one[array] is expected is None
+                    continue
                 assert one[array].dtype == expected.dtype
                 np.testing.assert_array_equal(one[array], expected)
                 seen += expected.size
@@ -148,7 +151,7 @@ def test_a_whole_stretch_at_once(name: str) -> None:
         for start in range(0, len(log), chunk):
             part = Events(log.fields[start : start + chunk], log.time_ms[start : start + chunk])
             own = np.ascontiguousarray(part.fields["sequence"][part.fields["kind"] == APPLICATION])
-            found.append(graph.observe(part, own, links[seen : seen + len(own)]))
+            found.append(graph.observe(part, own, links[seen : seen + len(own)])[:-1])
             seen += len(own)
         return [np.concatenate(some) for some in zip(*found, strict=True)], graph.labels(
             log.fields["sequence"][applied]
