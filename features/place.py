@@ -149,7 +149,7 @@ class _DeviceGraph:
         return {name: known[:, which].copy() for which, name in enumerate(LABELS)}
 
     def _hosted(self, view: object) -> Neighborhood:
-        """A View brought here. Its masks are bytes there."""
+        """A View brought here, which holds no hops. Its masks are bytes there."""
         found: list[Any] = [self._device.host(getattr(view, name)) for name in Neighborhood._fields if name != "hops"]
         return Neighborhood(*(array.view(np.bool_) if array.dtype == np.uint8 else array for array in found))
 

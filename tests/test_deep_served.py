@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from features.schema import Schema
 from features.store import Store
 from models import registry
 from models.bundle import BundleError
+from proto.miaopi.v1 import decision_pb2 as pb
 from server import products, reload
 from server.placement import Placement
 from server.settings import Settings
@@ -110,7 +110,7 @@ async def test_on_a_device_it_decides_as_on_the_cpu(
     assert not refused
     there = {**slow, "consumer": replace(slow["consumer"], scorer=scorers.pop(version), challengers=scorers)}
     asked = [e for e in past.events if isinstance(e, Application) and e.product == "consumer"]
-    found = list[Any]()
+    found = list[list[pb.DecideResponse]]()
     for served, placement in ((slow, Placement()), (there, Placement(device))):
         async with engine_on(redis, f"{tenant}-{len(found)}", served, past, placement) as (engine, _):
             if served is there:

@@ -134,6 +134,9 @@ def test_random_logs_with_what_they_forget(name: str) -> None:
         for one, other in zip(placed(name).walked(walk), HERE.walked(walk), strict=True):
             assert one.keys() == other.keys()
             for array, expected in other.items():
+                if array == "hops":  # which nobody asked for
+                    assert one[array] is expected is None
+                    continue
                 assert one[array].dtype == expected.dtype
                 np.testing.assert_array_equal(one[array], expected)
                 seen += expected.size
