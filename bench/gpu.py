@@ -6,22 +6,26 @@ what the view takes; their rate stands beside that of a copy on the same device 
 says so.
 """
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.gpu_decisions import decision_times
+from bench.gpu_decisions import PRODUCT, decision_times
 from bench.gpu_policy import policy_table, policy_times, shipped_differences
 from bench.gpu_replay import replay_times
 from bench.gpu_streams import graph_differences
 from bench.gpu_times import Clock, CudaClock, Report, ceiling, graph_times, tree_times
 from bench.gpu_trees import demo_models, random_rows, tree_differences
 from gpu_kernels.device import Cuda, Device, NoDeviceError
+from models.bundle import Bundle
 from models.device import Device as RunsOn
 
 SIZES = (1, 8, 64, 512, 4096)
 POLICY_SIZES = (*SIZES, 32_768)
+DEEP_SIZES = (1, 8, 64, 512)  # of more, the CPU beside it would take minutes
 ROUNDS, HISTORY = 30, 200_000
 COPY_BYTES = 1 << 30
 SMALL_LOGS, LONG_LOGS = 150, 4
@@ -48,6 +52,7 @@ def measured(
     device: Device, runs_on: RunsOn, clock: Clock, sizes: tuple[int, ...] = SIZES, rounds: int = ROUNDS,
     history: int = HISTORY, copy_bytes: int = COPY_BYTES, small_logs: int = SMALL_LOGS, long_logs: int = LONG_LOGS,
     replayed: int = REPLAYED, policy_sizes: tuple[int, ...] = POLICY_SIZES, torch_on: str = "cuda",
+    deep_sizes: tuple[int, ...] = DEEP_SIZES,
 ) -> Report:  # fmt: skip
     """Checks, the memory's ceiling, and the stages by batch size."""
     report: Report = {"differing": checked(device, small_logs, long_logs)}
@@ -55,13 +60,15 @@ def measured(
     report["graph"] = graph_times(device, clock, sizes, rounds, history, report["copy_gb_per_s"])
     report["trees"] = tree_times(device, clock, sizes, rounds)
     report["decisions"] = decision_times(runs_on, sizes, rounds, history)
+    report["deep"] = _deep(runs_on, deep_sizes, rounds, history)
     report["policy"] = policy_times(device, clock, policy_sizes, rounds)
     by_name = {"graph": report["graph"], "decisions": report["decisions"]["sizes"], "policy": report["policy"]}
     for name, found in by_name.items():
         faster = [row["batch"] for row in found if row["p50_ms"] < row["cpu_p50_ms"]]
         report[f"{name}_crossover_batch"] = min(faster, default=None)
-    if report["decisions"]["furthest"] > DECISION_TOLERANCE:
-        report["differing"].append(f"probabilities, by {report['decisions']['furthest']:.2g}")
+    for name in ("decisions", "deep"):
+        if (apart := report[name].get("furthest", 0.0)) > DECISION_TOLERANCE:
+            report["differing"].append(f"probabilities of {name}, by {apart:.2g}")
     if wrong := sum(row["differing"] for row in report["policy"]):
         report["differing"].append(f"policies, in {wrong} rounds")
     report["torch_geometric"] = peer = _beside(device, clock, sizes, rounds, history, torch_on)
@@ -70,6 +77,17 @@ def measured(
     report["replay"] = replay_times(device, runs_on.name, replayed)
     report["differing"] += report["replay"].pop("differing")
     return report
+
+
+def _deep(runs_on: RunsOn, sizes: tuple[int, ...], rounds: int, history: int) -> Report:
+    """bench.gpu_decisions.decision_times of the deep network, with random weights: its time needs no training."""
+    try:
+        from bench.gpu_deep import deep_bundle
+    except ImportError as error:
+        return {"absent": f"torch is not installed (extra train): {error}"}
+    with TemporaryDirectory() as folder:
+        bundle = Bundle.open(deep_bundle(PRODUCT, Path(folder) / "deep"))
+        return decision_times(runs_on, sizes, rounds, history, bundle)
 
 
 def _beside(*asked: Any) -> Report:
@@ -85,9 +103,10 @@ def checked(device: Device, small_logs: int, long_logs: int) -> list[str]:
     """What differs from an oracle in any bit; nothing should."""
     found: list[str] = []
     for seed in range(small_logs):
-        found += [f"log {seed}: {name}" for name in graph_differences(device, seed, 40, 30, oracle=True)[0]]
+        found += [f"log {seed}: {name}" for name in graph_differences(device, seed, 40, 30, oracle=True, deep=True)[0]]
     for seed in range(long_logs):
-        found += [f"long log {seed}: {name}" for name in graph_differences(device, seed, 800, 400, room=(2, 1, 1))[0]]
+        names, *_ = graph_differences(device, seed, 800, 400, deep=True, room=(2, 1, 1))
+        found += [f"long log {seed}: {name}" for name in names]
     for schema, label, model in demo_models():
         names = tree_differences(device, model, random_rows(schema, label, model, 100, 1))
         found += [f"{schema.name} {label}: {name}" for name in names]
@@ -115,14 +134,18 @@ def show(console: Console, report: Report) -> None:
             *(f"{trees[f'{name}_p50_ms']:.3f}" for name in ("margins", "contributions")),
         )  # fmt: skip
     console.print(table)
-    decisions = report["decisions"]
-    table = Table(title=f"graph, trees and network as the engine runs them, apart {decisions['furthest']:.1g}")
-    for column in ("batch", "p50 ms", "p99 ms", "CPU p50 ms", "decisions/s"):
-        table.add_column(column, justify="right")
-    for row in decisions["sizes"]:
-        times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
-        table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
-    console.print(table)
+    for name, network in (("decisions", "network"), ("deep", "deep network")):
+        if "absent" in report[name]:
+            console.print(f"NOT timed, the {network}: {report[name]['absent']}", style="yellow")
+            continue
+        apart = report[name]["furthest"]
+        table = Table(title=f"graph, trees and {network} as the engine runs them, apart {apart:.1g}")
+        for column in ("batch", "p50 ms", "p99 ms", "CPU p50 ms", "decisions/s"):
+            table.add_column(column, justify="right")
+        for row in report[name]["sizes"]:
+            times = (f"{row[name]:.3f}" for name in ("p50_ms", "p99_ms", "cpu_p50_ms"))
+            table.add_row(str(row["batch"]), *times, f"{row['decisions_per_s']:,.0f}")
+        console.print(table)
     console.print(policy_table(report["policy"]))
     peer = report["torch_geometric"]
     if "absent" in peer:

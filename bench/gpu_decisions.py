@@ -14,9 +14,9 @@ from features.assemble import assemble
 from features.events import Events
 from features.profiles import Profiles
 from features.store import Begun, Started
-from models import registry
-from models.device import Device
-from models.scorer import Scores
+from models.bundle import Bundle
+from models.device import CPU, Device
+from models.scorer import Scorer, Scores
 from server import products
 from server.placement import Placement, links_of
 from server.products import Product
@@ -25,18 +25,22 @@ from server.settings import Settings
 PRODUCT = "consumer"
 
 
-def decision_times(device: Device, sizes: tuple[int, ...], rounds: int, history: int) -> Report:
-    """The demo's consumer product on batches whose applications are all own, after so many events of others.
+def decision_times(
+    device: Device, sizes: tuple[int, ...], rounds: int, history: int, bundle: Bundle | None = None
+) -> Report:
+    """The demo's consumer product, or the same with another bundle, on batches whose applications are all own, after so
+    many events of others.
 
     `furthest`: the largest difference of a probability between device and CPU; `decided`: batches that it decided.
     """
     on_cpu = products.load(Settings(device="cpu"))[PRODUCT]
-    folder = Settings().bundles / on_cpu.schema.name
-    there = replace(on_cpu, scorer=registry.load(folder, on_cpu.bundle_version, on_cpu.schema, device))
+    bundle = bundle or Bundle.load(Settings().bundles / on_cpu.schema.name / on_cpu.bundle_version, on_cpu.schema)
+    on_cpu, there = (replace(on_cpu, scorer=Scorer(bundle, on)) for on in (CPU, device))
     rng = np.random.default_rng(10)
     log = random_log(rng, history + sum(sizes) * (rounds + WARM_ROUNDS), IDENTIFIERS, 0.0, 0.0)
     placed, alone, start = Placement(device), Placement(), history
     for placement in (placed, alone):
+        placement.host.deep = on_cpu.deep
         placement.observe(*batch_of(log, 0, history, own=False))
     placed.copy()
     found, furthest, before = [], 0.0, device.batches

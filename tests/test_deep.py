@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bench.gpu_deep import deep_bundle, exported, network
 from features.application import InvalidFieldError, Snapshot
 from features.hops import Hops
 from features.schema import Schema
@@ -18,7 +19,6 @@ from models.probe import random_snapshot
 from models.recipe import NETWORK, TrainConfig, train_label
 from models.scorer import LabelScorer, Scorer, in_parts, network_inputs
 from models.tables import silent
-from tests.deep_bundles import deep_bundle, exported, network
 from tests.snapshots import random_rows
 
 

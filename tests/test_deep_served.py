@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bench import history, world
+from bench.gpu_deep import deep_bundle
 from features.application import Application
 from features.replay import History, replay
 from features.schema import Schema
@@ -22,7 +23,6 @@ from server.placement import Placement
 from server.settings import Settings
 from tests.conftest import ROOT, demo_bundle
 from tests.cuda_shim import COMPILER
-from tests.deep_bundles import deep_bundle
 from tests.gpu_faults import Fault
 from tests.placed import until_there
 from tests.test_challengers import background, until

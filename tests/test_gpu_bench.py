@@ -49,6 +49,7 @@ def test_what_it_does_with_one() -> None:
         long_logs=1,
         replayed=1000,
         torch_on="cpu",
+        deep_sizes=(2,),
     )
     assert report["differing"] == [] and report["copy_gb_per_s"] > 0
     assert [row["batch"] for row in report["graph"]] == [row["batch"] for row in report["trees"]] == [1, 8]
@@ -57,6 +58,7 @@ def test_what_it_does_with_one() -> None:
         assert {"resolve", "neighbors", "use", "outcomes", "commit"} <= set(row["kernels_ms"])
     assert report["decisions"]["furthest"] <= 1e-5 and report["decisions"]["decided"] == 14
     assert report["decisions"]["sizes"][1]["decisions_per_s"] > 0
+    assert report["deep"]["furthest"] <= 1e-5 and report["deep"]["sizes"][0]["cpu_p50_ms"] > 0
     assert [row["batch"] for row in report["policy"]] == [8, 64]
     assert all(row["cpu_decisions_per_s"] > 0 and row["differing"] == 0 for row in report["policy"])
     replay = report["replay"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.gpu_deep import deep_bundle
 from bench.gpu_streams import batches, random_log
 from bench.gpu_trees import demo_bundles
 from features.assemble import count, snapshot
@@ -18,7 +19,6 @@ from models.bundle import Bundle
 from models.device_scorer import fetched, hop_inputs, unfit
 from models.probe import random_snapshot
 from models.scorer import Scorer
-from tests.deep_bundles import deep_bundle
 from tests.gpu_devices import NAMES, device_of, networks_by_onnx, opened
 
 __all__ = ["networks_by_onnx"]

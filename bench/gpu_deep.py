@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
+from bench.gpu_trees import demo_bundles
 from features.schema import Schema
 from models import export, networks
-from models.bundle import Bundle, LabelModel
+from models.bundle import LabelModel
 from models.deep import DeepConfig, DeepGNN
 from models.probe import random_snapshot
-from tests.conftest import demo_bundle
 
 
 @cache
@@ -33,7 +33,7 @@ def exported(schema: Schema) -> bytes:
 
 def deep_bundle(name: str, out: Path) -> Path:
     """A bundle of the schema called `name` in the folder `out`."""
-    shipped = Bundle.open(demo_bundle(name))
+    shipped = next(found for found in demo_bundles() if found.schema.name == name)
     models: dict[str, LabelModel] = {**shipped.models}
     models["fraud"] = replace(models["fraud"], gnn_onnx=exported(shipped.schema), gnn_weights=None, deep=True)
     made = ("files", "calibration", "trees", "columns", "probe")
