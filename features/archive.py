@@ -168,7 +168,7 @@ def rows(
 def _walked(
     archive: Archive, schema: Schema, kept: "Kept", requests: Requests, graph: Graph, chunk: int
 ) -> tuple[Rows, NDArray[np.uint64], NDArray[np.uint64]]:
-    """The rows of every decision, and the slots that a later request empties, of each and of all applications."""
+    """The rows of every decision, and the slots that a later request empties: of each, and of every application."""
     folder, retried = archive.folder, kept.as_of >= kept.sequence
     links = np.zeros((len(kept.sequence), SLOTS_MAX), dtype=np.bool_)
     links[:] = schema.link_slots

@@ -54,11 +54,11 @@ class EntityGraph:
         own: int64 [B] sequence numbers, ascending, all among `events`. links: bool [B, 16], slots whose sharing ties
         people together. Raises SequenceGapError before anything is recorded.
         """
-        own = np.ascontiguousarray(own)
-        if not self.follows(events, own):
+        fields, own = _as_read(events), np.ascontiguousarray(own)
+        if not follow(fields, self.sequence, own):
             after = f"events after {self.sequence}, {own[:3].tolist()} … among them, expected"
             raise SequenceGapError(f"{after}, {events.fields['sequence'][:3].tolist()} … found")
-        fields, view = _as_read(events), empty_view(len(own), own - 1)
+        view = empty_view(len(own), own - 1)
         if room := len(events):
             nodes, applications, _ = self._state.sizes.tolist()
             self._reserve(nodes + room * SLOTS_MAX, applications + room, self.sequence + room + 1)

@@ -94,8 +94,8 @@ class Place:
             return cls()
 
     def walked(self, walk: Callable[[Graph, int], T], deep: bool = False) -> T:
-        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice. Hops,
-        if `deep`, are walked on the CPU.
+        """What `walk` makes with a new graph, given stretches of so many events at most. It may be called twice. deep:
+        its views carry hops, which are brought together on the CPU.
         """
         if self.device is not None and not deep:
             try:
@@ -149,8 +149,8 @@ class _DeviceGraph:
         return {name: known[:, which].copy() for which, name in enumerate(LABELS)}
 
     def _hosted(self, view: object) -> Neighborhood:
-        """A View brought here, which holds no hops. Its masks are bytes there."""
-        found: list[Any] = [self._device.host(getattr(view, name)) for name in Neighborhood._fields[:-1]]
+        """A View brought here. Its masks are bytes there."""
+        found: list[Any] = [self._device.host(getattr(view, name)) for name in Neighborhood._fields if name != "hops"]
         return Neighborhood(*(array.view(np.bool_) if array.dtype == np.uint8 else array for array in found))
 
     @contextmanager

@@ -351,13 +351,13 @@ def load(path: str | Path) -> Schema:
     return Schema(_document(Path(path)), str(path))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML 1.2's booleans: a category or label called Yes, No, on or off is that text."""
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:bool"]
-    for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, some in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")

@@ -22,8 +22,8 @@ from features.columns import read_frame
 from features.place import Place, PlaceError
 from features.schema import SchemaError
 from features.specs import SPLITS
-from models import compare, registry, show
-from models.bundle import Bundle, BundleError, read_manifest
+from models import compare, registry_command, show
+from models.bundle import Bundle, BundleError
 from models.communities_command import communities
 from models.evaluate import metrics
 from models.history_scorer import HistoryScorer
@@ -32,7 +32,9 @@ from models.tables import LABEL_DELAY_ROWS, Say, replayed, score_table, train_ta
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
-app.command()(communities)
+for command in (communities, registry_command.promote, registry_command.retire, registry_command.rollback):
+    app.command()(command)
+app.command("list")(registry_command.list_command)
 
 SchemaFile = Annotated[Path, typer.Option("--schema", exists=True, help="schema file with a table section")]
 DataFile = Annotated[Path, typer.Option("--data", exists=True, help="Parquet or CSV table of that schema")]
@@ -41,16 +43,8 @@ SomeArchive = Annotated[
     Path | None, typer.Option("--archive", exists=True, help="folder that `python -m features archive` wrote")
 ]
 SomeBundle = Annotated[Path | None, typer.Option(exists=True, help="folder of the bundle")]
-RegistryFolder = Annotated[
-    Path, typer.Option("--registry", envvar="MIAOPI_BUNDLES", help="folder that MIAOPI_BUNDLES names")
-]
-SchemasFolder = Annotated[
-    Path, typer.Option("--schemas", envvar="MIAOPI_SCHEMAS", exists=True, help="folder that MIAOPI_SCHEMAS names")
-]
-SchemaName = Annotated[str, typer.Option("--schema", help="name of the schema")]
 DeviceChoice = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N: where history is walked and scored")]
 Delay = Annotated[int, typer.Option(min=1, help="rows after which an outcome becomes known")]
-SCHEMAS = Path("features/schemas")
 
 
 @app.command("train")
@@ -90,16 +84,19 @@ def train_command(
         split = split or loaded.table.split
     if network not in NETWORKS:
         raise SchemaError(f"--network: must be {' or '.join(NETWORKS)}")
-    on = (
-        "cpu" if (network, device) == ("gnn", "auto") else place.choice
-    )  # on a CPU the same seed gives the same network
-    opened(on)  # before hours of work
+    try:
+        on = str(opened(place.choice))  # before hours of work
+    except InvalidFieldError as error:
+        if device != "auto":
+            raise
+        _warn(f"the network is trained on the CPU: {error}")
+        on = "cpu"
     config = TrainConfig(seed, split or "time", fit_share, test_share, search_seconds, trees_max, keep_gnn, network, on)
     command = (  # names without folders: a bundle holds no path
         f"python -m models train --schema {schema.name} {'--archive' if data is None else '--data'} {source.name} "
         f"--out {loaded.name} --seed {seed} --split {config.split} --fit-share {fit_share} --test-share {test_share} "
         f"--search-seconds {search_seconds} --trees-max {trees_max}{' --keep-gnn' * keep_gnn}"
-        + (f" --network {network} --device {on}" if (network, on) != ("gnn", "cpu") else "")
+        + ("" if (network, on) == ("gnn", "cpu") else f" --network {network} --device {on}")
         + ("" if data is None else f" --label-delay-rows {label_delay_rows}")
     )
     try:
@@ -230,54 +227,6 @@ def residual_command(
     for name, words in figure_words(model.figures):
         _say(f"{name}: {words}")
     print(json.dumps(model.figures))
-
-
-@app.command()
-def promote(
-    bundle: Annotated[Path, typer.Option(exists=True, help="folder of the bundle")],
-    registry_folder: RegistryFolder,
-    challenger: Annotated[bool, typer.Option("--challenger", help="score it beside the champion only")] = False,
-    schema_folder: SchemasFolder = SCHEMAS,
-) -> None:
-    """Make a bundle the champion of its schema, which running servers take over; or a challenger."""
-    opened = Bundle.open(bundle)
-    schema = registry.served_schema(schema_folder, opened.schema.name)
-    if opened.deep:
-        _warn("its network looks at two hops, for a GPU: servers without one refuse it unless MIAOPI_DEEP_ON_CPU=slow")
-    if challenger:
-        version, _ = registry.challenge(registry_folder, bundle, schema)
-        _say(f"{schema.name}: {version} is a challenger")
-    else:
-        version, before = registry.promote(registry_folder, bundle, schema)
-        _say(f"{schema.name}: {version} is the champion, before: {before.champion if before else 'none'}")
-
-
-@app.command()
-def retire(
-    registry_folder: RegistryFolder,
-    schema: SchemaName,
-    version: Annotated[str, typer.Option(help="the challenger's version")],
-) -> None:
-    """Score a challenger no longer. Its bundle stays."""
-    registry.retire(registry_folder, schema, version)
-    _say(f"{schema}: {version} is no challenger any more")
-
-
-@app.command()
-def rollback(registry_folder: RegistryFolder, schema: SchemaName, schema_folder: SchemasFolder = SCHEMAS) -> None:
-    """Make the champion before the present one champion again."""
-    served = registry.served_schema(schema_folder, schema)
-    roles = registry.rollback(registry_folder, schema)
-    _say(f"{schema}: {roles.champion} is the champion again")
-    made_for = read_manifest(registry_folder / schema / roles.champion)[1]["schema_hash"]
-    if made_for != served.hash:
-        _warn(f"it was made for schema {made_for}: servers of {served.hash} start only on an older champion of theirs")
-
-
-@app.command("list")
-def list_command(registry_folder: RegistryFolder) -> None:
-    """Every version with its role, the window of time it was trained on and its figures."""
-    console.print(show.versions(registry_folder))
 
 
 @contextmanager

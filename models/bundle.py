@@ -37,7 +37,7 @@ class BundleError(ValueError):
 @dataclass(frozen=True)
 class LabelModel:
     """The models of one label; `gnn_onnx` is None where the trees score alone, `encoding` makes the trees' columns.
-    gnn_weights: the network's, where models.attention knows it. deep: the network is the one that looks at two hops.
+    gnn_weights: the network's, where models.attention knows it. deep: it is the one that looks at two hops.
     """
 
     trees_onnx: bytes

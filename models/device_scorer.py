@@ -9,6 +9,7 @@ bit; a network's logits but for their last digits.
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from features.application import Snapshot
 from features.assemble import count, snapshot
-from features.hops import Hops, chosen, places
+from features.hops import chosen, places
 from features.neighborhood import NEIGHBOR_COLUMNS, Neighborhood, empty_view
 from features.schema import Schema
 from features.statistics import ENTITY_STATS, GRAPH_STATS
@@ -32,6 +33,7 @@ from models.scorer import LABELS, LabelScorer, Scores, network_inputs
 
 Rows = NDArray[np.float32]
 Key = tuple[str, str]  # label; margins, contributions or graph
+_NO_HOPS: Mapping[str, Any] = MappingProxyType({})
 _NO_WAIT = onnxruntime.RunOptions()  # what comes next on the stream waits by itself
 _NO_WAIT.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
@@ -53,7 +55,6 @@ class DeviceScorer:
     def __init__(self, schema: Schema, models: Mapping[str, LabelScorer]) -> None:
         self.kernels: Kernels | None = None
         self._schema, self._models = schema, models
-        self._deep = any(model.deep for model in models.values())
         self._there: dict[str, _Label] = {}
         self._entering = threading.Lock()  # a reload and a retry may meet
 
@@ -76,7 +77,7 @@ class DeviceScorer:
             raise DeviceError("the models are not there")
         return self._ask(self.kernels, view, features) if len(features) else Asked(0, {})
 
-    def _ask(self, kernels: Kernels, view: View, features: Rows) -> Asked:
+    def _ask(self, kernels: Kernels, view: View, features: Rows, hops: Mapping[str, Any] = _NO_HOPS) -> Asked:
         xp, schema = kernels.xp, self._schema
         slots, columns = schema.slots, len(NEIGHBOR_COLUMNS) + len(schema.record)
         given = {
@@ -85,8 +86,7 @@ class DeviceScorer:
             "neighbor_state": xp.ascontiguousarray(view.neighbor_state[:, :slots, :, :columns]),
             "neighbor_mask": xp.ascontiguousarray(view.neighbor_mask[:, :slots]).view(np.bool_),
         }
-        if self._deep and view.hops is not None:
-            given |= hop_inputs(xp, view.hops, slots, columns)
+        given |= hops if view.hops is None else hop_inputs(xp, view.hops, slots, columns)
         arrays: dict[Key, Any] = {}
         for label, model in self._there.items():
             arrays |= {(label, kind): array for kind, array in model.ask(view, features, given).items()}
@@ -97,11 +97,15 @@ class DeviceScorer:
         if self.kernels is None:
             raise DeviceError("the models are not there")
         kernels, arrays = self.kernels, dict[Key, Any]()
-        names = {name for model in self._models.values() if model.network is not None for name in model.network.inputs}
-        given = {name: _brought(kernels, array) for name, array in network_inputs(snapshot, tuple(names)).items()}
+        given = self._given(kernels, snapshot)
         for label, model in self._there.items():
             arrays |= {(label, kind): array for kind, array in model.ask_rows(snapshot.features, given).items()}
         return Asked(len(snapshot), arrays)
+
+    def _given(self, kernels: Kernels, snapshot: Snapshot) -> dict[str, Any]:
+        """What networks read of a snapshot, brought to the device."""
+        names = {name for model in self._models.values() if model.network is not None for name in model.network.inputs}
+        return {name: _brought(kernels, array) for name, array in network_inputs(snapshot, sorted(names)).items()}
 
     def scores(self, asked: Asked, fetched: Mapping[Key, NDArray[Any]]) -> Scores:
         """The probabilities, once what was asked for is on the host."""
@@ -119,16 +123,15 @@ class DeviceScorer:
 
     def _check(self, kernels: Kernels) -> None:
         """Raises DeviceError where trees differ from the host's in any bit, or a network by more than TOLERANCE."""
-        made = probe(self._schema, deep=self._deep)
+        made = probe(self._schema, deep=any(model.deep for model in self._models.values()))
         rows = np.arange(len(made))
         host, slots, columns = empty_view(len(made), rows), made.entity_state.shape[1], made.neighbor_state.shape[3]
         host.entity_state[:, :slots], host.neighbor_mask[:, :slots] = made.entity_state, made.neighbor_mask
         host.neighbor_state[:, :slots, :, :columns] = made.neighbor_state
         state, links, neighbors = (_brought(kernels, a) for a in host[:3])
         view = View(state, links, neighbors, _brought(kernels, host.neighbor_mask.view(np.uint8)), rows, host.time_ms)
-        if made.hops is not None:
-            view = replace(view, hops=_hops_there(kernels, made.hops))
-        asked = self._ask(kernels, view, made.features)
+        hops = {} if made.hops is None else {n: _brought(kernels, array) for n, array in made.hops.given().items()}
+        asked = self._ask(kernels, view, made.features, hops)
         fetched = dict(zip(asked.arrays, kernels.fetch(list(asked.arrays.values())), strict=True))
         count(self._schema, made.features, host, rows)
         expected = replace(snapshot(self._schema, made.features, made.source_state, host, rows), hops=made.hops)
@@ -141,29 +144,6 @@ class DeviceScorer:
             apart = 0.0 if logit is None else np.abs(fetched[label, "graph"] - logit).max(initial=0.0)
             if not apart <= TOLERANCE:
                 raise DeviceError(f"device and CPU differ by {apart:.2g}")
-
-
-def hop_inputs(xp: Any, hops: DeviceHops, slots: int, columns: int) -> dict[str, Any]:
-    """As features.hops.Hops.given, arrays of the device: of the applications asked about, by their first `slots`, with
-    so many columns of a neighbour. Waits for the device, which alone knows how many there are.
-    """
-    rows = xp.asarray(hops.rows)
-    near, far = chosen(xp, hops.near_count, hops.far_count, rows, slots)
-    counts = hops.near_count[rows][:, :slots], hops.far_count[near][:, :slots]
-    return {
-        "near_state": xp.ascontiguousarray(hops.near_state[near][:, :columns]),
-        "far_state": xp.ascontiguousarray(hops.far_state[far][:, :columns]),
-        **places(xp, *counts),
-    }
-
-
-def _hops_there(kernels: Kernels, hops: Hops) -> DeviceHops:
-    """Hops of the host, of as many slots and columns as they have, on the device."""
-    given = hops.given()
-    arrays = {name: getattr(hops, name) for name in ("near_count", "near", "near_code", "far_count", "far", "far_code")}
-    arrays |= {name: given[name] for name in ("near_state", "far_state")}
-    there = {name: _brought(kernels, array) for name, array in arrays.items()}
-    return DeviceHops(**there, rows=np.arange(len(hops.near_count)))
 
 
 def fetched(
@@ -180,6 +160,20 @@ def fetched(
     of_view: dict[str, Any] = dict(zip(shown, found, strict=False))
     of_view["neighbor_mask"] = of_view["neighbor_mask"].view(np.bool_)
     return Neighborhood(**of_view, as_of=view.as_of, time_ms=view.time_ms), told
+
+
+def hop_inputs(xp: Any, hops: DeviceHops, slots: int, columns: int) -> dict[str, Any]:
+    """As features.hops.Hops.given, arrays of the device: of the applications asked about, by their first `slots`, with
+    so many columns of a neighbour. Waits for the device, which alone knows how many there are.
+    """
+    rows = xp.asarray(hops.rows)
+    near, far = chosen(xp, hops.near_count, hops.far_count, rows, slots)
+    counts = hops.near_count[rows][:, :slots], hops.far_count[near][:, :slots]
+    return {
+        "near_state": xp.ascontiguousarray(hops.near_state[near][:, :columns]),
+        "far_state": xp.ascontiguousarray(hops.far_state[far][:, :columns]),
+        **places(xp, *counts),
+    }
 
 
 class _Label:

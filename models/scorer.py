@@ -70,9 +70,9 @@ class Scores:
 class Scorer:
     """Scores and explains snapshots of the bundle's schema. Safe to share between threads.
 
-    models: by label; deep: whether one needs snapshots with hops. `there` is the same on `device`, where that is no CPU
-    and the schema fits one. Raises BundleError naming the label, or residual_value, whose models this runtime cannot
-    run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
+    models: by label. `deep`: whether one needs snapshots with hops. `there` is the same on `device`, where that is no
+    CPU and the schema fits one. Raises BundleError naming the label, or residual_value, whose models this runtime
+    cannot run or whose probe it scores otherwise; DeviceError where a device that must be used cannot.
     """
 
     def __init__(self, bundle: Bundle, device: Device = CPU) -> None:

@@ -71,8 +71,11 @@ def replayed(
     schema: Schema, rows: Sequence[TableRow], label_delay_rows: int, *, settled: bool = False, progress: Say = silent,
     place: Place = HERE, deep: bool = False,
 ) -> Rows:  # fmt: skip
-    """The rows walked through the graph at a place, with hops if `deep`; `settled` where all is known at the end."""
+    """The rows walked through the graph at a place, with hops if `deep`; `settled` where every outcome is known at the
+    end.
+    """
     progress(f"replay of {len(rows)} rows")
     tokenizer = Tokenizer(secrets.token_bytes(32))  # tokens tie rows together; none outlives this process
     ordered = list(table.in_log_order(rows, label_delay_rows))
-    return replay(table.history(schema, tokenizer, ordered, settled=settled), place=place, deep=deep)[schema.name]
+    past = table.history(schema, tokenizer, ordered, settled=settled)
+    return replay(past, place=place, deep=deep)[schema.name]

@@ -13,7 +13,7 @@ REASONS_PATH = Path(__file__).with_name("reasons.yaml")
 def reason_texts(path: Path, raw: bytes, needed: Collection[str] = ()) -> Mapping[str, tuple[str, str]]:
     """Chinese and English text by reason code, from the file's content. Raises PolicyError, also where one lacks."""
     try:
-        document = yaml.safe_load(raw)
+        document = yaml.load(raw, yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise PolicyError(path, f"cannot be read: {error}", zh=f"无法读取：{error}") from None
     if not isinstance(document, dict):

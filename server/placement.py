@@ -9,7 +9,7 @@ digits.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -146,21 +146,19 @@ class Placement:
         twin = self._working()
         if twin is None or not len(own) or len(own) < self._batch_min or not self.host.follows(started.events, own):
             return None
-        links, parts = links_of([batch[i] for i in places]), _parts(products, batch, started, places)
+        if any(scorer.deep for i in places for scorer in products[batch[i].product].challengers.values()):
+            return None  # the host scores challengers, and no hops come back from the device
         try:
-            found = self._decided(twin, started.events, own, links, parts)
+            links = links_of([batch[i] for i in places])
+            found = self._decided(twin, started.events, own, links, _parts(products, batch, started, places))
         except FAILURES as error:
             self._device.fail(error)
             self._leave()
             return None
         self._behind.clear()
         self._device.batches += 1
-        if not any(scorer.deep for product in products.values() for scorer in product.challengers.values()):
-            self.host.observe(started.events, _NONE, _NO_LINKS)
-            return found
-        seen = self.host.observe(started.events, own, links)  # challengers are the CPU's
-        scored = {name: (_with_hops(parts[name], seen, made), told) for name, (made, told) in found.scored.items()}
-        return replace(found, scored=scored)
+        self.host.observe(started.events, _NONE, _NO_LINKS)
+        return found
 
     def _decided(
         self, twin: _Twin, events: Events, own: NDArray[np.int64], links: NDArray[np.bool_], parts: Mapping[str, _Part]
@@ -170,8 +168,8 @@ class Placement:
         place = own - events.fields["sequence"][0]
         named, time_ms = events.fields["tokens"][place] != 0, events.time_ms[place]
         asked, told = {}, {}
-        twin.graph.deep = self.host.deep
         with twin.kernels.deciding():
+            twin.graph.deep = self.host.deep
             view = twin.graph.observe(_joined([*self._behind, events]), own, links)
             for name, part in parts.items():
                 there, rows = part.scorer.there, part.rows
@@ -247,11 +245,6 @@ def _parts(
             profiles = profiles.take(started.place[at])
         parts[name] = _Part(product.schema, product.scorer, [batch[i] for i in at.tolist()], profiles, rows)
     return parts
-
-
-def _with_hops(part: _Part, view: Neighborhood, made: Snapshot) -> Snapshot:
-    slots, record = part.schema.slots, len(part.schema.record)
-    return made if view.hops is None else replace(made, hops=view.hops.of(part.rows, slots, record))
 
 
 def _joined(some: Sequence[Events]) -> Events:

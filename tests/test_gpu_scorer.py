@@ -26,13 +26,12 @@ pytestmark = pytest.mark.usefixtures("networks_by_onnx")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_probabilities_equal_the_scorers(name: str, tmp_path: Path) -> None:
+def test_probabilities_equal_the_scorers(name: str) -> None:
     """And contributions, to the bit; a network's to the last digits, where the device is none of the host."""
     rng, seen = np.random.default_rng(3), 0
-    for bundle in [*demo_bundles(), Bundle.open(deep_bundle("consumer", tmp_path / "deep"))]:
+    for bundle in demo_bundles():
         schema, kernels = bundle.schema, opened(name)
-        host, there = EntityGraph(bundle.deep), DeviceGraph(kernels, deep=bundle.deep)
-        scorer, device = Scorer(bundle), device_of(kernels)
+        host, there, scorer, device = EntityGraph(), DeviceGraph(kernels), Scorer(bundle), device_of(kernels)
         on_device = Scorer(bundle, device).there
         assert on_device is not None
         for part, own, links in batches(rng, random_log(rng, 120, 6), 40):
@@ -64,12 +63,34 @@ def test_probabilities_equal_the_scorers(name: str, tmp_path: Path) -> None:
                 assert scorer.reasons(label, seen_by_host, again) == reasons
                 assert scorer.reasons(label, seen_by_host, again) == reasons  # asking changes nothing
             seen += len(own)
-            if view.hops is not None and seen_by_host.hops is not None:
-                some, columns = rng.permutation(rows)[: len(rows) // 2], seen_by_host.neighbor_state.shape[-1]
-                given_some = hop_inputs(kernels.xp, view.hops.take(some), schema.slots, columns)
-                for field, wanted in seen_by_host.hops.take(some).given().items():
-                    np.testing.assert_array_equal(kernels.host(given_some[field]), wanted, field)
     assert seen > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deep_network_sees_the_hosts_hops(name: str, consumer: Schema, tmp_path: Path) -> None:
+    """Of networks on the CPU: of all rows, and of some alone."""
+    rng, device = np.random.default_rng(4), opened(name)
+    bundle = Bundle.load(deep_bundle("consumer", tmp_path / "deep"), consumer)
+    host, there = EntityGraph(deep=True), DeviceGraph(device, deep=True)
+    scorer, on_device, columns = Scorer(bundle), Scorer(bundle, device_of(device)).there, 7 + len(consumer.record)
+    assert on_device is not None
+    for part, own, links in batches(rng, random_log(rng, 100, 6), 30):
+        expected = host.observe(part, own, links)
+        features, rows = random_snapshot(consumer, len(own), int(rng.integers(1000))).features, np.arange(len(own))
+        given, state = features.copy(), np.zeros((len(own), len(consumer.sources)), dtype=np.uint8)
+        count(consumer, features, expected, rows)
+        made = snapshot(consumer, features, state, expected, rows)
+        with device.deciding():
+            view = there.observe(part, own, links)
+            asked = on_device.ask(view, given)
+            _, answers = fetched(device, view, {"": asked})
+        found = on_device.scores(asked, answers[""]).fraud_probability
+        np.testing.assert_allclose(found, scorer.score(made).fraud_probability, rtol=0, atol=1e-5)
+        assert view.hops is not None and made.hops is not None
+        some = rng.permutation(rows)[: len(rows) // 2]
+        given_hops = hop_inputs(device.xp, view.hops.take(some), consumer.slots, columns)
+        for field, array in made.hops.take(some).given().items():
+            np.testing.assert_array_equal(device.host(given_hops[field]), array, field)
 
 
 def test_arithmetic_over_what_the_graph_counts_stays_on_the_cpu(consumer: Schema) -> None:
