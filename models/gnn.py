@@ -20,6 +20,7 @@ from models.attention import Weights
 from models.networks import GraphNetwork
 
 INPUTS = ("features", "entity_state", "neighbor_state", "neighbor_mask")  # fields of Snapshot, in forward's order
+FIT_ROWS = 1 << 16  # looked at in one go where mean and spread are taken: as float64 all would fill the memory
 GAP_COLUMN = 0  # of neighbor_state: hours since that application
 TIME_SCALES_HOURS = (1.0, 6.0, 24.0, 168.0, 720.0)  # where the learned decays start
 SCORE_LIMIT = 15.0  # attention scores are clamped: exp stays finite in float32 without subtracting a maximum
@@ -82,11 +83,11 @@ class Intake(nn.Module):
 
     def fit(self, numbers: Tensor) -> None:
         """Take mean and spread of each column of float32 [..., n], skipping NaN."""
-        compressed = compress(numbers.flatten(0, -2).double())
-        known = ~torch.isnan(compressed)
-        count = known.sum(0).clamp(min=1)
-        mean = torch.where(known, compressed, 0.0).sum(0) / count
-        variance = torch.where(known, (compressed - mean) ** 2, 0.0).sum(0) / count
+        parts = torch.split(numbers.flatten(0, -2), FIT_ROWS)
+        count = torch.stack([(~torch.isnan(part)).sum(0) for part in parts]).sum(0).clamp(min=1)
+        mean = torch.stack([compress(part.double()).nansum(0) for part in parts]).sum(0) / count
+        squares = torch.stack([((compress(part.double()) - mean) ** 2).nansum(0) for part in parts]).sum(0)
+        variance = squares / count
         self.mean.copy_(mean)
         self.spread.copy_(torch.where(variance > 1e-8, variance.sqrt(), 1.0))
 

@@ -109,6 +109,8 @@ async def test_on_a_device_it_decides_as_on_the_cpu(
     version, scorers, refused = products.load_scorers(bundles / "consumer", consumer, {}, device, "refuse")
     assert not refused
     there = {**slow, "consumer": replace(slow["consumer"], scorer=scorers.pop(version), challengers=scorers)}
+    reload.rehearse(there["consumer"])
+    assert (device.losses, device.batches) == (0, 1)
     asked = [e for e in past.events if isinstance(e, Application) and e.product == "consumer"]
     found = list[list[pb.DecideResponse]]()
     for served, placement in ((slow, Placement()), (there, Placement(device))):
