@@ -77,10 +77,11 @@ def accepts_missing(product: str, source: str) -> bool:
 def test_losing_an_input_never_turns_a_refusal_into_an_approval(
     case: tuple[str, Application, Known], seed: int
 ) -> None:
-    """A dealer and an officer stay named: a consumer loan through neither is one made online, which is no gap."""
+    """A dealer and an officer stay named: a loan through neither is one made online, which is no gap, but for a car."""
     product, asked, values = case
     rng = random.Random(seed)
-    named = {"dealer_fraud_score", "officer_fraud_score"} if product == "consumer" else set()
+    scores = {f"{who}_{rate}_score" for who in ("dealer", "officer") for rate in ("fraud", "default")}
+    named = set() if product == "auto" else scores
     may_be_lost = sorted(set(values) - named)
     lost = rng.sample(may_be_lost, min(len(may_be_lost), rng.choice([1, 1, 2, 5])))
     before = decide_one(policy_of(product), asked, values)
