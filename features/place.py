@@ -24,7 +24,7 @@ T = TypeVar("T")
 Warn = Callable[[str], None]
 CHUNK = 2048  # events observed in one call; bounds the memory of a neighbourhood
 DEVICE_CHUNK = 16_384  # on a device, where a call costs more and an event less: some 200 MB there and 150 MB here
-CHOICES = re.compile(r"auto|cpu|cuda:(\d+)")
+CHOICES = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
 
 class PlaceError(ValueError):
@@ -75,7 +75,7 @@ class Place:
 
     @classmethod
     def of(cls, choice: str, warn: Warn) -> "Place":
-        """ "cpu", "cuda:N", or "auto", which is cuda:0 where there is one and CuPy. Raises PlaceError."""
+        """ "cpu", "cuda:N", "cuda" for cuda:0, or "auto": that where there is one, and CuPy. Raises PlaceError."""
         found = CHOICES.fullmatch(choice)
         if found is None:
             raise PlaceError(f"--device: {choice!r} is not auto, cpu or cuda:N")

@@ -269,7 +269,7 @@ def test_what_is_wrong_with_a_history_is_no_failure_of_the_device(past: History)
 
 
 def test_which_device_may_be_asked_for() -> None:
-    for wrong in ("gpu", "cuda", "cuda:x", ""):
+    for wrong in ("gpu", "cuda:", "cuda:x", ""):
         with pytest.raises(PlaceError, match=r"--device: .* is not auto, cpu or cuda:N"):
             Place.of(wrong, print)
     assert Place.of("cpu", print).device is None
@@ -312,3 +312,9 @@ def test_commands_refuse_what_is_not_there(tmp_path: Path) -> None:
     asked = ["simulate", "--data", data, "--schema", schema_file, "--out", str(tmp_path / "s"), "--device", "cuda:99"]
     done = CliRunner().invoke(policy_app, asked)
     assert done.exit_code == 2 and "--device cuda:99: " in done.output
+
+
+@pytest.mark.parametrize(("asked", "index"), [("cuda", 0), ("cuda:1", 1), ("auto", 0)])
+def test_which_device_is_opened(asked: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpu_kernels.device.Cuda", lambda number: Shim(number))
+    assert Place.of(asked, pytest.fail).choice == f"cuda:{index}"

@@ -253,7 +253,10 @@ def test_command_line(bundles: Path, make: MakeBundle) -> None:
     assert f"{b} │ champion" in shown and f"{a} │ previous" in shown and "fraud: auc" in shown and "2025-" in shown
     assert said("rollback", "--schema", "consumer") == f"consumer: {a} is the champion again\n"
     (bundles / "consumer" / a / "fraud_forest.npz").unlink()  # not looked at
-    for text, mark in (("[", "does not load: is no manifest"), ('{"format": 1}', "does not load: format 1, 2 and 3 are read")):
+    for text, mark in (
+        ("[", "does not load: is no manifest"),
+        ('{"format": 1}', "does not load: format 1, 2 and 3 are read"),
+    ):
         (bundles / "consumer" / b / MANIFEST).write_text(text)
         shown = said("list")
         assert f"{a} │ champion" in shown and mark in shown
