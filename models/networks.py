@@ -7,6 +7,7 @@ import copy
 import logging
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -31,19 +32,19 @@ class Settings(Protocol):
     threads: int
 
 
-class GraphNetwork(nn.Module):
+class GraphNetwork(nn.Module, ABC):
     """Logits [B] of one label. inputs: by name, what the sizes that may vary are called, by axis."""
 
     inputs: ClassVar[Mapping[str, Mapping[int, str]]]
     config: Any  # Settings, frozen
 
+    @abstractmethod
     def given(self, snapshot: Snapshot) -> tuple[Tensor, ...]:
         """The arrays of a snapshot that `forward` takes, in the order of `inputs`, without a copy where that can be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fit_scales(self, snapshot: Snapshot) -> None:
         """Standardise by the training rows."""
-        raise NotImplementedError
 
 
 Fitted = TypeVar("Fitted", bound=GraphNetwork)
