@@ -64,7 +64,7 @@ class Graph(Protocol):
 class Place:
     """A device, or none; `warn` is told of one that fails.
 
-    `device` is None from then on. choice: "cpu" or "cuda:N", for networks (models.device).
+    `device` is None from then on. choice: its name, "cpu" or "cuda:N".
     """
 
     def __init__(self, device: "Device | None" = None, choice: str = "cpu", warn: Warn = lambda message: None) -> None:
